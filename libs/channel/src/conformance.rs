@@ -1,0 +1,270 @@
+//! The cases that every channel passes, run over a fresh channel each.
+//!
+//! A channel is a hint, so the cases ask for no more than the contract does: that a subscriber
+//! learns how far a lane goes, and that nobody is held up.
+
+#![allow(clippy::expect_used, reason = "a case fails by panicking")]
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position};
+use tokio::time::timeout;
+
+use crate::{Channel, Error, HeadSource, Message, Notice, Subscription};
+
+/// Far longer than any hint takes; reached only by a failing case.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A pretended log: what stands behind the channel.
+#[derive(Debug)]
+pub struct Log {
+    id: LogId,
+    heads: Mutex<Heads>,
+    reads: AtomicU64,
+    away: Mutex<bool>,
+}
+
+#[async_trait]
+impl HeadSource for Log {
+    fn log_id(&self) -> LogId {
+        self.id
+    }
+
+    async fn heads(&self) -> Option<Heads> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        (!*self.away.lock()).then(|| self.heads.lock().clone())
+    }
+}
+
+/// One case's channel: what the writers publish to and what the streams subscribe to may be two
+/// handles on one carrier.
+#[derive(Debug)]
+pub struct Rig {
+    /// The log behind the channel.
+    pub log: Arc<Log>,
+    /// The handle of the writing process.
+    pub writer: Arc<dyn Channel>,
+    /// The handle of the reading process.
+    pub reader: Arc<dyn Channel>,
+}
+
+impl Log {
+    /// An empty log of eight lanes.
+    pub fn new() -> Arc<Self> {
+        let lanes = Lanes::new(8).unwrap_or(Lanes::ONE);
+        Arc::new(Self {
+            id: LogId::random(),
+            heads: Mutex::new(Heads::beginning(lanes)),
+            reads: AtomicU64::new(0),
+            away: Mutex::new(false),
+        })
+    }
+}
+
+impl Rig {
+    /// Commits `events` of `bytes` each to a lane and publishes them, as a command service does.
+    fn write(&self, lane: Lane, events: usize, bytes: usize) -> Position {
+        let first = {
+            let mut heads = self.log.heads.lock();
+            let head = heads.get(lane);
+            heads.set(lane, head.plus(events as u64));
+            head.next()
+        };
+        let message = Message {
+            log_id: self.log.id,
+            lane,
+            first,
+            previous: Some(EventId::random()),
+            events: vec![Bytes::from(vec![0; bytes]); events],
+        };
+        let head = message.head();
+        self.writer.publish(message);
+        head
+    }
+}
+
+/// Waits until the subscription says that a lane reached `head`, or that it should look.
+async fn learns(subscription: &mut Subscription, lane: Lane, head: Position) {
+    let learnt = timeout(PATIENCE, async {
+        while let Some(notice) = subscription.next().await {
+            match notice {
+                Notice::Lagged => return true,
+                Notice::Message(message) if message.lane == lane && message.head() >= head => {
+                    return true;
+                }
+                Notice::Message(_) => {}
+            }
+        }
+        false
+    });
+    assert!(
+        matches!(learnt.await, Ok(true)),
+        "lane {lane} reached {head}, and nobody said so"
+    );
+}
+
+type Run = fn(Rig) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A named case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name, for the report.
+    pub name: &'static str,
+    /// What it does.
+    pub run: Run,
+}
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// Every case.
+        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), run: |rig| Box::pin($name(rig)) }),*];
+    };
+}
+
+cases![
+    a_subscriber_learns_of_every_lane,
+    every_subscription_gets_everything,
+    events_arrive_as_they_were_published,
+    publishing_without_subscribers_is_free,
+    a_flood_nobody_reads_does_not_block,
+    a_dropped_subscription_is_forgotten,
+    nothing_is_said_when_nothing_happens,
+    closing_ends_subscriptions,
+    an_unreachable_source_is_followed_by_lagged,
+];
+
+async fn a_subscriber_learns_of_every_lane(rig: Rig) {
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    for round in 1..=3 {
+        for lane in (0..8).map(Lane) {
+            let head = rig.write(lane, round, 10);
+            learns(&mut subscription, lane, head).await;
+        }
+    }
+}
+
+async fn every_subscription_gets_everything(rig: Rig) {
+    let mut one = rig.reader.subscribe().await.expect("subscribes");
+    let mut two = rig.reader.subscribe().await.expect("subscribes");
+    for _ in 0..20 {
+        let head = rig.write(Lane(3), 1, 10);
+        learns(&mut one, Lane(3), head).await;
+        learns(&mut two, Lane(3), head).await;
+    }
+}
+
+async fn events_arrive_as_they_were_published(rig: Rig) {
+    if !rig.reader.info().carries_events {
+        return;
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let message = Message {
+        log_id: rig.log.id,
+        lane: Lane(5),
+        first: Position::new(7),
+        previous: Some(EventId::random()),
+        events: vec![
+            Bytes::from_static(b"one"),
+            Bytes::new(),
+            Bytes::from_static(b"three"),
+        ],
+    };
+    rig.writer.publish(message.clone());
+    let got = timeout(PATIENCE, subscription.next())
+        .await
+        .expect("arrives");
+    assert_eq!(got, Some(Notice::Message(Arc::new(message))));
+}
+
+async fn publishing_without_subscribers_is_free(rig: Rig) {
+    for _ in 0..1_000 {
+        rig.write(Lane(0), 1, 100_000);
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let head = rig.write(Lane(0), 1, 10);
+    learns(&mut subscription, Lane(0), head).await;
+}
+
+async fn a_flood_nobody_reads_does_not_block(rig: Rig) {
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let mut head = Position::ZERO;
+    for _ in 0..2_000 {
+        // 2 GB in all, of which a bounded channel keeps little.
+        head = rig.write(Lane(1), 1, 1 << 20);
+    }
+    learns(&mut subscription, Lane(1), head).await;
+    let head = rig.write(Lane(1), 1, 10);
+    learns(&mut subscription, Lane(1), head).await;
+}
+
+async fn a_dropped_subscription_is_forgotten(rig: Rig) {
+    for _ in 0..100 {
+        let subscription = rig.reader.subscribe().await.expect("subscribes");
+        drop(subscription);
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let head = rig.write(Lane(2), 1, 10);
+    learns(&mut subscription, Lane(2), head).await;
+}
+
+async fn nothing_is_said_when_nothing_happens(rig: Rig) {
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let reads = rig.log.reads.load(Ordering::Relaxed);
+    let quiet = timeout(Duration::from_millis(50), subscription.next()).await;
+    assert!(quiet.is_err(), "a quiet log was announced: {quiet:?}");
+    let reads = rig.log.reads.load(Ordering::Relaxed) - reads;
+    assert!(reads <= 50, "the log was read {reads} times in 50 ms");
+}
+
+async fn closing_ends_subscriptions(rig: Rig) {
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    rig.reader.close().await;
+    let end = timeout(PATIENCE, async {
+        while subscription.next().await.is_some() {}
+    })
+    .await;
+    assert!(
+        end.is_ok(),
+        "the subscription went on after the channel was closed"
+    );
+    assert!(matches!(rig.reader.subscribe().await, Err(Error::Closed)));
+    // A writer that is still finishing is not disturbed.
+    rig.write(Lane(0), 1, 10);
+}
+
+async fn an_unreachable_source_is_followed_by_lagged(rig: Rig) {
+    if rig.reader.info().carries_events {
+        return;
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    *rig.log.away.lock() = true;
+    let before = rig.log.reads.load(Ordering::Relaxed);
+    let log = Arc::clone(&rig.log);
+    let reader = tokio::spawn(async move {
+        let notice = timeout(PATIENCE, subscription.next()).await;
+        (notice, subscription)
+    });
+    timeout(PATIENCE, async {
+        while log.reads.load(Ordering::Relaxed) < before + 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the source is asked again while it is away");
+    rig.write(Lane(0), 1, 10);
+    *rig.log.away.lock() = false;
+    let (notice, _subscription) = reader.await.expect("runs");
+    assert_eq!(notice, Ok(Some(Notice::Lagged)));
+}

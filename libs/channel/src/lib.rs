@@ -1,0 +1,144 @@
+//! The channel contract: how a stream service learns quickly that something was written.
+//!
+//! A channel is a hint. It may lose, repeat and reorder; the log is the truth, positions have no
+//! holes and each message names its predecessor, so the receiver knows what it may believe and reads
+//! the rest from the storage. A channel therefore never delays or fails a write.
+//!
+//! A provider is one folder here, behind a cargo feature where it needs a driver, that shares nothing
+//! with the others but this trait. [`conformance`] is the list of cases that every provider passes.
+
+mod config;
+mod inmem;
+mod storage;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+use std::{fmt, pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use stategate_model::{EventId, Heads, Lane, LogId, Position};
+
+pub use self::{
+    config::{ChannelConfig, open},
+    inmem::{InMemory, InMemoryConfig},
+    storage::{StorageHeads, StorageHeadsConfig},
+};
+
+/// Committed events on their way to the stream services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The log they were committed to. A message of another log is not believed.
+    pub log_id: LogId,
+    /// Their lane.
+    pub lane: Lane,
+    /// The position of the first of them; one past the lane's head for a bare head.
+    pub first: Position,
+    /// The id of the event before the first; `None` at the beginning of a lane, or if the provider
+    /// knows the head alone.
+    pub previous: Option<EventId>,
+    /// The encoded events, consecutive. None at all: a bare head, saying how far the lane goes.
+    pub events: Vec<Bytes>,
+}
+
+impl Message {
+    /// The lane's head as the message has it.
+    pub fn head(&self) -> Position {
+        let end = self.first.get() + self.events.len() as u64;
+        Position::new(end.saturating_sub(1))
+    }
+
+    /// A message that says how far a lane goes.
+    pub fn bare_head(log_id: LogId, lane: Lane, head: Position) -> Self {
+        Self {
+            log_id,
+            lane,
+            first: head.next(),
+            previous: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// Bytes the message holds on to.
+    pub fn size(&self) -> usize {
+        const FIXED: usize = 128;
+        FIXED + self.events.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+/// What a subscription delivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Something was written.
+    Message(Arc<Message>),
+    /// Messages were dropped, or the connection was lost and is back: look at the log.
+    Lagged,
+}
+
+/// Everything that is published while the subscription is held. It ends when the channel is closed.
+pub type Subscription = Pin<Box<dyn Stream<Item = Notice> + Send>>;
+
+/// What carries hints from the command services to the stream services.
+///
+/// # Delivery
+///
+/// At most once or better. A subscription is in force when `subscribe` returns: what is published
+/// after that is delivered, or a [`Notice::Lagged`] in its place. Order is kept where the carrier
+/// keeps it; nobody relies on it. Every subscription gets every message, and a process makes one
+/// subscription, whatever the number of its clients.
+///
+/// # Failure
+///
+/// Reconnecting is the provider's business; while it lasts, `publish` drops and subscriptions stay
+/// silent, then say [`Notice::Lagged`].
+#[async_trait]
+pub trait Channel: fmt::Debug + Send + Sync + 'static {
+    /// What the provider is.
+    fn info(&self) -> Info;
+
+    /// Hands a message on. Never blocks and never fails: what does not fit the provider's bounded
+    /// buffer is dropped, and a message over the carrier's limit goes as a bare head.
+    fn publish(&self, message: Message);
+
+    /// Starts to listen.
+    async fn subscribe(&self) -> Result<Subscription, Error>;
+
+    /// Lets go of connections and ends subscriptions.
+    async fn close(&self);
+}
+
+/// What a channel provider is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// The provider's name, as in its configuration.
+    pub provider: &'static str,
+    /// Whether messages reach other processes.
+    pub crosses_processes: bool,
+    /// Whether messages carry events; if not, the stream service reads every event from the log.
+    pub carries_events: bool,
+}
+
+/// Where a channel that has no carrier of its own learns how far the lanes go.
+///
+/// Given by whoever joins channel and storage, since neither knows the other.
+#[async_trait]
+pub trait HeadSource: fmt::Debug + Send + Sync + 'static {
+    /// The log's identity.
+    fn log_id(&self) -> LogId;
+
+    /// The head of every lane; `None` while they cannot be read.
+    async fn heads(&self) -> Option<Heads>;
+}
+
+/// Why a channel cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The channel was closed.
+    #[error("the channel is closed")]
+    Closed,
+    /// The configuration does not fit the deployment.
+    #[error("{0}")]
+    Config(String),
+}

@@ -1,0 +1,132 @@
+//! The channel that needs no broker: the storage's lane heads, read every few milliseconds.
+//!
+//! Works wherever several processes share a storage. It costs one small read per interval and
+//! stream process, and as much latency.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream;
+use serde::Deserialize;
+use stategate_model::Heads;
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use crate::{Channel, Error, HeadSource, Info, Message, Notice, Subscription};
+
+/// Settings of the storage channel.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageHeadsConfig {
+    /// Milliseconds between two looks at the heads.
+    pub interval_ms: NonZeroU32,
+}
+
+impl Default for StorageHeadsConfig {
+    fn default() -> Self {
+        Self { interval_ms: NonZeroU32::MIN.saturating_add(4) }
+    }
+}
+
+/// The channel that reads lane heads.
+#[derive(Debug)]
+pub struct StorageHeads {
+    source: Arc<dyn HeadSource>,
+    every: Duration,
+    closed: watch::Sender<bool>,
+}
+
+impl StorageHeads {
+    /// A channel over the heads of `source`.
+    pub fn new(config: &StorageHeadsConfig, source: Arc<dyn HeadSource>) -> Self {
+        Self {
+            source,
+            every: Duration::from_millis(u64::from(config.interval_ms.get())),
+            closed: watch::Sender::new(false),
+        }
+    }
+}
+
+#[async_trait]
+impl Channel for StorageHeads {
+    fn info(&self) -> Info {
+        Info {
+            provider: "storage",
+            crosses_processes: true,
+            carries_events: false,
+        }
+    }
+
+    fn publish(&self, _message: Message) {
+        // The append itself moved the head.
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, Error> {
+        let closed = self.closed.subscribe();
+        if *closed.borrow() {
+            return Err(Error::Closed);
+        }
+        let mut ticks = interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The heads as they are now are what the subscriber finds in the log by itself.
+        let seen = self.source.heads().await;
+        let poller = Poller {
+            source: Arc::clone(&self.source),
+            ticks,
+            closed,
+            seen,
+            pending: Vec::new(),
+        };
+        Ok(Box::pin(stream::unfold(poller, |mut poller| async move {
+            let notice = poller.next().await?;
+            Some((notice, poller))
+        })))
+    }
+
+    async fn close(&self) {
+        self.closed.send_replace(true);
+    }
+}
+
+struct Poller {
+    source: Arc<dyn HeadSource>,
+    ticks: Interval,
+    closed: watch::Receiver<bool>,
+    /// The heads last read; `None` after a failed read.
+    seen: Option<Heads>,
+    pending: Vec<Message>,
+}
+
+impl Poller {
+    async fn next(&mut self) -> Option<Notice> {
+        loop {
+            if let Some(message) = self.pending.pop() {
+                return Some(Notice::Message(Arc::new(message)));
+            }
+            tokio::select! {
+                _ = self.closed.wait_for(|closed| *closed) => return None,
+                _ = self.ticks.tick() => {}
+            }
+            let now = self.source.heads().await;
+            match (&self.seen, now) {
+                (Some(seen), Some(now)) => {
+                    let log_id = self.source.log_id();
+                    // A head that went back is told like any other move: the receiver judges it.
+                    self.pending = now
+                        .iter()
+                        .filter(|(lane, head)| *head != seen.get(*lane))
+                        .map(|(lane, head)| Message::bare_head(log_id, lane, head))
+                        .collect();
+                    self.seen = Some(now);
+                }
+                (None, Some(now)) => {
+                    self.seen = Some(now);
+                    return Some(Notice::Lagged);
+                }
+                (_, None) => self.seen = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The wire: the generated code of `proto/stategate`, the codec under it, the way between messages
+//! and the model, and the one table from what went wrong to what the client is told.
+//!
+//! Nothing here decides; it parses at the edge into the model's types and prints them again.
+
+pub mod codec;
+pub mod convert;
+pub mod event;
+pub mod frames;
+pub mod headers;
+pub mod problem;
+mod structs;
+
+pub use self::{
+    event::{Encoded, decode_event, encode_event},
+    problem::Problem,
+    structs::Struct,
+};
+
+/// Messages and clients of package `stategate`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub mod pb {
+    include!(concat!(env!("OUT_DIR"), "/messages/stategate.rs"));
+}
+
+/// Server traits of package `stategate`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub mod server {
+    include!(concat!(env!("OUT_DIR"), "/servers/stategate.rs"));
+}
+
+/// The descriptors of everything above with their comments and HTTP annotations, encoded as a
+/// `FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,203 @@
+//! Connections from a listener: bounded in number, without Nagle's delay, and given up when they
+//! say nothing.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// How long a new connection may keep silent.
+const SILENCE: Duration = Duration::from_secs(10);
+/// What it has to say in that time: the length of HTTP/2's preface, and less than any TLS hello.
+const GREETING_BYTES: usize = 24;
+/// Pause after a failed accept: out of file descriptors, an accept fails again at once.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The connections of a listener, at most `most` at once. One more is closed at once, so that its
+/// client knows, rather than left to wait in the kernel's queue.
+pub(crate) fn connections(
+    listener: TcpListener,
+    most: usize,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let refused = metrics::counter!("stategate_connections_refused_total");
+    stream::unfold(
+        (listener, slots, refused),
+        |(listener, slots, refused)| async move {
+            loop {
+                let socket = match listener.accept().await {
+                    Ok((socket, _)) => socket,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        sleep(PAUSE).await;
+                        continue;
+                    }
+                };
+                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                    refused.increment(1);
+                    tracing::debug!("connection closed: there are as many as allowed");
+                    continue;
+                };
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%error, "connection gone before it began");
+                    continue;
+                }
+                let connection = Connection::new(socket, slot);
+                return Some((Ok(connection), (listener, slots, refused)));
+            }
+        },
+    )
+}
+
+/// An accepted connection. Its slot is free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: TcpStream,
+    greeting: Option<Greeting>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What is still to be heard, and until when.
+#[derive(Debug)]
+struct Greeting {
+    left: usize,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    fn new(socket: TcpStream, slot: OwnedSemaphorePermit) -> Self {
+        let greeting = Greeting {
+            left: GREETING_BYTES,
+            silence: Box::pin(sleep(SILENCE)),
+        };
+        Self {
+            socket,
+            greeting: Some(greeting),
+            _slot: slot,
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.socket.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        if let Some(greeting) = &mut this.greeting {
+            if polled.is_pending() && greeting.silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            greeting.left = greeting.left.saturating_sub(buffer.filled().len() - before);
+            if greeting.left == 0 {
+                this.greeting = None;
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_closed_and_a_freed_slot_is_given_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = std::pin::pin!(connections(listener, 1));
+
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let served = connections.next().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut buffer = [0; 1];
+        tokio::select! {
+            read = second.read(&mut buffer) => assert!(matches!(read, Ok(0) | Err(_))),
+            _ = connections.next() => panic!("a second connection was let in"),
+        }
+        drop(served);
+        assert!(matches!(first.read(&mut buffer).await, Ok(0)));
+
+        let _third = TcpStream::connect(address).await.unwrap();
+        connections.next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_connection_and_a_greeting_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = std::pin::pin!(connections(listener, 2));
+        let mut quiet = TcpStream::connect(address).await.unwrap();
+        let mut quiet_end = connections.next().await.unwrap().unwrap();
+        let mut polite = TcpStream::connect(address).await.unwrap();
+        let mut polite_end = connections.next().await.unwrap().unwrap();
+
+        let mut buffer = [0; GREETING_BYTES];
+        polite.write_all(&[b'x'; GREETING_BYTES]).await.unwrap();
+        polite_end.read_exact(&mut buffer).await.unwrap();
+        quiet.write_all(b"PRI").await.unwrap();
+        quiet_end.read_exact(&mut buffer[..3]).await.unwrap();
+
+        tokio::time::pause();
+        let ended = quiet_end.read(&mut buffer).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        let waits = tokio::time::timeout(2 * SILENCE, polite_end.read(&mut buffer)).await;
+        assert!(waits.is_err(), "ended after its greeting");
+    }
+}

@@ -1,0 +1,216 @@
+//! What each service implements, and how calls find the service that is here.
+//!
+//! The protocol has two gRPC services, the architecture three processes: `EntityService` is served
+//! by the command and the query service, `EventService` by the query and the stream service.
+//! [`Services`] holds those that live in this process and answers for the others by name.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use stategate_protocol::{
+    Encoded, Problem, pb,
+    server::{entity_service_server::EntityService, event_service_server::EventService},
+};
+use tonic::{Request, Response, Status};
+
+/// The events of a subscription. Its end is a normal end; an error is the stream's status.
+pub type EventStream = BoxStream<'static, Result<Encoded, Status>>;
+
+/// What the command service does.
+#[async_trait]
+pub trait CommandApi: Send + Sync + 'static {
+    /// `EntityService/Set`.
+    async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status>;
+
+    /// `EntityService/Edit`.
+    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status>;
+
+    /// `EntityService/Revert`.
+    async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status>;
+
+    /// `EntityService/Del`.
+    async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status>;
+
+    /// `EntityService/Transact`.
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status>;
+}
+
+/// What the query service does.
+#[async_trait]
+pub trait QueryApi: Send + Sync + 'static {
+    /// `EntityService/Get`.
+    async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status>;
+
+    /// `EntityService/Search`.
+    async fn search(
+        &self,
+        request: Request<pb::SearchEntityOpts>,
+    ) -> Result<Response<pb::Entities>, Status>;
+
+    /// `EventService/Search`.
+    async fn search_events(
+        &self,
+        request: Request<pb::SearchEventOpts>,
+    ) -> Result<Response<pb::Events>, Status>;
+
+    /// `EventService/Get`.
+    async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status>;
+}
+
+/// What the stream service does.
+#[async_trait]
+pub trait StreamApi: Send + Sync + 'static {
+    /// `EventService/Stream`.
+    async fn stream(
+        &self,
+        request: Request<pb::StreamOpts>,
+    ) -> Result<Response<EventStream>, Status>;
+}
+
+/// The services that live in this process. Calls to the others are refused with the name of the
+/// service they belong to (contract §8).
+#[derive(Clone, Default)]
+pub struct Services {
+    /// Writes.
+    pub command: Option<Arc<dyn CommandApi>>,
+    /// Reads.
+    pub query: Option<Arc<dyn QueryApi>>,
+    /// Subscriptions.
+    pub stream: Option<Arc<dyn StreamApi>>,
+}
+
+impl Services {
+    /// The names of the services that are here, as errors and logs give them.
+    pub fn names(&self) -> Vec<&'static str> {
+        let here = [
+            (COMMAND, self.command.is_some()),
+            (QUERY, self.query.is_some()),
+            (STREAM, self.stream.is_some()),
+        ];
+        here.into_iter()
+            .filter_map(|(name, is_here)| is_here.then_some(name))
+            .collect()
+    }
+
+    fn command(&self, method: &'static str) -> Result<&dyn CommandApi, Status> {
+        let service = COMMAND;
+        let elsewhere = || Problem::Elsewhere { method, service }.into();
+        self.command.as_deref().ok_or_else(elsewhere)
+    }
+
+    fn query(&self, method: &'static str) -> Result<&dyn QueryApi, Status> {
+        let service = QUERY;
+        let elsewhere = || Problem::Elsewhere { method, service }.into();
+        self.query.as_deref().ok_or_else(elsewhere)
+    }
+
+    fn stream(&self, method: &'static str) -> Result<&dyn StreamApi, Status> {
+        let service = STREAM;
+        let elsewhere = || Problem::Elsewhere { method, service }.into();
+        self.stream.as_deref().ok_or_else(elsewhere)
+    }
+}
+
+const COMMAND: &str = "command";
+const QUERY: &str = "query";
+const STREAM: &str = "stream";
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Services").field(&self.names()).finish()
+    }
+}
+
+#[async_trait]
+impl EntityService for Services {
+    async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
+        self.command("EntityService/Set")?.set(request).await
+    }
+
+    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
+        self.command("EntityService/Edit")?.edit(request).await
+    }
+
+    async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
+        self.command("EntityService/Revert")?.revert(request).await
+    }
+
+    async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status> {
+        self.query("EntityService/Get")?.get(request).await
+    }
+
+    async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
+        self.command("EntityService/Del")?.del(request).await
+    }
+
+    async fn search(
+        &self,
+        request: Request<pb::SearchEntityOpts>,
+    ) -> Result<Response<pb::Entities>, Status> {
+        self.query("EntityService/Search")?.search(request).await
+    }
+
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status> {
+        self.command("EntityService/Transact")?
+            .transact(request)
+            .await
+    }
+}
+
+#[async_trait]
+impl EventService for Services {
+    type StreamStream = EventStream;
+
+    async fn stream(
+        &self,
+        request: Request<pb::StreamOpts>,
+    ) -> Result<Response<EventStream>, Status> {
+        self.stream("EventService/Stream")?.stream(request).await
+    }
+
+    async fn search(
+        &self,
+        request: Request<pb::SearchEventOpts>,
+    ) -> Result<Response<pb::Events>, Status> {
+        self.query("EventService/Search")?
+            .search_events(request)
+            .await
+    }
+
+    async fn get(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
+        self.query("EventService/Get")?.get_event(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_method_of_a_service_that_is_not_here_names_it() {
+        let nobody = Services::default();
+        let set = EntityService::set(&nobody, Request::new(pb::Entity::default())).await;
+        let get = EventService::get(&nobody, Request::new(pb::EventRef::default())).await;
+        let stream = EventService::stream(&nobody, Request::new(pb::StreamOpts::default())).await;
+        for (status, method, service) in [
+            (set.err(), "EntityService/Set", "command"),
+            (get.err(), "EventService/Get", "query"),
+            (stream.err(), "EventService/Stream", "stream"),
+        ] {
+            let status = status.unwrap();
+            assert_eq!(status.code(), Code::Unimplemented);
+            assert!(status.message().starts_with(method), "{status}");
+            assert_eq!(status.metadata().get("service").unwrap(), service);
+        }
+        assert_eq!(format!("{nobody:?}"), "Services([])");
+    }
+}

@@ -1,0 +1,341 @@
+//! What happens to every call between the connection and the service: it is counted, bounded in
+//! number and size, ended at its deadline, and answered with a named error when it cannot be served.
+//!
+//! One layer instead of many, so that a call passes one future and one body.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use stategate_protocol::{Problem, frames::Bounded};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    deadline::{Deadline, timeout},
+    methods::{Call, Methods, Shape},
+};
+
+/// How long a request may take to arrive. It holds a slot meanwhile, and no handler knows of it yet.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// tonic ends a call at its deadline too, but as CANCELLED; being a tick of the clock earlier makes
+/// ours the answer.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Puts [`Guarded`] around a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    methods: Arc<Methods>,
+    ending: CancellationToken,
+}
+
+impl Guard {
+    /// At most `most_calls` unary calls at once. When `ending` is cancelled, health watches and
+    /// reflection streams end, which nobody else would end.
+    pub(crate) fn new(most_calls: usize, ending: CancellationToken) -> Self {
+        Self {
+            methods: Arc::new(Methods::new(most_calls)),
+            ending,
+        }
+    }
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            inner,
+            guard: self.clone(),
+        }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Debug, Clone)]
+pub(crate) struct Guarded<S> {
+    inner: S,
+    guard: Guard,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let call = self.guard.methods.begin(request.uri().path());
+        let span = tracing::debug_span!("call", method = call.name());
+        let mut deadline = None;
+        let inner = match timeout(request.headers()) {
+            Err(invalid) => Err(Problem::Invalid(invalid)),
+            Ok(_) if call.is_too_many() => Err(Problem::Busy {
+                what: "there are as many calls at once as this service takes",
+            }),
+            Ok(timeout) => {
+                if let Some(timeout) = timeout {
+                    let at = Instant::now() + timeout.saturating_sub(TICK);
+                    request.extensions_mut().insert(Deadline(at));
+                    deadline = Some(Box::pin(sleep_until(at)));
+                }
+                let patience = match call.shape() {
+                    Shape::Unary | Shape::Stream => Some(ARRIVAL),
+                    // Reflection is asked one question after the other on one stream.
+                    Shape::Infrastructure | Shape::Unknown => None,
+                };
+                Ok(self.inner.call(request.map(|body| Arriving::new(body, patience))))
+            }
+        };
+        Answering {
+            inner: inner.map_err(Some),
+            call: Some(call),
+            deadline,
+            ending: self.guard.ending.clone(),
+            span,
+        }
+    }
+}
+
+/// A call whose answer has not begun.
+#[derive(Debug)]
+pub(crate) struct Answering<F> {
+    inner: Result<F, Option<Problem>>,
+    call: Option<Call>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    ending: CancellationToken,
+    span: tracing::Span,
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let polled = match &mut this.inner {
+            Ok(inner) => this
+                .span
+                // A bug in a handler is its call's problem and nobody else's.
+                .in_scope(|| catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx)))),
+            Err(problem) => {
+                let problem = problem.take().unwrap_or(Problem::ShuttingDown);
+                return Poll::Ready(Ok(this.refuse(problem)));
+            }
+        };
+        let response = match polled {
+            Ok(Poll::Ready(Ok(response))) => this.answer(response),
+            Ok(Poll::Pending) => match &mut this.deadline {
+                Some(deadline) => {
+                    std::task::ready!(deadline.as_mut().poll(cx));
+                    this.refuse(Problem::DeadlineExceeded)
+                }
+                None => return Poll::Pending,
+            },
+            Err(panic) => this.refuse(Problem::internal(&panic_message(&*panic))),
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<F> Answering<F> {
+    fn refuse(&mut self, problem: Problem) -> Response<Answer> {
+        let status = Status::from(problem);
+        self.answer(status.into_http())
+    }
+
+    fn answer(&mut self, response: Response<Body>) -> Response<Answer> {
+        let mut response = response;
+        let mut call = self.call.take();
+        // An answer that is an error only has its status among the headers.
+        if let Some(code) = code(response.headers()) {
+            let is_unknown = |call: &Call| call.shape() == Shape::Unknown;
+            if code == Code::Unimplemented && call.as_ref().is_some_and(is_unknown) {
+                response = Status::from(Problem::Unsupported {
+                    what: "there is no such method here; server reflection lists those there are",
+                })
+                .into_http();
+            }
+            if let Some(call) = &mut call {
+                call.ends_with(code);
+            }
+        }
+        let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
+        let ending = call.as_ref().is_some_and(is_infrastructure);
+        let deadline = self.deadline.take();
+        response.map(|inner| Answer {
+            inner,
+            call,
+            deadline,
+            ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
+            is_over: false,
+        })
+    }
+}
+
+fn code(headers: &HeaderMap) -> Option<Code> {
+    let status = headers.get(Status::GRPC_STATUS)?;
+    Some(Code::from_bytes(status.as_bytes()))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|message| (*message).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panic: {}", message.unwrap_or_default())
+}
+
+/// The body of an answer: ends the call when it ends.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    inner: Body,
+    call: Option<Call>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    is_over: bool,
+}
+
+impl Answer {
+    fn ends_with(&mut self, code: Code) {
+        if let Some(call) = &mut self.call {
+            call.ends_with(code);
+        }
+        self.call = None;
+        self.is_over = true;
+    }
+
+    /// Ends the answer here and now.
+    fn end(&mut self, problem: Problem) -> Frame<Bytes> {
+        let status = Status::from(problem);
+        self.ends_with(status.code());
+        let mut trailers = HeaderMap::new();
+        if status.add_header(&mut trailers).is_err() {
+            // Only a message that is no header value; the code alone is one.
+            trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from(status.code() as i32));
+        }
+        Frame::trailers(trailers)
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.ends_with(code(trailers).unwrap_or(Code::Unknown));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(status))) => {
+                this.ends_with(status.code());
+                Poll::Ready(Some(Err(status)))
+            }
+            Poll::Ready(None) => {
+                this.call = None;
+                this.is_over = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if let Some(deadline) = &mut this.deadline
+                    && deadline.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Some(Ok(this.end(Problem::DeadlineExceeded))));
+                }
+                if let Some(ending) = &mut this.ending
+                    && ending.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Some(Ok(this.end(Problem::ShuttingDown))));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of a request: bounded in size, and in time.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    inner: Bounded<Body>,
+    patience: Option<Duration>,
+    /// Made when something is waited for; nearly every request arrives in one piece.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    fn new(body: Body, patience: Option<Duration>) -> Self {
+        Self {
+            inner: Bounded::new(body),
+            patience,
+            until: None,
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = tonic::codegen::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if let (true, Some(patience)) = (polled.is_pending(), this.patience) {
+            let until = this.until.get_or_insert_with(|| Box::pin(sleep(patience)));
+            if until.as_mut().poll(cx).is_ready() {
+                let status = Status::from(Problem::DeadlineExceeded);
+                return Poll::Ready(Some(Err(Box::new(status))));
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,509 @@
+//! The configuration of a service: the environment, read against the table of variables.
+//!
+//! Everything wrong is reported at once, each with the variable, what was wrong and what to do.
+//! Values of secrets and of providers' settings, which hold passwords, appear nowhere.
+
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::de::DeserializeOwned;
+use stategate_model::limits::Limits;
+
+use crate::{
+    env::Env,
+    variables::{self, Takes, Variable},
+};
+
+/// What a service is configured with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address both listeners bind.
+    pub host: IpAddr,
+    /// The port of gRPC; metrics and health are on the next one. 0: any two free ports.
+    pub port: u16,
+    /// The certificate and key of gRPC.
+    pub tls: Option<Tls>,
+    /// The storage's settings: `config.storage.parse::<StorageConfig>()`.
+    pub storage: Provider,
+    /// The channel's settings: `config.channel.parse::<ChannelConfig>()`.
+    pub channel: Provider,
+    /// What channel messages are authenticated with.
+    pub channel_key: Option<Secret>,
+    /// How often lane heads are read.
+    pub heads_interval: Duration,
+    /// Bounds on inputs that an operator may change.
+    pub limits: Limits,
+    /// Most connections.
+    pub max_connections: usize,
+    /// Most calls and streams on one connection.
+    pub max_connection_streams: u32,
+    /// Most calls, without streams.
+    pub max_calls: usize,
+    /// Most writes that wait for one lane.
+    pub max_queued_writes: usize,
+    /// Most streams.
+    pub max_subscribers: usize,
+    /// Memory for the newest events.
+    pub tail_bytes: usize,
+    /// The claims kept with an event; `None` keeps all.
+    pub event_claims: Option<Vec<String>>,
+    /// Longest that a policy decision may take.
+    pub policy_timeout: Duration,
+    /// Log more.
+    pub debug: bool,
+    /// From the signal to the end of the process.
+    pub grace: Duration,
+}
+
+/// Where the certificate and its key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The chain, in PEM.
+    pub certificate: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// Reads a service's configuration. `defaults` take the place of the table's.
+    pub fn read(env: &Env, defaults: &[(&Variable, &'static str)]) -> Result<Self, Error> {
+        let mut read = Reader {
+            env,
+            defaults,
+            faults: Vec::new(),
+        };
+        read.refuse_unknown();
+        read.refuse_what_this_build_cannot_do();
+        let config = Self {
+            host: read.address(&variables::HOST),
+            port: u16::try_from(read.number(&variables::PORT)).unwrap_or_default(),
+            tls: read.tls(),
+            storage: read.provider(&variables::STORAGE_PROVIDER),
+            channel: read.provider(&variables::CHANNEL_PROVIDER),
+            channel_key: read.channel_key(),
+            heads_interval: read.millis(&variables::HEADS_INTERVAL_MS),
+            limits: Limits {
+                value_bytes: read.size(&variables::MAX_VALUE_BYTES),
+            },
+            max_connections: read.size(&variables::MAX_CONNECTIONS),
+            max_connection_streams: u32::try_from(read.number(&variables::MAX_CONNECTION_STREAMS))
+                .unwrap_or(u32::MAX),
+            max_calls: read.size(&variables::MAX_CALLS),
+            max_queued_writes: read.size(&variables::MAX_QUEUED_WRITES),
+            max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
+            tail_bytes: read.size(&variables::TAIL_BYTES),
+            event_claims: read.names(&variables::EVENT_CLAIMS),
+            policy_timeout: read.millis(&variables::POLICY_TIMEOUT_MS),
+            debug: read.flag(&variables::DEBUG),
+            grace: Duration::from_secs(read.number(&variables::GRACE_SECONDS)),
+        };
+        match read.faults.is_empty() {
+            true => Ok(config),
+            false => Err(Error(read.faults)),
+        }
+    }
+}
+
+struct Reader<'a> {
+    env: &'a Env,
+    defaults: &'a [(&'a Variable, &'static str)],
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, variable: &str, problem: impl Into<String>) {
+        self.faults.push(Fault {
+            variable: variable.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    fn refuse_unknown(&mut self) {
+        let unknown = |name: &&str| variables::all().all(|known| known.name != *name);
+        for name in self.env.names().filter(unknown) {
+            let hint = match variables::nearest(name) {
+                Some(near) => format!("did you mean {}?", near.name),
+                None => "docs/configuration.md has the ones there are; unset it".to_owned(),
+            };
+            self.fault(name, format!("is no variable of stategate; {hint}"));
+        }
+    }
+
+    /// Refused by name, for a policy that is not enforced is worse than none.
+    fn refuse_what_this_build_cannot_do(&mut self) {
+        let needs_verification = [
+            (variables::JWKS_URI, "verify tokens"),
+            (variables::REQUEST_POLICY, "evaluate policies"),
+            (variables::RESPONSE_POLICY, "evaluate policies"),
+        ];
+        for (variable, what) in needs_verification {
+            if self.text(&variable).is_some() {
+                self.fault(
+                    variable.name,
+                    format!("is set, but this build cannot {what} yet; unset it"),
+                );
+            }
+        }
+        if !self.flag(&variables::AUTH_DISABLED) {
+            self.fault(
+                variables::AUTH_DISABLED.name,
+                "is not true, but this build cannot verify tokens yet; set it to true to run open, \
+                 where everyone who can reach the port may read and write everything",
+            );
+        }
+    }
+
+    /// The value as it stands, or the default.
+    fn text(&mut self, variable: &Variable) -> Option<String> {
+        if let Some(value) = self.env.get(variable.name) {
+            match value.to_str() {
+                Some(value) => return Some(value.to_owned()),
+                None => self.fault(variable.name, "is not UTF-8"),
+            }
+        }
+        let instead = self.defaults.iter().find(|(v, _)| *v == variable);
+        let default = instead.map_or(variable.default, |(_, default)| default);
+        (!default.is_empty()).then(|| default.to_owned())
+    }
+
+    fn expected(&mut self, variable: &Variable, value: &str) {
+        let or_unset = match variable.default {
+            "" => "or unset it".to_owned(),
+            default => format!("or unset it for {default}"),
+        };
+        let problem = format!("{value:?} is not {}; correct it {or_unset}", variable.takes);
+        self.fault(variable.name, problem);
+    }
+
+    fn flag(&mut self, variable: &Variable) -> bool {
+        let value = self.text(variable).unwrap_or_default();
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" => true,
+            "false" | "0" => false,
+            _ => {
+                self.expected(variable, &value);
+                false
+            }
+        }
+    }
+
+    fn number(&mut self, variable: &Variable) -> u64 {
+        let value = self.text(variable).unwrap_or_default();
+        let (min, max) = match variable.takes {
+            Takes::Number { min, max } => (min, max),
+            _ => (0, u64::MAX),
+        };
+        match value.parse() {
+            Ok(number) if (min..=max).contains(&number) => number,
+            _ => {
+                self.expected(variable, &value);
+                min
+            }
+        }
+    }
+
+    fn size(&mut self, variable: &Variable) -> usize {
+        usize::try_from(self.number(variable)).unwrap_or(usize::MAX)
+    }
+
+    fn millis(&mut self, variable: &Variable) -> Duration {
+        Duration::from_millis(self.number(variable))
+    }
+
+    fn address(&mut self, variable: &Variable) -> IpAddr {
+        let value = self.text(variable).unwrap_or_default();
+        value.parse().unwrap_or_else(|_| {
+            self.expected(variable, &value);
+            IpAddr::from([127, 0, 0, 1])
+        })
+    }
+
+    fn names(&mut self, variable: &Variable) -> Option<Vec<String>> {
+        let value = self.text(variable)?;
+        let names: Vec<_> = value.split(',').map(|n| n.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) {
+            self.expected(variable, &value);
+        }
+        Some(names)
+    }
+
+    fn tls(&mut self) -> Option<Tls> {
+        let (cert, key) = (&variables::TLS_CERT_FILE, &variables::TLS_KEY_FILE);
+        match (self.text(cert), self.text(key)) {
+            (Some(certificate), Some(key)) => Some(Tls {
+                certificate: certificate.into(),
+                key: key.into(),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.fault(key.name, "is not set, but the certificate is; set both");
+                None
+            }
+            (None, Some(_)) => {
+                self.fault(cert.name, "is not set, but the key is; set both");
+                None
+            }
+        }
+    }
+
+    fn channel_key(&mut self) -> Option<Secret> {
+        let key = self.text(&variables::CHANNEL_KEY)?;
+        if key.len() < CHANNEL_KEY_BYTES {
+            self.fault(
+                variables::CHANNEL_KEY.name,
+                format!("is shorter than {CHANNEL_KEY_BYTES} bytes; set a longer one"),
+            );
+        }
+        Some(Secret(key))
+    }
+
+    fn provider(&mut self, variable: &'static Variable) -> Provider {
+        let provider = Provider {
+            variable,
+            json: self.text(variable).unwrap_or_default(),
+        };
+        // The rest is the provider's to judge; this much is said with everything else that is wrong.
+        match provider.parse::<serde_json::Map<_, _>>() {
+            Err(Error(faults)) => self.faults.extend(faults),
+            Ok(fields) if fields.get("name").is_some_and(|name| name.is_string()) => {}
+            Ok(_) => self.fault(variable.name, "has no \"name\"; it says which provider to use"),
+        }
+        provider
+    }
+}
+
+/// Shortest [`variables::CHANNEL_KEY`]: what HMAC-SHA-256 is worth using with.
+const CHANNEL_KEY_BYTES: usize = 16;
+
+/// A provider's settings as they were given. They may hold passwords, so they are not in `Debug`.
+#[derive(Clone)]
+pub struct Provider {
+    variable: &'static Variable,
+    json: String,
+}
+
+impl Provider {
+    /// The settings as the provider's own type. It refuses what it does not know; what it says of it
+    /// is repeated without the values.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(&self.json).map_err(|error| {
+            let problem = format!("is not understood: {}; correct it", without_value(&error));
+            Error::of(self.variable, problem)
+        })
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").finish_non_exhaustive()
+    }
+}
+
+/// serde's `invalid type: string "hunter2", expected u8` without the password.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("invalid ") {
+        Some(rest) => {
+            let kind = rest.split(':').next().unwrap_or_default();
+            let expected = rest.rfind(", expected ").map_or("", |at| &rest[at..]);
+            format!("invalid {kind}{expected}")
+        }
+        None => text,
+    }
+}
+
+/// Text that is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A configuration that a service does not start with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error(Vec<Fault>);
+
+/// One thing wrong with it.
+#[derive(Clone, PartialEq, Eq)]
+struct Fault {
+    variable: String,
+    problem: String,
+}
+
+impl Error {
+    /// Something that was found wrong with a variable later than here, such as two providers that do
+    /// not go together. `problem` follows the variable's name: what is wrong, and what to do.
+    pub fn of(variable: &Variable, problem: impl Into<String>) -> Self {
+        Self(vec![Fault {
+            variable: variable.name.to_owned(),
+            problem: problem.into(),
+        }])
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, fault) in self.0.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "\n" };
+            write!(f, "{separator}{} {}", fault.variable, fault.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    /// As `Display`: it is what `main` prints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: (&str, &str) = ("STATEGATE_AUTH_DISABLED", "true");
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, Error> {
+        Config::read(&Env::of(variables.iter().copied()), &[])
+    }
+
+    fn refusal(variable: (&str, &str)) -> String {
+        let refused = read(&[OPEN, variable]).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+        refused
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        let config = read(&[OPEN]).unwrap();
+        assert_eq!(
+            (config.host.to_string().as_str(), config.port),
+            ("0.0.0.0", 8080)
+        );
+        assert_eq!(config.grace, Duration::from_secs(10));
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.tls, None);
+        let defaults = [(&variables::HOST, "127.0.0.1")];
+        let dev = Config::read(&Env::of([OPEN]), &defaults).unwrap();
+        assert_eq!(dev.host.to_string(), "127.0.0.1");
+    }
+
+    #[test]
+    fn every_bad_variable_is_named_with_what_to_do() {
+        for (bad, mention) in [
+            (("STATEGATE_PORT", "http"), "from 0 to 65534"),
+            (("STATEGATE_PORT", "65535"), "from 0 to 65534"),
+            (("STATEGATE_HOST", "localhost"), "IP address"),
+            (("STATEGATE_DEBUG", "maybe"), "true or false"),
+            (("STATEGATE_MAX_VALUE_BYTES", "4000000"), "3145728"),
+            (("STATEGATE_MAX_VALUE_BYTES", "-1"), "unset it for 1048576"),
+            (("STATEGATE_GRACE_SECONDS", "1.5"), "integer"),
+            (("STATEGATE_EVENT_CLAIMS", "iss,,sub"), "commas"),
+            (("STATEGATE_STORAGE_PROVIDER", "{"), "line 1"),
+            (("STATEGATE_STORAGE_PROVIDER", "{}"), "no \"name\""),
+            (("STATEGATE_CHANNEL_PROVIDER", "[]"), "expected a map"),
+            (("STATEGATE_CHANNEL_KEY", "short"), "16 bytes"),
+            (("STATEGATE_JWKS_URI", "https://x"), "cannot verify tokens"),
+            (("STATEGATE_REQUEST_POLICY", "eA=="), "cannot evaluate"),
+            (("STATEGATE_RESPONSE_POLICY", "eA=="), "cannot evaluate"),
+            (("STATEGATE_PROT", "1"), "did you mean STATEGATE_PORT?"),
+            (("STATEGATE_WHATEVER", "1"), "docs/configuration.md"),
+        ] {
+            let refused = refusal(bad);
+            assert!(refused.starts_with(bad.0), "{refused}");
+            assert!(refused.contains(mention), "{refused}");
+        }
+        let half = refusal(("STATEGATE_TLS_CERT_FILE", "a.pem"));
+        assert!(half.starts_with("STATEGATE_TLS_KEY_FILE"), "{half}");
+    }
+
+    #[test]
+    fn it_starts_open_or_not_at_all() {
+        for closed in [&[][..], &[("STATEGATE_AUTH_DISABLED", "false")]] {
+            let refused = read(closed).unwrap_err().to_string();
+            assert!(refused.contains("set it to true to run open"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let refused = read(&[("STATEGATE_PORT", "x"), ("STATEGATE_X", "y")]).unwrap_err();
+        assert_eq!(refused.to_string().lines().count(), 3, "{refused}");
+    }
+
+    #[test]
+    fn empty_is_unset_and_the_clients_variables_are_known() {
+        let env = [
+            OPEN,
+            ("STATEGATE_PORT", ""),
+            ("STATEGATE_JWKS_URI", ""),
+            ("STATEGATE_ADDR", "http://x"),
+            ("STATEGATE_TOKEN", "t"),
+        ];
+        assert_eq!(read(&env).unwrap().port, 8080);
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Settings {
+        #[allow(dead_code)]
+        name: String,
+        #[allow(dead_code)]
+        port: Option<u16>,
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let storage = r#"{"name":"x","port":"hunter2-one, expected"}"#;
+        let env = [
+            OPEN,
+            ("STATEGATE_STORAGE_PROVIDER", storage),
+            ("STATEGATE_CHANNEL_KEY", "hunter2-two-two-two"),
+        ];
+        let config = read(&env).unwrap();
+        let refused = config.storage.parse::<Settings>().unwrap_err();
+        assert!(
+            refused.to_string().starts_with("STATEGATE_STORAGE_PROVIDER"),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("expected u16"), "{refused}");
+        for shown in [format!("{config:?}"), refused.to_string()] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        assert_eq!(config.channel_key.unwrap().expose(), "hunter2-two-two-two");
+    }
+
+    #[test]
+    fn unknown_fields_of_a_provider_are_named() {
+        let env = [
+            OPEN,
+            ("STATEGATE_STORAGE_PROVIDER", r#"{"name":"x","prot":1}"#),
+        ];
+        let refused = read(&env).unwrap().storage.parse::<Settings>().unwrap_err();
+        assert!(refused.to_string().contains("prot"), "{refused}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_not_text_is_refused() {
+        use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+        let env = Env::of([
+            (OPEN.0, OsString::from(OPEN.1)),
+            ("STATEGATE_HOST", OsString::from_vec(vec![0xff])),
+        ]);
+        let refused = Config::read(&env, &[]).unwrap_err().to_string();
+        assert_eq!(refused, "STATEGATE_HOST is not UTF-8");
+    }
+}

@@ -1,0 +1,231 @@
+//! The one table of configuration variables: their names, what they take, their defaults and their
+//! meaning. Parsing, the refusal of unknown variables and `docs/configuration.md` all follow from it.
+
+use std::{fmt, fmt::Write as _};
+
+/// A configuration variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// The full name.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// The value it has when it is not set; empty for none.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// What a variable takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// `true` or `false`.
+    Flag,
+    /// An integer within bounds.
+    Number {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// An IP address.
+    Address,
+    /// The path of a file.
+    File,
+    /// A provider's settings.
+    Provider,
+    /// Names, separated by commas.
+    Names,
+    /// Any text.
+    Text,
+    /// Text that is never shown.
+    Secret,
+}
+
+impl fmt::Display for Takes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "true or false",
+            Self::Number { min, max } => return write!(f, "an integer from {min} to {max}"),
+            Self::Address => "an IP address",
+            Self::File => "the path of a PEM file",
+            Self::Provider => "a JSON object with a \"name\"",
+            Self::Names => "names separated by commas",
+            Self::Text => "text",
+            Self::Secret => "text (a secret)",
+        })
+    }
+}
+
+macro_rules! variables {
+    ($($heading:literal { $($(#[$doc:meta])* $id:ident = $name:literal, $takes:expr, $default:literal, $meaning:literal;)* })*) => {
+        $($(
+            #[doc = $meaning]
+            pub const $id: Variable = Variable {
+                name: concat!("STATEGATE_", $name),
+                takes: $takes,
+                default: $default,
+                meaning: $meaning,
+            };
+        )*)*
+
+        /// All variables of all services and of the client commands, under their headings.
+        const GROUPS: &[(&str, &[Variable])] = &[$(($heading, &[$($id),*])),*];
+    };
+}
+
+variables! {
+    "Where it listens" {
+        PORT = "PORT", Takes::Number { min: 0, max: 65_534 }, "8080",
+            "Port of gRPC. Metrics and health over HTTP are on the next port. 0: any two free ports.";
+        HOST = "HOST", Takes::Address, "0.0.0.0",
+            "Address that both listeners bind (`stategate dev`: 127.0.0.1).";
+        TLS_CERT_FILE = "TLS_CERT_FILE", Takes::File, "",
+            "Certificate chain for gRPC. Needs STATEGATE_TLS_KEY_FILE; without both, gRPC is in the clear.";
+        TLS_KEY_FILE = "TLS_KEY_FILE", Takes::File, "",
+            "Private key of the certificate.";
+    }
+    "Who may do what" {
+        AUTH_DISABLED = "AUTH_DISABLED", Takes::Flag, "false",
+            "Run open: everyone who can reach the port may read and write everything. Until tokens can be verified, the services start no other way.";
+        JWKS_URI = "JWKS_URI", Takes::Text, "",
+            "Where the keys are that tokens are verified with. Refused until tokens can be verified.";
+        REQUEST_POLICY = "REQUEST_POLICY", Takes::Text, "",
+            "Rego policy over requests, in base64. Refused until policies can be evaluated.";
+        RESPONSE_POLICY = "RESPONSE_POLICY", Takes::Text, "",
+            "Rego policy over responses, in base64. Refused until policies can be evaluated.";
+        POLICY_TIMEOUT_MS = "POLICY_TIMEOUT_MS", Takes::Number { min: 1, max: 10_000 }, "10",
+            "Longest that one policy decision may take; what runs past it is denied.";
+        EVENT_CLAIMS = "EVENT_CLAIMS", Takes::Names, "",
+            "The verified claims kept with each event. Unset: all of them.";
+    }
+    "What stands behind it" {
+        STORAGE_PROVIDER = "STORAGE_PROVIDER", Takes::Provider, r#"{"name":"sqlite","path":"stategate.db"}"#,
+            "The storage and its settings.";
+        CHANNEL_PROVIDER = "CHANNEL_PROVIDER", Takes::Provider, r#"{"name":"storage"}"#,
+            "The channel between writers and streams, and its settings (`stategate dev`: inmem).";
+        CHANNEL_KEY = "CHANNEL_KEY", Takes::Secret, "",
+            "Authenticates channel messages (HMAC-SHA-256); the same in every process, at least 16 bytes.";
+        HEADS_INTERVAL_MS = "HEADS_INTERVAL_MS", Takes::Number { min: 10, max: 60_000 }, "1000",
+            "How often the stream service looks for events that the channel did not tell of.";
+    }
+    "Limits" {
+        MAX_VALUE_BYTES = "MAX_VALUE_BYTES", Takes::Number { min: 1_024, max: 3_145_728 }, "1048576",
+            "Most bytes of an entity's values, as canonical JSON.";
+        MAX_CONNECTIONS = "MAX_CONNECTIONS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
+            "Most connections at once; one more is closed at once.";
+        MAX_CONNECTION_STREAMS = "MAX_CONNECTION_STREAMS", Takes::Number { min: 1, max: 100_000 }, "1024",
+            "Most calls and streams at once on one connection; one more waits in the client.";
+        MAX_CALLS = "MAX_CALLS", Takes::Number { min: 1, max: 1_000_000 }, "8192",
+            "Most calls (without streams) at once; one more is RESOURCE_EXHAUSTED.";
+        MAX_QUEUED_WRITES = "MAX_QUEUED_WRITES", Takes::Number { min: 1, max: 1_000_000 }, "4096",
+            "Most writes that wait for one lane; one more is RESOURCE_EXHAUSTED.";
+        MAX_SUBSCRIBERS = "MAX_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
+            "Most streams at once; one more is RESOURCE_EXHAUSTED.";
+        TAIL_BYTES = "TAIL_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
+            "Memory for the newest events, which subscribers that keep up are served from.";
+    }
+    "Running" {
+        DEBUG = "DEBUG", Takes::Flag, "false",
+            "Log more.";
+        GRACE_SECONDS = "GRACE_SECONDS", Takes::Number { min: 0, max: 3_600 }, "10",
+            "Time from SIGTERM or SIGINT until the process has ended. Calls finish in it, streams end resumably.";
+    }
+    "Client commands" {
+        ADDR = "ADDR", Takes::Text, "http://127.0.0.1:8080",
+            "The server that the client commands of `stategate` talk to.";
+        TOKEN = "TOKEN", Takes::Secret, "",
+            "The bearer token they send.";
+    }
+}
+
+/// All variables.
+pub fn all() -> impl Iterator<Item = &'static Variable> {
+    GROUPS.iter().flat_map(|(_, group)| group.iter())
+}
+
+/// The known variable whose name is nearest to a misspelt one, if any is near.
+pub(crate) fn nearest(name: &str) -> Option<&'static Variable> {
+    all()
+        .map(|known| (distance(name, known.name), known))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, known)| known)
+}
+
+/// The Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `docs/configuration.md`.
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Configuration
+
+stategate is configured by environment variables alone. The set is the same for every service, so one environment can
+be given to all of them; each reads what concerns it. Unknown variables that start with `STATEGATE_`, unknown fields of a
+provider and values that cannot be read stop the start with a message that names them. A variable set to nothing is
+unset. Variables that Kubernetes makes for Services named `stategate…` are passed over.
+
+This file is made from the table in `libs/server/src/variables.rs`; a test of that crate compares the two and, run with
+`STATEGATE_TEST_BLESS=1`, writes this file.
+",
+    );
+    for (heading, group) in GROUPS {
+        let _ = write!(
+            out,
+            "\n## {heading}\n\n| variable | takes | default | meaning |\n| --- | --- | --- | --- |\n"
+        );
+        for variable in *group {
+            let default = match variable.default {
+                "" => "–".to_owned(),
+                default => format!("`{default}`"),
+            };
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {default} | {} |",
+                variable.name, variable.takes, variable.meaning
+            );
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_that_of_the_table() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/configuration.md"
+        );
+        if std::env::var_os("STATEGATE_TEST_BLESS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == document(),
+            "docs/configuration.md is not what the table says; run this test with STATEGATE_TEST_BLESS=1"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_name_is_recognised() {
+        assert_eq!(nearest("STATEGATE_PROT"), Some(&PORT));
+        assert_eq!(nearest("STATEGATE_AUTH_DISABLE"), Some(&AUTH_DISABLED));
+        assert_eq!(nearest("STATEGATE_SOMETHING_ELSE"), None);
+    }
+}

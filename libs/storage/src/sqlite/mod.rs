@@ -1,0 +1,254 @@
+//! A log in an SQLite file, for one machine. See `README.md` beside this file.
+
+mod config;
+mod failure;
+mod queue;
+mod readers;
+mod reads;
+mod rows;
+mod schema;
+mod search;
+mod writer;
+
+use std::{
+    fmt,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use stategate_model::{
+    At, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane, Position,
+    State, Timestamp,
+};
+
+pub use self::config::SqliteConfig;
+use self::{
+    failure::corrupt,
+    readers::{Readers, Turn},
+    schema::Role,
+    writer::Writer,
+};
+use crate::{
+    Appended, Batch, Capabilities, Error, Found, Info, Kind, Loaded, Page, Read, ReadLimit, Result,
+    Storage,
+};
+
+/// Point reads that may wait for a thread.
+const READS_WAITING: usize = 4_096;
+/// Searches that may wait for a thread.
+const SEARCHES_WAITING: usize = 1_024;
+/// Threads for searches: how many may be long at once before others wait.
+const SEARCH_THREADS: usize = 4;
+/// Threads for point reads: one a processor, within these.
+const READ_THREADS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// A log in an SQLite file.
+pub struct Sqlite {
+    info: Info,
+    writer: Writer,
+    /// For reads of a few rows.
+    reads: Readers,
+    /// For reads of any length.
+    searches: Readers,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Sqlite {
+    /// Opens the file, or makes it.
+    pub async fn open(config: &SqliteConfig) -> Result<Self> {
+        let config = config.clone();
+        blocking("open", move || Self::open_blocking(&config)).await?
+    }
+
+    fn open_blocking(config: &SqliteConfig) -> Result<Self> {
+        let meta = schema::initialise(config)?;
+        let connect = |count: usize| {
+            (0..count)
+                .map(|_| schema::connect(&config.path, Role::Reader))
+                .collect::<Result<Vec<_>>>()
+        };
+        let processors = thread::available_parallelism().map_or(2, usize::from);
+        let read_threads = processors.clamp(*READ_THREADS.start(), *READ_THREADS.end());
+        let mut threads = Vec::new();
+        let cannot_start = |error| Error::new(Kind::Config, "open").because(error);
+        let reads = Readers::start(
+            "sqlite-reader",
+            connect(read_threads)?,
+            meta.lanes,
+            READS_WAITING,
+            Turn::Many,
+            &mut threads,
+        )
+        .map_err(cannot_start)?;
+        let searches = Readers::start(
+            "sqlite-search",
+            connect(SEARCH_THREADS)?,
+            meta.lanes,
+            SEARCHES_WAITING,
+            Turn::One,
+            &mut threads,
+        )
+        .map_err(cannot_start)?;
+        let connection = schema::connect(&config.path, Role::Writer)?;
+        let writer = Writer::start(connection, &mut threads).map_err(cannot_start)?;
+        Ok(Self {
+            info: Info {
+                provider: "sqlite",
+                log_id: meta.log_id,
+                lanes: meta.lanes,
+                capabilities: Capabilities {
+                    durable: true,
+                    shared: true,
+                },
+            },
+            writer,
+            reads,
+            searches,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Stops taking calls; the threads answer what they have and end.
+    fn stop(&self) {
+        self.writer.close();
+        self.reads.close();
+        self.searches.close();
+    }
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(run)
+        .await
+        .map_err(|error| Error::new(Kind::Unavailable, operation).because(error))
+}
+
+#[async_trait]
+impl Storage for Sqlite {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    async fn load(
+        &self,
+        lane: Lane,
+        entities: &[EntityRef],
+        keys: &[IdempotencyKey],
+    ) -> Result<Loaded> {
+        let (entities, keys) = (entities.to_vec(), keys.to_vec());
+        self.reads
+            .run("load", move |snapshot, _| {
+                reads::load(snapshot, lane, &entities, &keys)
+            })
+            .await
+    }
+
+    async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
+        batch.check(self.info.lanes, lane, expected)?;
+        self.writer.append(lane, expected, batch).await
+    }
+
+    async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
+        let entity = entity.clone();
+        self.reads
+            .run("get", move |snapshot, _| {
+                let state = reads::state(snapshot, "get", &entity)?;
+                snapshot.read("get", entity.domain(), state)
+            })
+            .await
+    }
+
+    async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Read<Option<Event>>> {
+        let entity = entity.clone();
+        self.reads
+            .run("get_at", move |snapshot, _| {
+                let event = reads::event_at(snapshot, &entity, at)?;
+                snapshot.read("get_at", entity.domain(), event)
+            })
+            .await
+    }
+
+    async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
+        let query = query.clone();
+        self.searches
+            .run("search_entities", move |snapshot, caller| {
+                let page = search::entities(snapshot, &query, &|| caller.is_gone())?;
+                snapshot.read("search_entities", query.of.domain.as_str(), page)
+            })
+            .await
+    }
+
+    async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
+        let entity = entity.clone();
+        self.reads
+            .run("get_event", move |snapshot, _| {
+                let event = reads::event_by_id(snapshot, &entity, id)?;
+                snapshot.read("get_event", entity.domain(), event)
+            })
+            .await
+    }
+
+    async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
+        let query = query.clone();
+        let lane = self.info.lanes.of(query.of.domain.as_str());
+        self.searches
+            .run("search_events", move |snapshot, caller| {
+                let page = search::events(snapshot, lane, &query, &|| caller.is_gone())?;
+                snapshot.read("search_events", query.of.domain.as_str(), page)
+            })
+            .await
+    }
+
+    async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
+        self.searches
+            .run("read_log", move |snapshot, _| {
+                reads::read_log(snapshot, lane, after, limit)
+            })
+            .await
+    }
+
+    async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {
+        self.reads
+            .run("seek", move |snapshot, _| {
+                reads::seek(snapshot, "seek", lane, time)
+            })
+            .await
+    }
+
+    async fn heads(&self) -> Result<Heads> {
+        self.reads
+            .run("heads", |snapshot, _| snapshot.heads())
+            .await
+    }
+
+    async fn close(&self) {
+        self.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = blocking("close", move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        });
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!(error = %corrupt("close", "a thread had died"), "storage closed");
+        }
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        // The threads are not waited for: nobody can be waiting for them either.
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}

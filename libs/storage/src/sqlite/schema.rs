@@ -1,0 +1,267 @@
+//! Opening the file: what it must be, making it when it is new, and the settings that the
+//! acknowledgement of a write rests on.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use stategate_model::{Lanes, LogId};
+use uuid::Uuid;
+
+use crate::{Error, Kind, Result};
+
+use super::{
+    SqliteConfig,
+    failure::{failure, is_busy},
+};
+
+/// Marks the file as one of stategate's: `SGLG` in the header.
+const APPLICATION_ID: i32 = 0x5347_4c47;
+/// The format this version writes, in the header's `user_version`.
+const FORMAT: i32 = 1;
+/// The format's tables.
+const SCHEMA: &str = include_str!("schema.sql");
+/// Bytes of a page; of effect when the file is made.
+const PAGE_BYTES: i32 = 4096;
+/// How long a connection waits for another process's lock before the call fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long processes that start at once wait for one of them to make the file.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at a file that another process is making.
+const CREATE_PAUSE: Duration = Duration::from_millis(20);
+/// Pages of write-ahead log after which the writer moves them to the file.
+const CHECKPOINT_PAGES: i32 = 4_000;
+/// Bytes the write-ahead log is cut back to after a reader has let it grow.
+const WAL_BYTES: i64 = 64 << 20;
+/// Prepared statements a connection keeps: all that there are.
+const STATEMENTS: usize = 64;
+
+/// What was fixed when the log was initialised.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Meta {
+    pub(super) log_id: LogId,
+    pub(super) lanes: Lanes,
+}
+
+/// Opens or makes the file and reads what was fixed when it was made.
+pub(super) fn initialise(config: &SqliteConfig) -> Result<Meta> {
+    check_path(&config.path)?;
+    let asked = match config.lanes {
+        Some(lanes) => Some(Lanes::new(lanes).map_err(|invalid| refused(invalid.to_string()))?),
+        None => None,
+    };
+    let deadline = Instant::now() + CREATE_TIMEOUT;
+    let meta = loop {
+        match try_initialise(&config.path, asked.unwrap_or(Lanes::ONE)) {
+            Ok(meta) => break meta,
+            // Turning the write-ahead log on takes a lock that SQLite does not wait for.
+            Err(Step::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(CREATE_PAUSE);
+            }
+            Err(Step::Sql(error)) => return Err(unopenable(&config.path, error)),
+            Err(Step::Refused(error)) => return Err(error),
+        }
+    };
+    match asked {
+        Some(asked) if asked != meta.lanes => Err(refused(format!(
+            "`lanes` is {}, but the log was initialised with {} lanes, which cannot be changed; \
+             set it to {} or leave it out",
+            asked.get(),
+            meta.lanes.get(),
+            meta.lanes.get()
+        ))),
+        _ => Ok(meta),
+    }
+}
+
+/// Opens a connection for the calls of a running storage.
+pub(super) fn connect(path: &Path, role: Role) -> Result<Connection> {
+    let connection = open(path).and_then(|connection| {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "cache_size", -role.cache_kib())?;
+        connection.pragma_update(None, "query_only", role == Role::Reader)?;
+        Ok(connection)
+    });
+    let connection = connection.map_err(|error| unopenable(path, error))?;
+    check_durability(&connection)?;
+    Ok(connection)
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The one that appends.
+    Writer,
+    /// One of those that read.
+    Reader,
+}
+
+impl Role {
+    /// Most memory for pages, in KiB.
+    fn cache_kib(self) -> i32 {
+        match self {
+            Self::Writer => 64 << 10,
+            Self::Reader => 16 << 10,
+        }
+    }
+}
+
+/// Why a file could not be initialised at this try.
+enum Step {
+    Sql(rusqlite::Error),
+    Refused(Error),
+}
+
+impl From<rusqlite::Error> for Step {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+fn refused(problem: impl Into<String>) -> Error {
+    Error::new(Kind::Config, "open").because(problem.into())
+}
+
+/// Refuses paths that SQLite would take for something else, or refuse without a word of help.
+fn check_path(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
+        return Err(refused(
+            "`path` must name a file; for a log in memory use {\"name\":\"memory\"}",
+        ));
+    }
+    if path.is_dir() {
+        return Err(refused(format!(
+            "`path` is the directory {shown}; it must name a file, such as {}",
+            path.join("stategate.db").display()
+        )));
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            Err(refused(format!(
+                "`path` is {shown}, but there is no directory {}",
+                parent.display()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
+    let shown = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => refused(format!("{shown} is not an SQLite file")),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            refused(format!("{shown} cannot be opened for writing: {error}"))
+        }
+        Some(ErrorCode::ReadOnly) => refused(format!("{shown} is read-only")),
+        _ => failure("open")(error),
+    }
+}
+
+/// A connection with the settings that every one has. The path is never read as a URI.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Of effect on macOS alone, where a plain fsync leaves data in the drive's cache.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+    Ok(connection)
+}
+
+/// An acknowledged write is on stable storage only under these two settings, so they are read back.
+fn check_durability(connection: &Connection) -> Result<()> {
+    let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+    let journal: String = read("journal_mode").map_err(failure("open"))?;
+    if journal != "wal" {
+        return Err(refused(format!(
+            "the file's journal mode is `{journal}` and could not be set to `wal`; the file system may not \
+             support shared memory"
+        )));
+    }
+    let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+    let synchronous: i64 = read("synchronous").map_err(failure("open"))?;
+    if synchronous < 2 {
+        return Err(refused("`PRAGMA synchronous` could not be set to FULL"));
+    }
+    Ok(())
+}
+
+/// What a file is, by its header and tables.
+enum Nature {
+    Empty,
+    Ours,
+}
+
+fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
+    let header = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let (application, format) = (header("application_id")?, header("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (application, format) {
+        (APPLICATION_ID, FORMAT) => Ok(Nature::Ours),
+        (APPLICATION_ID, newer) if newer > FORMAT => Err(Step::Refused(refused(format!(
+            "the file has format {newer}, made by a newer version of stategate; this one knows formats up to {FORMAT}"
+        )))),
+        (0, 0) if tables == 0 => Ok(Nature::Empty),
+        _ => Err(Step::Refused(refused(
+            "the file is an SQLite database of another application",
+        ))),
+    }
+}
+
+fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> {
+    let mut connection = open(path)?;
+    if matches!(nature(&connection)?, Nature::Empty) {
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        create(&mut connection, lanes)?;
+    }
+    check_durability(&connection).map_err(Step::Refused)?;
+    let found = connection
+        .query_row("SELECT log_id, lanes FROM meta", [], |row| {
+            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, u8>(1)?))
+        })
+        .optional()?;
+    let meta = found.and_then(|(log_id, lanes)| {
+        Some(Meta {
+            log_id: LogId(Uuid::from_bytes(log_id)),
+            lanes: Lanes::new(lanes).ok()?,
+        })
+    });
+    meta.ok_or_else(|| {
+        Step::Refused(Error::new(Kind::Corrupt, "open").because("the log has no identity"))
+    })
+}
+
+/// Makes the tables, unless another process has by now.
+fn create(connection: &mut Connection, lanes: Lanes) -> std::result::Result<(), Step> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if matches!(nature(&transaction)?, Nature::Ours) {
+        return Ok(());
+    }
+    transaction.execute_batch(SCHEMA)?;
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+        });
+    transaction.execute(
+        "INSERT INTO meta (one, log_id, lanes, created) VALUES (1, ?1, ?2, ?3)",
+        (LogId::random().0.as_bytes(), lanes.get(), created),
+    )?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The one thread that appends.
+//!
+//! It takes every append that waits, of whatever lane, and commits them as one transaction, so that
+//! one sync of the disk serves them all. Callers hear only after COMMIT has returned. A thread of its
+//! own also keeps clients, tasks and awaits out of the time in which other processes are locked out.
+
+use std::{sync::Arc, thread};
+
+use rusqlite::{CachedStatement, Connection, ToSql};
+use stategate_model::{Lane, Position};
+use tokio::sync::oneshot;
+
+use crate::{Appended, Batch, Error, Kind, Result};
+
+use super::{
+    failure::{closed, failure, is_busy},
+    queue::Queue,
+    reads, rows,
+};
+
+const OPERATION: &str = "append";
+/// Appends that may wait. Each lane of a command service has one under way, so more means trouble.
+const WAITING: usize = 256;
+/// Events that one transaction takes before it commits.
+const EVENTS_PER_COMMIT: usize = 4_096;
+
+/// The way to the thread.
+pub(super) struct Writer {
+    queue: Arc<Queue<Append>>,
+}
+
+/// One append and who waits for it.
+struct Append {
+    lane: Lane,
+    expected: Position,
+    batch: Arc<Batch>,
+    answer: oneshot::Sender<Result<Appended>>,
+}
+
+impl Append {
+    fn answer(self, outcome: Result<Appended>) {
+        // A caller that went away has chosen not to know.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+impl Writer {
+    /// Starts the thread on a connection of its own.
+    pub(super) fn start(
+        connection: Connection,
+        threads: &mut Vec<thread::JoinHandle<()>>,
+    ) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::new(WAITING));
+        let appends = Arc::clone(&queue);
+        let run = move || {
+            let mut group = Vec::new();
+            while appends.take(&mut group, EVENTS_PER_COMMIT, |append: &Append| {
+                append.batch.events.len()
+            }) {
+                commit_group(&connection, &mut group);
+            }
+        };
+        threads.push(
+            thread::Builder::new()
+                .name("sqlite-writer".to_owned())
+                .spawn(run)?,
+        );
+        Ok(Self { queue })
+    }
+
+    /// Hands an append to the thread and waits for its outcome.
+    pub(super) async fn append(
+        &self,
+        lane: Lane,
+        expected: Position,
+        batch: Arc<Batch>,
+    ) -> Result<Appended> {
+        let (answer, answered) = oneshot::channel();
+        let append = Append {
+            lane,
+            expected,
+            batch,
+            answer,
+        };
+        self.queue
+            .push(append)
+            .await
+            .map_err(|_| closed(OPERATION))?;
+        // The thread answers whatever it took; should it have died, nobody knows how far it came.
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Unknown, OPERATION)))
+    }
+
+    /// Lets the thread end once it has committed what waits.
+    pub(super) fn close(&self) {
+        self.queue.close();
+    }
+}
+
+/// Commits a group as one transaction. If the content of one is refused, each is tried alone, so that
+/// only the one at fault fails. (Savepoints would do the same at the price of a copy of every page
+/// touched, on every append, for what only a defect elsewhere can cause.)
+fn commit_group(connection: &Connection, group: &mut Vec<Append>) {
+    match transact(connection, group) {
+        Ok(outcomes) => {
+            for (append, outcome) in group.drain(..).zip(outcomes) {
+                append.answer(Ok(outcome));
+            }
+        }
+        Err(error) if *error.kind() == Kind::Rejected && group.len() > 1 => {
+            for append in group.drain(..) {
+                let mut alone = vec![append];
+                commit_group(connection, &mut alone);
+            }
+        }
+        Err(error) => {
+            let cause = error.to_string();
+            for append in group.drain(..) {
+                let error = Error::new(error.kind().clone(), OPERATION).because(cause.clone());
+                append.answer(Err(error));
+            }
+        }
+    }
+}
+
+/// Appends all of a group and commits, or fails having written nothing (but for [`Kind::Unknown`]).
+fn transact(connection: &Connection, group: &[Append]) -> Result<Vec<Appended>> {
+    roll_back(connection);
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(failure(OPERATION))?;
+    let outcomes = group
+        .iter()
+        .map(|append| write(connection, append))
+        .collect::<Result<Vec<_>>>();
+    match outcomes {
+        Ok(outcomes) => commit(connection).map(|()| outcomes),
+        Err(error) => {
+            roll_back(connection);
+            Err(error)
+        }
+    }
+}
+
+/// Makes the transaction durable.
+///
+/// A COMMIT that fails for a lock leaves the transaction open, and rolling it back is certain. After
+/// any other failure the commit record may already be in the write-ahead log: SQLite does not count it
+/// as committed, and the next append overwrites it, but a crash before that would recover it. Nobody
+/// can say which, so the outcome is unknown until the append is repeated.
+fn commit(connection: &Connection) -> Result<()> {
+    let Err(error) = connection.execute_batch("COMMIT") else {
+        return Ok(());
+    };
+    let open = !connection.is_autocommit();
+    let certain = roll_back(connection) && open && is_busy(&error);
+    let kind = if certain {
+        Kind::Unavailable
+    } else {
+        Kind::Unknown
+    };
+    Err(Error::new(kind, OPERATION).because(error))
+}
+
+/// Undoes the open transaction, if SQLite has not already. Whether it is undone now.
+fn roll_back(connection: &Connection) -> bool {
+    if connection.is_autocommit() {
+        return true;
+    }
+    match connection.execute_batch("ROLLBACK") {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "a transaction could not be rolled back");
+            false
+        }
+    }
+}
+
+fn rejected(problem: &'static str) -> Error {
+    Error::new(Kind::Rejected, OPERATION).because(problem)
+}
+
+/// Writes one batch, already right in itself, into the open transaction.
+fn write(connection: &Connection, append: &Append) -> Result<Appended> {
+    let head = reads::head(connection, OPERATION, append.lane)?;
+    if head.position != append.expected {
+        return Ok(Appended::HeadMoved);
+    }
+    let events = &append.batch.events;
+    if let Some(first) = events.first()
+        && head.id.is_some()
+        && first.time <= head.time
+    {
+        return Err(rejected("times do not increase"));
+    }
+    write_rows(connection, append).map_err(failure(OPERATION))??;
+    Ok(Appended::Done)
+}
+
+fn write_rows(connection: &Connection, append: &Append) -> rusqlite::Result<Result<()>> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events \
+         (seq, id, domain, type, key, version, time, method, claims, trace_parent, vals) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    let mut before = connection.prepare_cached(
+        "SELECT 1 FROM events WHERE domain = ?1 AND type = ?2 AND key = ?3 AND version = ?4",
+    )?;
+    for event in &append.batch.events {
+        let seq = rows::seq(append.lane, event.position);
+        let (domain, kind, key) = (
+            event.entity.domain(),
+            event.entity.kind(),
+            event.entity.key(),
+        );
+        let version = event.version.as_i64();
+        // The index keeps a version from being written twice; this keeps one from being left out.
+        if version > 1 && !before.exists((domain, kind, key, version - 1))? {
+            return Ok(Err(rejected("a version does not continue its entity")));
+        }
+        bind(
+            &mut insert,
+            &[
+                &seq,
+                &event.id.0.as_bytes(),
+                &domain,
+                &kind,
+                &key,
+                &version,
+                &event.time.0,
+                &rows::method_code(event.method),
+                &rows::claims_text(&event.claims),
+                &event.trace_parent.as_ref().map(|trace| trace.as_str()),
+                &event.values.json(),
+            ],
+        )?;
+        insert.raw_execute()?;
+    }
+    let mut remember = connection.prepare_cached(
+        "INSERT INTO idempotency (domain, caller, key, digest, first, count) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for record in &append.batch.keys {
+        let key = &record.key;
+        let first = rows::seq(append.lane, record.first);
+        remember.execute((
+            &key.domain,
+            &key.caller,
+            &key.key,
+            &record.digest.0,
+            first,
+            record.count,
+        ))?;
+    }
+    Ok(Ok(()))
+}
+
+fn bind(statement: &mut CachedStatement<'_>, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
+    for (index, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(index + 1, value)?;
+    }
+    Ok(())
+}

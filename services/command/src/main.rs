@@ -1,0 +1,2 @@
+//! The command service as a process.
+fn main() {}

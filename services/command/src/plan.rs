@@ -1,0 +1,263 @@
+//! What a batch does: every waiting write decided in order, each seeing what the ones before it did.
+//!
+//! Pure. A write that is refused leaves no trace in the batch, so that it never fails its
+//! neighbours; a transaction leaves either all of its changes or none.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
+
+use stategate_model::{
+    Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Invalid, Lane, Limits, Reason,
+    Refusal, State, Timestamp, decide, limits,
+};
+use stategate_storage::{Batch, Head, KeyRecord, Replay};
+
+use crate::{lane::Item, states::States};
+
+/// One operation of a write.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// The entity it changes.
+    pub entity: EntityRef,
+    /// What must hold of the entity.
+    pub expect: Expect,
+    /// What it does.
+    pub command: Command,
+}
+
+impl Operation {
+    /// Bytes the operation brings along.
+    pub(crate) fn size(&self) -> usize {
+        self.entity.size() + self.command.size()
+    }
+}
+
+/// A write that is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// One of its operations is not possible.
+    Operation {
+        /// Which, from 0.
+        index: usize,
+        /// The entity it was to change.
+        entity: EntityRef,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// Its idempotency key stands for another request.
+    KeyReused,
+}
+
+/// What becomes of a write once the batch is durable.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Done, by these events of the batch.
+    Accepted(Range<usize>),
+    /// A copy of a request earlier in the batch, which made these events.
+    Copy(Range<usize>),
+    /// A copy of a request that made these events before.
+    Replayed(Vec<Event>),
+    /// Not done.
+    Refused(Refused),
+}
+
+/// What a batch does.
+pub(crate) struct Plan {
+    /// For each item decided, in order. Shorter than the items if not all fitted.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What to append; without events when nothing was accepted.
+    pub(crate) batch: Batch,
+    /// The states it leads to.
+    pub(crate) states: HashMap<EntityRef, State>,
+}
+
+/// Where and when a batch is decided.
+pub(crate) struct Setting<'a> {
+    pub(crate) lane: Lane,
+    pub(crate) head: Head,
+    pub(crate) now: Timestamp,
+    pub(crate) limits: &'a Limits,
+}
+
+/// The idempotency keys of items, each once.
+pub(crate) fn keys(items: &[Item]) -> Vec<IdempotencyKey> {
+    let mut seen = HashSet::new();
+    let keys = items
+        .iter()
+        .filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
+    keys.filter(|key| seen.insert(*key)).cloned().collect()
+}
+
+/// The entities that items are about.
+pub(crate) fn entities(items: &[Item]) -> impl Iterator<Item = &EntityRef> {
+    items
+        .iter()
+        .flat_map(|item| &item.write.operations)
+        .map(|operation| &operation.entity)
+}
+
+/// Decides items in order on the states known, until the batch is full. At least one is decided.
+pub(crate) fn plan(
+    items: &[Item],
+    setting: &Setting<'_>,
+    known: &States,
+    replays: &HashMap<IdempotencyKey, Option<Replay>>,
+) -> Plan {
+    let mut building = Building {
+        setting,
+        known,
+        changed: HashMap::new(),
+        batch: Batch {
+            events: Vec::with_capacity(items.len()),
+            keys: Vec::new(),
+        },
+        bytes: 0,
+        keys: HashMap::new(),
+        time: setting.head.time,
+    };
+    let mut outcomes = Vec::with_capacity(items.len());
+    for item in items {
+        match building.outcome(item, replays) {
+            Some(outcome) => outcomes.push(outcome),
+            None => break,
+        }
+    }
+    Plan {
+        outcomes,
+        batch: building.batch,
+        states: building.changed,
+    }
+}
+
+struct Building<'a> {
+    setting: &'a Setting<'a>,
+    known: &'a States,
+    changed: HashMap<EntityRef, State>,
+    batch: Batch,
+    bytes: usize,
+    /// Keys of writes accepted into this batch.
+    keys: HashMap<IdempotencyKey, (Digest, Range<usize>)>,
+    time: Timestamp,
+}
+
+impl Building<'_> {
+    /// Decides one item; `None` when it does not fit any more.
+    fn outcome(
+        &mut self,
+        item: &Item,
+        replays: &HashMap<IdempotencyKey, Option<Replay>>,
+    ) -> Option<Outcome> {
+        // The key is looked up before preconditions (contract §3).
+        if let Some((key, digest)) = &item.write.idempotency {
+            if let Some(Some(replay)) = replays.get(key) {
+                let same = replay.digest == *digest;
+                return Some(if same {
+                    Outcome::Replayed(replay.events.clone())
+                } else {
+                    Outcome::Refused(Refused::KeyReused)
+                });
+            }
+            if let Some((first, range)) = self.keys.get(key) {
+                let same = first == digest;
+                return Some(if same {
+                    Outcome::Copy(range.clone())
+                } else {
+                    Outcome::Refused(Refused::KeyReused)
+                });
+            }
+        }
+        let (events, states) = match self.decide(item) {
+            Ok(decided) => decided,
+            Err(refused) => return Some(Outcome::Refused(refused)),
+        };
+        let bytes: usize = events.iter().map(Event::size).sum();
+        let full = self.batch.events.len() + events.len() > limits::BATCH_EVENTS
+            || self.bytes + bytes > limits::BATCH_BYTES;
+        if full && !self.batch.events.is_empty() {
+            return None;
+        }
+        self.bytes += bytes;
+        if let Some(last) = events.last() {
+            self.time = last.time;
+        }
+        let start = self.batch.events.len();
+        let range = start..start + events.len();
+        if let (Some((key, digest)), Some(first)) = (&item.write.idempotency, events.first()) {
+            self.batch.keys.push(KeyRecord {
+                key: key.clone(),
+                digest: *digest,
+                first: first.position,
+                count: u32::try_from(events.len()).unwrap_or(u32::MAX),
+            });
+            self.keys.insert(key.clone(), (*digest, range.clone()));
+        }
+        self.batch.events.extend(events);
+        self.changed.extend(states);
+        Some(Outcome::Accepted(range))
+    }
+
+    /// Decides all operations of an item, or none.
+    fn decide(&self, item: &Item) -> Result<(Vec<Event>, HashMap<EntityRef, State>), Refused> {
+        let absent = State::default();
+        let mut states: HashMap<EntityRef, State> = HashMap::new();
+        let mut events: Vec<Event> = Vec::with_capacity(item.write.operations.len());
+        let mut time = self.time;
+        let mut position = self
+            .setting
+            .head
+            .position
+            .plus(self.batch.events.len() as u64);
+        let mut bytes = 0;
+        let transaction = item.write.operations.len() > 1;
+        for (index, (operation, id)) in item.write.operations.iter().zip(&item.ids).enumerate() {
+            let entity = &operation.entity;
+            let refused = |refusal| Refused::Operation {
+                index,
+                entity: entity.clone(),
+                refusal,
+            };
+            let state = states
+                .get(entity)
+                .or_else(|| self.changed.get(entity))
+                .or_else(|| self.known.get(entity))
+                .unwrap_or(&absent);
+            let change = decide(
+                state,
+                &operation.expect,
+                &operation.command,
+                self.setting.limits,
+            )
+            .map_err(refused)?;
+            bytes += change.values.size();
+            if transaction && bytes > limits::TRANSACTION_BYTES {
+                return Err(refused(Refusal::Invalid(Invalid {
+                    field: format!("operations[{index}]").into(),
+                    problem: format!(
+                        "takes the transaction's events over {} bytes; split the transaction",
+                        limits::TRANSACTION_BYTES
+                    )
+                    .into(),
+                    reason: Reason::TransactionTooLarge,
+                })));
+            }
+            time = Timestamp::following(self.setting.now, time);
+            position = position.next();
+            states.insert(entity.clone(), change.state());
+            events.push(Event {
+                id: *id,
+                entity: entity.clone(),
+                values: change.values,
+                version: change.version,
+                lane: self.setting.lane,
+                position,
+                time,
+                method: change.method,
+                claims: item.write.claims.clone(),
+                trace_parent: item.write.trace_parent.clone(),
+            });
+        }
+        Ok((events, states))
+    }
+}

@@ -1,0 +1,515 @@
+//! The edge of the command service: calls in, answers out.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use stategate_channel::Channel;
+use stategate_model::{
+    Claims, Command, Digest, Domain, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
+    Limits, Token, Value, Values, Version, limits,
+};
+use stategate_protocol::{Problem, convert, headers, pb};
+use stategate_server::CommandApi;
+use stategate_storage::{Kind, Storage};
+use tokio::task::JoinHandle;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    conditions,
+    lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write, Written},
+    plan::{Operation, Refused},
+};
+
+/// The bounds an operator may set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Limits of values.
+    pub limits: Limits,
+    /// How much may wait in front of each lane.
+    pub queue: QueueBounds,
+    /// Most bytes of entity states kept in memory, over all lanes.
+    pub cache_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            queue: QueueBounds {
+                writes: 10_000,
+                bytes: 64 << 20,
+            },
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Carries out Set, Edit, Revert, Del and Transact.
+#[derive(Debug)]
+pub struct CommandService {
+    storage: Arc<dyn Storage>,
+    limits: Limits,
+    /// By lane number; emptied when the service ends, which lets the writers finish.
+    lanes: Mutex<Vec<LaneHandle>>,
+    writers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A write as its metadata has it.
+struct Call {
+    expect: Expect,
+    key: Option<IdempotencyKey>,
+    claims: Claims,
+    metadata: MetadataMap,
+}
+
+impl CommandService {
+    /// Starts one writer for each lane of the storage. Needs a tokio runtime.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        channel: &Arc<dyn Channel>,
+        settings: &Settings,
+    ) -> Self {
+        let lanes = storage.info().lanes;
+        let cache = settings.cache_bytes / usize::from(lanes.get());
+        let (handles, writers) = lanes
+            .iter()
+            .map(|lane| {
+                let (writer, handle) = LaneWriter::new(
+                    lane,
+                    Arc::clone(&storage),
+                    Arc::clone(channel),
+                    settings.limits,
+                    settings.queue,
+                    cache,
+                );
+                (handle, tokio::spawn(writer.run()))
+            })
+            .unzip();
+        Self {
+            storage,
+            limits: settings.limits,
+            lanes: Mutex::new(handles),
+            writers: Mutex::new(writers),
+        }
+    }
+
+    /// Takes no more writes, and finishes those that were taken.
+    pub async fn finish(&self) {
+        self.lanes.lock().clear();
+        let writers = std::mem::take(&mut *self.writers.lock());
+        for writer in writers {
+            if let Err(error) = writer.await {
+                tracing::error!(%error, "a lane writer failed");
+            }
+        }
+    }
+
+    async fn write(&self, domain: &str, write: Write) -> Result<Written, Status> {
+        let lane = self.storage.info().lanes.of(domain);
+        let retry_is_safe = write.idempotency.is_some();
+        let transaction = write.operations.len() > 1;
+        let handle = self.lanes.lock().get(lane.index()).cloned();
+        let outcome = match handle {
+            Some(handle) => handle.write(write).await,
+            None => Err(Failure::Ending),
+        };
+        outcome.map_err(|failure| {
+            let problem = match failure {
+                Failure::Refused(Refused::KeyReused) => Problem::KeyReused,
+                Failure::Refused(Refused::Operation {
+                    index,
+                    entity,
+                    refusal,
+                }) => {
+                    let problem = Problem::of_refusal(refusal, || entity.to_string());
+                    return match transaction {
+                        true => problem.of_operation(index),
+                        false => problem.into(),
+                    };
+                }
+                Failure::Busy => Problem::Busy {
+                    what: "too many writes are waiting",
+                },
+                Failure::Unavailable => Problem::StorageUnavailable,
+                Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
+                Failure::Ending => Problem::ShuttingDown,
+                Failure::Internal(error) => Problem::internal(&error),
+            };
+            problem.into()
+        })
+    }
+
+    /// One operation, under the call's preconditions.
+    async fn single(
+        &self,
+        entity: EntityRef,
+        command: Command,
+        detail: &[u8],
+        call: Call,
+    ) -> Result<(Event, Response<()>), Status> {
+        let digest = digest(
+            command.method().as_str(),
+            &[
+                entity.domain().as_bytes(),
+                entity.kind().as_bytes(),
+                entity.key().as_bytes(),
+                detail,
+            ],
+            &call.expect,
+        );
+        let write = Write {
+            idempotency: call.key.map(|key| (key, digest)),
+            claims: call.claims,
+            trace_parent: conditions::trace_parent(&call.metadata),
+            operations: vec![Operation {
+                entity: entity.clone(),
+                expect: call.expect,
+                command,
+            }],
+        };
+        let written = self.write(entity.domain(), write).await?;
+        let event = written
+            .events
+            .first()
+            .cloned()
+            .ok_or_else(|| Problem::internal(&"a write without an event"))?;
+        let mut response = Response::new(());
+        self.stamp(response.metadata_mut(), &event, written.replayed);
+        insert(
+            response.metadata_mut(),
+            headers::ETAG,
+            &format!("\"{}\"", event.version),
+        );
+        Ok((event, response))
+    }
+
+    fn stamp(&self, metadata: &mut MetadataMap, last: &Event, replayed: bool) {
+        let token = Token::of_lane(self.storage.info().log_id, last.lane, last.position);
+        insert(metadata, headers::POSITION, &token.to_string());
+        if replayed {
+            insert(metadata, headers::REPLAYED, "true");
+        }
+    }
+
+    /// The values of the event that a Revert names; `None` when it is not one of the entity's.
+    async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
+        match self.storage.get_event(entity, id).await {
+            Ok(read) => Ok(read.value.map(|event| event.values)),
+            Err(error) => Err(match error.kind() {
+                Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+                _ => Problem::internal(&error),
+            }
+            .into()),
+        }
+    }
+
+    fn operation(
+        &self,
+        index: usize,
+        domain: &Domain,
+        message: pb::Operation,
+    ) -> Result<(Pending, Expect), Invalid> {
+        use pb::operation::{Operation as Wire, Precondition};
+        let within = |given: String| match given.as_str() {
+            "" => Ok(domain.as_str().to_owned()),
+            same if same == domain.as_str() => Ok(given),
+            _ => Err(Invalid::new(
+                "domain",
+                "is not that of the transaction; leave it empty or make it equal",
+            )),
+        };
+        let at = |field: &'static str| {
+            move |invalid: Invalid| invalid.within(&format!("operations[{index}].{field}"))
+        };
+        let expect = match message.precondition {
+            None => Expect::Anything,
+            Some(Precondition::IfAbsent(true)) => Expect::Absent,
+            Some(Precondition::IfAbsent(false)) => {
+                return Err(Invalid::new(
+                    format!("operations[{index}].if_absent"),
+                    "must be true when set",
+                ));
+            }
+            Some(Precondition::IfVersion(version)) => match Version::from_i64(version) {
+                Some(version) if version > Version::ZERO => Expect::Versions(vec![version]),
+                _ => {
+                    return Err(Invalid::new(
+                        format!("operations[{index}].if_version"),
+                        format!("is {version}; versions start at 1"),
+                    ));
+                }
+            },
+        };
+        let pending = match message.operation {
+            None => {
+                return Err(Invalid::new(
+                    format!("operations[{index}]"),
+                    "must be one of set, edit, revert, del",
+                ));
+            }
+            Some(Wire::Set(entity)) => {
+                let entity = pb::Entity {
+                    domain: within(entity.domain).map_err(at("set"))?,
+                    ..entity
+                };
+                let (entity, values) = convert::entity(entity, &self.limits).map_err(at("set"))?;
+                Pending::Ready(entity, Command::Set(values))
+            }
+            Some(Wire::Edit(entity)) => {
+                let entity = pb::Entity {
+                    domain: within(entity.domain).map_err(at("edit"))?,
+                    ..entity
+                };
+                let (entity, values) = convert::entity(entity, &self.limits).map_err(at("edit"))?;
+                Pending::Ready(entity, Command::Edit(values))
+            }
+            Some(Wire::Revert(event)) => {
+                let event = pb::EventRef {
+                    domain: within(event.domain).map_err(at("revert"))?,
+                    ..event
+                };
+                let (entity, id) = convert::event_ref(&event).map_err(at("revert"))?;
+                Pending::Revert(entity, id)
+            }
+            Some(Wire::Del(entity)) => {
+                let entity = pb::EntityRef {
+                    domain: within(entity.domain).map_err(at("del"))?,
+                    ..entity
+                };
+                if entity.at.is_some() {
+                    return Err(at("del")(present_only()));
+                }
+                Pending::Ready(
+                    convert::entity_ref(&entity).map_err(at("del"))?,
+                    Command::Del,
+                )
+            }
+        };
+        Ok((pending, expect))
+    }
+}
+
+/// An operation that is parsed, but whose event, for a Revert, is not read yet.
+enum Pending {
+    Ready(EntityRef, Command),
+    Revert(EntityRef, EventId),
+}
+
+fn present_only() -> Invalid {
+    Invalid::new("at", "is for Get alone; a write changes the present")
+}
+
+fn call<T>(request: Request<T>, domain: impl FnOnce(&T) -> String) -> Result<(T, Call), Invalid> {
+    let (metadata, extensions, message) = request.into_parts();
+    let claims = extensions
+        .get::<Claims>()
+        .cloned()
+        .unwrap_or_else(Claims::none);
+    let key = match conditions::idempotency_key(&metadata)? {
+        Some(key) => {
+            let text = |name: &str| match claims
+                .values()
+                .object()
+                .ok()
+                .and_then(|claims| claims.get(name))
+            {
+                Some(Value::String(text)) => text.clone(),
+                _ => String::new(),
+            };
+            Some(IdempotencyKey::new(
+                &domain(&message),
+                &text("iss"),
+                &text("sub"),
+                key,
+            )?)
+        }
+        None => None,
+    };
+    Ok((
+        message,
+        Call {
+            expect: Expect::Anything,
+            key,
+            claims,
+            metadata,
+        },
+    ))
+}
+
+fn plain_call<T>(
+    request: Request<T>,
+    domain: impl FnOnce(&T) -> String,
+) -> Result<(T, Call), Status> {
+    let (message, call) = call(request, domain).map_err(Problem::from)?;
+    let expect = conditions::expect(&call.metadata).map_err(Problem::from)?;
+    Ok((message, Call { expect, ..call }))
+}
+
+/// SHA-256 over length-prefixed parts, so that no two requests run into one another.
+fn digest(method: &str, parts: &[&[u8]], expect: &Expect) -> Digest {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(method.as_bytes());
+    for bytes in parts {
+        part(bytes);
+    }
+    part(&expect_bytes(expect));
+    Digest(hash.finalize().into())
+}
+
+/// A precondition as bytes that never change between releases: digests outlive them.
+fn expect_bytes(expect: &Expect) -> Vec<u8> {
+    match expect {
+        Expect::Anything => vec![0],
+        Expect::Exists => vec![1],
+        Expect::Absent => vec![2],
+        Expect::Versions(versions) => {
+            let mut bytes = vec![3];
+            bytes.extend(
+                versions
+                    .iter()
+                    .flat_map(|version| version.get().to_be_bytes()),
+            );
+            bytes
+        }
+    }
+}
+
+fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
+    // Tokens and versions are ASCII.
+    if let Ok(value) = value.parse() {
+        metadata.insert(name, value);
+    }
+}
+
+fn answer(event: &Event, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
+    let entity = convert::entity_message(&event.entity, &event.values, None)
+        .map_err(|corrupt| Problem::internal(&corrupt))?;
+    let (metadata, (), extensions) = response.into_parts();
+    Ok(Response::from_parts(metadata, entity, extensions))
+}
+
+#[async_trait]
+impl CommandApi for CommandService {
+    async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
+        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
+        let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
+        let detail = values.clone();
+        let (_, response) = self
+            .single(entity, Command::Set(values), detail.json().as_bytes(), call)
+            .await?;
+        Ok(response)
+    }
+
+    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
+        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
+        let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
+        let detail = values.clone();
+        let (event, response) = self
+            .single(
+                entity,
+                Command::Edit(values),
+                detail.json().as_bytes(),
+                call,
+            )
+            .await?;
+        answer(&event, response)
+    }
+
+    async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
+        let (message, call) = plain_call(request, |event| event.domain.clone())?;
+        let (entity, id) = convert::event_ref(&message).map_err(Problem::from)?;
+        // Events never change, so that reading this one before the lane decides is as good as then.
+        let values = self.target(&entity, id).await?;
+        let (event, response) = self
+            .single(entity, Command::Revert(values), id.0.as_bytes(), call)
+            .await?;
+        answer(&event, response)
+    }
+
+    async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
+        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
+        let entity = convert::entity_ref(&message).map_err(Problem::from)?;
+        if message.at.is_some() {
+            return Err(Problem::from(present_only()).into());
+        }
+        let (_, response) = self.single(entity, Command::Del, &[], call).await?;
+        Ok(response)
+    }
+
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status> {
+        let (message, call) =
+            call(request, |transaction| transaction.domain.clone()).map_err(Problem::from)?;
+        conditions::none_for_transact(&call.metadata).map_err(Problem::from)?;
+        let domain = Domain::new(&message.domain).map_err(Problem::from)?;
+        let count = message.operations.len();
+        if !(1..=limits::TRANSACTION_OPERATIONS).contains(&count) {
+            let problem = format!(
+                "are {count}; a transaction has 1 to {}",
+                limits::TRANSACTION_OPERATIONS
+            );
+            return Err(Problem::from(Invalid::new("operations", problem)).into());
+        }
+        let mut operations = Vec::with_capacity(count);
+        let mut details = Vec::with_capacity(count);
+        for (index, operation) in message.operations.into_iter().enumerate() {
+            let parsed = self.operation(index, &domain, operation);
+            let (pending, expect) =
+                parsed.map_err(|invalid| Problem::from(invalid).of_operation(index))?;
+            let (entity, command, detail) = match pending {
+                Pending::Ready(entity, command) => {
+                    let detail = match &command {
+                        Command::Set(values) | Command::Edit(values) => {
+                            values.json().as_bytes().to_vec()
+                        }
+                        Command::Revert(_) | Command::Del => Vec::new(),
+                    };
+                    (entity, command, detail)
+                }
+                Pending::Revert(entity, id) => {
+                    let values = self.target(&entity, id).await?;
+                    (entity, Command::Revert(values), id.0.as_bytes().to_vec())
+                }
+            };
+            let method = command.method().as_str();
+            let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
+            details.push(digest(method, &[names[0], names[1], names[2], &detail], &expect).0);
+            operations.push(Operation {
+                entity,
+                expect,
+                command,
+            });
+        }
+        let parts: Vec<&[u8]> = details.iter().map(<[u8; 32]>::as_slice).collect();
+        let digest = digest(TRANSACT, &parts, &Expect::Anything);
+        let write = Write {
+            operations,
+            idempotency: call.key.map(|key| (key, digest)),
+            claims: call.claims,
+            trace_parent: conditions::trace_parent(&call.metadata),
+        };
+        let written = self.write(domain.as_str(), write).await?;
+        let events = written
+            .events
+            .iter()
+            .map(convert::event_message)
+            .collect::<Result<_, _>>();
+        let events = events.map_err(|corrupt| Problem::internal(&corrupt))?;
+        let mut response = Response::new(pb::TransactResponse { events });
+        if let Some(last) = written.events.last() {
+            self.stamp(response.metadata_mut(), last, written.replayed);
+        }
+        Ok(response)
+    }
+}
+
+/// What a Transact is called in digests.
+const TRANSACT: &str = "/stategate.EntityService/Transact";

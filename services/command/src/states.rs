@@ -1,0 +1,123 @@
+//! The entity states a lane writer knows, valid while the lane's head is where it left it.
+
+use std::collections::{HashMap, HashSet};
+
+use lru::LruCache;
+use stategate_model::{EntityRef, State};
+
+/// States by entity, the least recently used going first when there are too many.
+///
+/// Nothing is dropped while a batch is being decided: it may need what it just read.
+#[derive(Debug)]
+pub(crate) struct States {
+    known: LruCache<EntityRef, State>,
+    bytes: usize,
+    most: usize,
+}
+
+/// Bytes of an entry beside its names and values.
+const ENTRY: usize = 200;
+
+fn size(entity: &EntityRef, state: &State) -> usize {
+    ENTRY
+        + entity.size()
+        + state
+            .values
+            .as_ref()
+            .map_or(0, stategate_model::Values::size)
+}
+
+impl States {
+    /// Keeps at most `most` bytes between batches.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            known: LruCache::unbounded(),
+            bytes: 0,
+            most,
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.known.clear();
+        self.bytes = 0;
+    }
+
+    /// The entities that are not known, each once.
+    pub(crate) fn unknown<'a>(
+        &self,
+        entities: impl Iterator<Item = &'a EntityRef>,
+    ) -> Vec<EntityRef> {
+        let mut seen = HashSet::new();
+        entities
+            .filter(|entity| !self.known.contains(*entity) && seen.insert(*entity))
+            .cloned()
+            .collect()
+    }
+
+    /// What is known of an entity.
+    pub(crate) fn get(&self, entity: &EntityRef) -> Option<&State> {
+        self.known.peek(entity)
+    }
+
+    /// Takes in states as they were read.
+    pub(crate) fn learn(&mut self, entities: Vec<EntityRef>, states: Vec<State>) {
+        for (entity, state) in entities.into_iter().zip(states) {
+            self.put(entity, state);
+        }
+    }
+
+    /// Takes in the states a durable batch led to, and makes room.
+    pub(crate) fn replace(&mut self, changed: HashMap<EntityRef, State>) {
+        for (entity, state) in changed {
+            self.put(entity, state);
+        }
+        while self.bytes > self.most {
+            let Some((entity, state)) = self.known.pop_lru() else {
+                break;
+            };
+            self.bytes -= size(&entity, &state);
+        }
+    }
+
+    fn put(&mut self, entity: EntityRef, state: State) {
+        self.bytes += size(&entity, &state);
+        if let Some((entity, old)) = self.known.push(entity, state) {
+            self.bytes -= size(&entity, &old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_model::{Values, Version};
+
+    use super::*;
+
+    fn entity(key: &str) -> EntityRef {
+        EntityRef::new("d", "t", key).unwrap()
+    }
+
+    fn state(version: u64) -> State {
+        State {
+            version: Version::new(version),
+            values: Some(Values::empty()),
+        }
+    }
+
+    #[test]
+    fn room_is_bounded_between_batches_only() {
+        let mut states = States::new(600);
+        let entities: Vec<_> = (0..10).map(|i| entity(&format!("k{i}"))).collect();
+        states.learn(entities.clone(), vec![state(1); 10]);
+        assert!(
+            states.unknown(entities.iter()).is_empty(),
+            "a batch keeps all it read"
+        );
+        states.replace(HashMap::from([(entity("k3"), state(2))]));
+        assert_eq!(states.get(&entity("k3")), Some(&state(2)));
+        assert_eq!(states.unknown(entities.iter()).len(), 8);
+        states.clear();
+        assert_eq!(states.bytes, 0);
+    }
+}

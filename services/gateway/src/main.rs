@@ -1,0 +1,14 @@
+//! `stategate`: the whole gateway in one process, and the commands of its clients.
+
+mod cli;
+mod dev;
+
+use std::process::ExitCode;
+
+/// Many small values are made and dropped on the way of every call.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::main()
+}

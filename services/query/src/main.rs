@@ -1,0 +1,2 @@
+//! The query service as a process.
+fn main() {}
