@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::{
-    Channel, Error, HeadSource, InMemory, InMemoryConfig, StorageHeads, StorageHeadsConfig,
-};
+use crate::{Channel, Error, InMemory, InMemoryConfig, Log, StorageHeads, StorageHeadsConfig};
 
 /// A channel and its settings: JSON with the provider's `name` and that provider's own fields.
 /// Unknown names and fields are refused.
@@ -29,14 +27,11 @@ impl ChannelConfig {
     }
 }
 
-/// Opens a channel. `heads` is asked by channels that carry nothing themselves.
-pub async fn open(
-    config: &ChannelConfig,
-    heads: Arc<dyn HeadSource>,
-) -> Result<Arc<dyn Channel>, Error> {
+/// Opens a channel that tells of `log`.
+pub async fn open(config: &ChannelConfig, log: Log) -> Result<Arc<dyn Channel>, Error> {
     Ok(match config {
         ChannelConfig::Inmem(config) => Arc::new(InMemory::new(config)),
-        ChannelConfig::Storage(config) => Arc::new(StorageHeads::new(config, heads)),
+        ChannelConfig::Storage(config) => Arc::new(StorageHeads::new(config, log)),
     })
 }
 

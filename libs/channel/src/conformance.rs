@@ -15,37 +15,24 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position};
 use tokio::time::timeout;
 
-use crate::{Channel, Error, HeadSource, Message, Notice, Subscription};
+use crate::{Channel, Error, Log, Message, Notice, Subscription};
 
 /// Far longer than any hint takes; reached only by a failing case.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A pretended log: what stands behind the channel.
 #[derive(Debug)]
-pub struct Log {
+pub struct PretendedLog {
     id: LogId,
     heads: Mutex<Heads>,
     reads: AtomicU64,
     away: Mutex<bool>,
-}
-
-#[async_trait]
-impl HeadSource for Log {
-    fn log_id(&self) -> LogId {
-        self.id
-    }
-
-    async fn heads(&self) -> Option<Heads> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        (!*self.away.lock()).then(|| self.heads.lock().clone())
-    }
 }
 
 /// One case's channel: what the writers publish to and what the streams subscribe to may be two
@@ -53,14 +40,28 @@ impl HeadSource for Log {
 #[derive(Debug)]
 pub struct Rig {
     /// The log behind the channel.
-    pub log: Arc<Log>,
+    pub log: Arc<PretendedLog>,
     /// The handle of the writing process.
     pub writer: Arc<dyn Channel>,
     /// The handle of the reading process.
     pub reader: Arc<dyn Channel>,
 }
 
-impl Log {
+impl PretendedLog {
+    /// The log as a channel is told of it.
+    pub fn described(self: &Arc<Self>) -> Log {
+        let log = Arc::clone(self);
+        let heads = move || {
+            log.reads.fetch_add(1, Ordering::Relaxed);
+            let heads = (!*log.away.lock()).then(|| log.heads.lock().clone());
+            Box::pin(async { heads }) as _
+        };
+        Log {
+            log_id: self.id,
+            heads: Arc::new(heads),
+        }
+    }
+
     /// An empty log of eight lanes.
     pub fn new() -> Arc<Self> {
         let lanes = Lanes::new(8).unwrap_or(Lanes::ONE);

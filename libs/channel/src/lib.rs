@@ -18,8 +18,8 @@ use std::{fmt, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::Stream;
-use stategate_model::{EventId, Heads, Lane, LogId, Position};
+use futures::{Stream, future::BoxFuture};
+use stategate_model::{EventId, Lane, LogId, Position};
 
 pub use self::{
     config::{ChannelConfig, open},
@@ -120,16 +120,25 @@ pub struct Info {
     pub carries_events: bool,
 }
 
-/// Where a channel that has no carrier of its own learns how far the lanes go.
-///
-/// Given by whoever joins channel and storage, since neither knows the other.
-#[async_trait]
-pub trait HeadSource: fmt::Debug + Send + Sync + 'static {
+/// The log that a channel tells of, as whoever joins channel and storage describes it: neither knows
+/// the other.
+#[derive(Clone)]
+pub struct Log {
     /// The log's identity.
-    fn log_id(&self) -> LogId;
+    pub log_id: LogId,
+    /// Reads the head of every lane; `None` while they cannot be read.
+    pub heads: Heads,
+}
 
-    /// The head of every lane; `None` while they cannot be read.
-    async fn heads(&self) -> Option<Heads>;
+/// Reads the head of every lane. For channels that carry nothing themselves.
+pub type Heads = Arc<dyn Fn() -> BoxFuture<'static, Option<stategate_model::Heads>> + Send + Sync>;
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("log_id", &self.log_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a channel cannot be used.

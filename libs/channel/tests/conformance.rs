@@ -4,7 +4,7 @@ use std::{any::Any, sync::Arc};
 
 use stategate_channel::{
     Channel, InMemory, InMemoryConfig, StorageHeads, StorageHeadsConfig,
-    conformance::{CASES, Log, Rig},
+    conformance::{CASES, PretendedLog, Rig},
 };
 
 async fn run_all(provider: &str, rig: impl Fn() -> Rig) {
@@ -27,7 +27,7 @@ async fn inmem() {
     run_all("inmem", || {
         let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
         Rig {
-            log: Log::new(),
+            log: PretendedLog::new(),
             writer: Arc::clone(&channel),
             reader: channel,
         }
@@ -38,12 +38,12 @@ async fn inmem() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage() {
     run_all("storage", || {
-        let log = Log::new();
+        let log = PretendedLog::new();
         // Two handles, as a command and a stream process have.
         let open = || {
             Arc::new(StorageHeads::new(
                 &StorageHeadsConfig::default(),
-                Arc::clone(&log) as _,
+                log.described(),
             )) as Arc<dyn Channel>
         };
         Rig {

@@ -103,7 +103,9 @@ where
                     // Reflection is asked one question after the other on one stream.
                     Shape::Infrastructure | Shape::Unknown => None,
                 };
-                Ok(self.inner.call(request.map(|body| Arriving::new(body, patience))))
+                Ok(self
+                    .inner
+                    .call(request.map(|body| Arriving::new(body, patience))))
             }
         };
         Answering {
@@ -233,7 +235,10 @@ impl Answer {
         let mut trailers = HeaderMap::new();
         if status.add_header(&mut trailers).is_err() {
             // Only a message that is no header value; the code alone is one.
-            trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from(status.code() as i32));
+            trailers.insert(
+                Status::GRPC_STATUS,
+                http::HeaderValue::from(status.code() as i32),
+            );
         }
         Frame::trailers(trailers)
     }
@@ -337,5 +342,28 @@ impl HttpBody for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_arrive_is_given_up() {
+        let silent = || Body::new(StreamBody::new(stream::pending::<Result<_, Status>>()));
+        let begun = Instant::now();
+        let mut body = Arriving::new(silent(), Some(ARRIVAL));
+        let error = body.frame().await.unwrap().unwrap_err();
+        let status = error.downcast_ref::<Status>().unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(begun.elapsed() >= ARRIVAL);
+
+        let mut patient = Arriving::new(silent(), None);
+        let frame = tokio::time::timeout(100 * ARRIVAL, patient.frame()).await;
+        assert!(frame.is_err(), "given up without need");
     }
 }

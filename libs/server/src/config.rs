@@ -265,7 +265,10 @@ impl Reader<'_> {
         match provider.parse::<serde_json::Map<_, _>>() {
             Err(Error(faults)) => self.faults.extend(faults),
             Ok(fields) if fields.get("name").is_some_and(|name| name.is_string()) => {}
-            Ok(_) => self.fault(variable.name, "has no \"name\"; it says which provider to use"),
+            Ok(_) => self.fault(
+                variable.name,
+                "has no \"name\"; it says which provider to use",
+            ),
         }
         provider
     }
@@ -475,7 +478,9 @@ mod tests {
         let config = read(&env).unwrap();
         let refused = config.storage.parse::<Settings>().unwrap_err();
         assert!(
-            refused.to_string().starts_with("STATEGATE_STORAGE_PROVIDER"),
+            refused
+                .to_string()
+                .starts_with("STATEGATE_STORAGE_PROVIDER"),
             "{refused}"
         );
         assert!(refused.to_string().contains("expected u16"), "{refused}");

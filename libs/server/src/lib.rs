@@ -3,16 +3,43 @@
 //!
 //! A service implements one of the traits in [`api`] and hands it over; everything between the
 //! socket and that trait is here, once, so that the three services and the gateway cannot differ.
+//! A main reads as a list:
+//!
+//! ```no_run
+//! # use stategate_server::{Config, Drain, Env, Services, Telemetry};
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::read(&Env::of_process(), &[])?;
+//! let telemetry = Telemetry::install(config.debug)?;
+//! let drain = Drain::new();
+//! // let storage = stategate_storage::open(&config.storage.parse()?).await?;
+//! // drain.on_close("storage", async move { storage.close().await });
+//! let services = Services::default();
+//! stategate_server::run(&config, services, &telemetry, &drain).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crate knows no storage and no channel: it hands their settings on as they are
+//! ([`config::Provider`]), and only services join the three.
 
+mod accept;
 pub mod api;
+mod calls;
 pub mod config;
+mod deadline;
 pub mod drain;
 pub mod env;
+mod methods;
+pub mod serve;
+pub mod telemetry;
 pub mod variables;
 
 pub use self::{
     api::{CommandApi, EventStream, QueryApi, Services, StreamApi},
     config::Config,
+    deadline::deadline,
     drain::Drain,
     env::Env,
+    serve::{Addresses, Running, Server, run},
+    telemetry::Telemetry,
 };

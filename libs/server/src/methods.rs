@@ -142,7 +142,10 @@ impl Drop for Call {
         let code = self.code;
         method.ended[code as usize]
             .get_or_init(|| {
-                let labels = [("method", method.name.to_owned()), ("code", format!("{code:?}"))];
+                let labels = [
+                    ("method", method.name.to_owned()),
+                    ("code", format!("{code:?}")),
+                ];
                 metrics::counter!("stategate_calls_total", &labels)
             })
             .increment(1);
@@ -177,7 +180,11 @@ mod tests {
         let first = methods.begin("/stategate.EntityService/Set");
         assert!(!first.is_too_many());
         assert!(methods.begin("/stategate.EntityService/Get").is_too_many());
-        assert!(!methods.begin("/stategate.EventService/Stream").is_too_many());
+        assert!(
+            !methods
+                .begin("/stategate.EventService/Stream")
+                .is_too_many()
+        );
         assert!(!methods.begin("/grpc.health.v1.Health/Check").is_too_many());
         drop(first);
         assert!(!methods.begin("/stategate.EntityService/Get").is_too_many());
@@ -188,7 +195,11 @@ mod tests {
         let methods = Arc::new(Methods::new(9));
         for (path, name, shape) in [
             ("/stategate.EntityService/Set", "EntityService/Set", Unary),
-            ("/stategate.EventService/Stream", "EventService/Stream", Stream),
+            (
+                "/stategate.EventService/Stream",
+                "EventService/Stream",
+                Stream,
+            ),
             ("/grpc.health.v1.Health/Watch", "grpc", Infrastructure),
             ("/stategate.EntityService/Sett", "unknown", Unknown),
         ] {

@@ -208,10 +208,7 @@ mod tests {
 
     #[test]
     fn the_document_is_that_of_the_table() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../docs/configuration.md"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
         if std::env::var_os("STATEGATE_TEST_BLESS").is_some() {
             std::fs::write(path, document()).unwrap();
         }

@@ -1,6 +1,6 @@
 //! Which storage to use, as `STATEGATE_STORAGE_PROVIDER` says it.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
@@ -15,6 +15,21 @@ pub enum StorageConfig {
     Sqlite(SqliteConfig),
     /// The memory of this process: the reference store, gone when the process ends.
     Memory(MemoryConfig),
+}
+
+impl StorageConfig {
+    /// An SQLite file, with everything else as it is by default.
+    pub fn sqlite(path: PathBuf) -> Self {
+        Self::Sqlite(SqliteConfig { path, lanes: None })
+    }
+
+    /// Where the data is kept, for people.
+    pub fn location(&self) -> String {
+        match self {
+            Self::Sqlite(config) => config.path.display().to_string(),
+            Self::Memory(_) => "in memory, gone when the process ends".to_owned(),
+        }
+    }
 }
 
 /// Opens a storage, creating or migrating what it needs.

@@ -20,6 +20,7 @@ pub mod conformance;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use stategate_model::{
     At, Digest, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane,
     Lanes, LogId, Position, State, Timestamp, Values, Version,
@@ -119,6 +120,18 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Finishes what is under way and lets go of files and connections. Calls made afterwards
     /// answer [`Kind::Unavailable`].
     async fn close(&self);
+}
+
+/// Reads the head of every lane, for those who are told of a log without knowing its storage; `None`
+/// while they cannot be read.
+pub fn heads_of(
+    storage: &Arc<dyn Storage>,
+) -> impl Fn() -> BoxFuture<'static, Option<Heads>> + Send + Sync + 'static {
+    let storage = Arc::clone(storage);
+    move || {
+        let storage = Arc::clone(&storage);
+        Box::pin(async move { storage.heads().await.ok() })
+    }
 }
 
 /// What is fixed when a log is initialised, and what the provider can do.

@@ -11,7 +11,7 @@ use stategate_model::{
     Limits, Token, Value, Values, Version, limits,
 };
 use stategate_protocol::{Problem, convert, headers, pb};
-use stategate_server::CommandApi;
+use stategate_server::{CommandApi, Config};
 use stategate_storage::{Kind, Storage};
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -42,6 +42,20 @@ impl Default for Settings {
                 bytes: 64 << 20,
             },
             cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let defaults = Self::default();
+        Self {
+            limits: config.limits,
+            queue: QueueBounds {
+                writes: config.max_queued_writes,
+                ..defaults.queue
+            },
+            ..defaults
         }
     }
 }

@@ -1,2 +1,39 @@
 //! The query service as a process.
-fn main() {}
+
+use std::{process::ExitCode, sync::Arc};
+
+use stategate_query::QueryService;
+use stategate_server::{Config, Drain, Env, Services, Telemetry};
+use stategate_storage::StorageConfig;
+
+/// Many small values are made and dropped on the way of every call.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stategate-query: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config = Config::read(&Env::of_process(), &[])?;
+    let telemetry = Telemetry::install(config.debug)?;
+    let drain = Drain::new();
+
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let query = Arc::new(QueryService::new(Arc::clone(&storage)));
+
+    drain.on_close("storage", async move { storage.close().await });
+
+    let services = Services {
+        query: Some(query),
+        ..Services::default()
+    };
+    Ok(stategate_server::run(&config, services, &telemetry, &drain).await?)
+}

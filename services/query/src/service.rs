@@ -261,12 +261,19 @@ fn sort(
     message: Option<pb::Sort>,
     path: impl Fn(&str) -> Result<Path, Invalid>,
 ) -> Result<Sorting, Invalid> {
-    let Some(sort) = message else {
+    // A Sort with nothing set is what many generated clients send for none.
+    let Some(sort) = message.filter(|sort| *sort != pb::Sort::default()) else {
         return Ok(Sorting {
             parsed: None,
             bytes: Vec::new(),
         });
     };
+    if sort.field.is_empty() {
+        return Err(Invalid::new(
+            "sort.field",
+            "must be given with `reverse`; name the value to sort by",
+        ));
+    }
     let mut bytes = vec![u8::from(sort.reverse)];
     bytes.extend(sort.field.as_bytes());
     Ok(Sorting {

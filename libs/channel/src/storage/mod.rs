@@ -14,7 +14,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use crate::{Channel, Error, HeadSource, Info, Message, Notice, Subscription};
+use crate::{Channel, Error, Info, Log, Message, Notice, Subscription};
 
 /// Settings of the storage channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -26,23 +26,25 @@ pub struct StorageHeadsConfig {
 
 impl Default for StorageHeadsConfig {
     fn default() -> Self {
-        Self { interval_ms: NonZeroU32::MIN.saturating_add(4) }
+        Self {
+            interval_ms: NonZeroU32::MIN.saturating_add(4),
+        }
     }
 }
 
 /// The channel that reads lane heads.
 #[derive(Debug)]
 pub struct StorageHeads {
-    source: Arc<dyn HeadSource>,
+    log: Log,
     every: Duration,
     closed: watch::Sender<bool>,
 }
 
 impl StorageHeads {
-    /// A channel over the heads of `source`.
-    pub fn new(config: &StorageHeadsConfig, source: Arc<dyn HeadSource>) -> Self {
+    /// A channel over the heads of `log`.
+    pub fn new(config: &StorageHeadsConfig, log: Log) -> Self {
         Self {
-            source,
+            log,
             every: Duration::from_millis(u64::from(config.interval_ms.get())),
             closed: watch::Sender::new(false),
         }
@@ -71,9 +73,9 @@ impl Channel for StorageHeads {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The heads as they are now are what the subscriber finds in the log by itself.
-        let seen = self.source.heads().await;
+        let seen = (self.log.heads)().await;
         let poller = Poller {
-            source: Arc::clone(&self.source),
+            log: self.log.clone(),
             ticks,
             closed,
             seen,
@@ -91,7 +93,7 @@ impl Channel for StorageHeads {
 }
 
 struct Poller {
-    source: Arc<dyn HeadSource>,
+    log: Log,
     ticks: Interval,
     closed: watch::Receiver<bool>,
     /// The heads last read; `None` after a failed read.
@@ -109,10 +111,10 @@ impl Poller {
                 _ = self.closed.wait_for(|closed| *closed) => return None,
                 _ = self.ticks.tick() => {}
             }
-            let now = self.source.heads().await;
+            let now = (self.log.heads)().await;
             match (&self.seen, now) {
                 (Some(seen), Some(now)) => {
-                    let log_id = self.source.log_id();
+                    let log_id = self.log.log_id;
                     // A head that went back is told like any other move: the receiver judges it.
                     self.pending = now
                         .iter()

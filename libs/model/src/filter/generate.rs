@@ -82,9 +82,14 @@ fn members(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Object>
     vec((key(), inner), 0..4).prop_map(|members| members.into_iter().collect())
 }
 
-/// An entity's values.
+/// An entity's values. Most have something at `a`, which most filters look at.
 pub fn document() -> impl Strategy<Value = Object> {
-    vec((key(), value()), 0..8).prop_map(|members| members.into_iter().collect())
+    let first = prop::option::weighted(0.8, value());
+    (first, vec((key(), value()), 0..6)).prop_map(|(first, members)| {
+        let mut object: Object = members.into_iter().collect();
+        object.extend(first.map(|value| ("a".to_owned(), value)));
+        object
+    })
 }
 
 /// The text of an entity filter.
@@ -98,7 +103,7 @@ pub fn filter() -> impl Strategy<Value = String> {
             let two = (inner.clone(), condition());
             prop_oneof![
                 1 => filters.clone().prop_map(|f| format!("\"$and\":[{f}]")),
-                2 => filters.prop_map(|f| format!("\"$or\":[{f}]")),
+                3 => filters.prop_map(|f| format!("\"$or\":[{f}]")),
                 1 => inner.prop_map(|f| format!("\"$not\":{{{f}}}")),
                 1 => two.prop_map(|(f, g)| format!("{f},{g}")),
             ]
@@ -119,11 +124,14 @@ fn condition() -> impl Strategy<Value = String> + Clone {
             let segments: Vec<_> = keys.into_iter().map(|(_, segment)| segment).collect();
             json::canonical_value(&Value::String(segments.join(".")))
         });
-    let several = vec(operator(), 1..3).prop_map(|operators| operators.join(","));
+    let count = select(&[1, 1, 1, 2][..]);
+    let several = count
+        .prop_flat_map(|count| vec(operator(), count))
+        .prop_map(|operators| operators.join(","));
     let wanted = prop_oneof![
         1 => operand(),
-        4 => several.clone().prop_map(|operators| format!("{{{operators}}}")),
-        1 => several.prop_map(|operators| format!("{{\"$not\":{{{operators}}}}}")),
+        5 => several.clone().prop_map(|operators| format!("{{{operators}}}")),
+        2 => several.prop_map(|operators| format!("{{\"$not\":{{{operators}}}}}")),
     ];
     (path, wanted).prop_map(|(path, wanted)| format!("{path}:{wanted}"))
 }
@@ -146,7 +154,7 @@ fn operand() -> impl Strategy<Value = String> + Clone {
 }
 
 fn operator() -> impl Strategy<Value = String> + Clone {
-    let list = vec(operand(), 1..4).prop_map(|operands| format!("[{}]", operands.join(",")));
+    let list = vec(operand(), 1..7).prop_map(|operands| format!("[{}]", operands.join(",")));
     let ordered = prop_oneof![number(), text()].prop_map(|value| json::canonical_value(&value));
     let part = text().prop_map(|value| json::canonical_value(&value));
     prop_oneof![

@@ -145,7 +145,10 @@ pub(super) async fn acknowledged_writes_are_seen_by_every_read(world: World) {
         let found = store.search_entities(&sorted).await.unwrap();
         assert_eq!(found.value.items[0].version, event.version);
         let found = store.search_events(&event_query("")).await.unwrap();
-        assert_eq!((found.value.items.last(), found.position), (Some(&event), head));
+        assert_eq!(
+            (found.value.items.last(), found.position),
+            (Some(&event), head)
+        );
         assert_eq!(world.head(world.lane()).await, head);
         assert_eq!(world.log(world.lane()).await.last(), Some(&event));
     }

@@ -53,7 +53,11 @@ pub(super) async fn an_entity_at_a_time(world: World) {
         let found = at(&world, &a, time(event.time.0 + 1)).await;
         assert_eq!(found.as_ref(), Some(event), "just after {n}");
         let found = at(&world, &a, time(event.time.0 - 1)).await;
-        assert_eq!(found.as_ref(), n.checked_sub(1).map(|n| &events[n]), "just before {n}");
+        assert_eq!(
+            found.as_ref(),
+            n.checked_sub(1).map(|n| &events[n]),
+            "just before {n}"
+        );
     }
     // Deleted then: the event says so, and holds what was.
     let deleted = at(&world, &a, time(events[2].time.0)).await.unwrap();

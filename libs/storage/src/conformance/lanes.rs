@@ -36,9 +36,7 @@ pub(super) async fn domains_of_one_lane_share_its_order(world: World) {
     let domains = [0, 1, 2].map(|n| world.domain_in(lane, n));
     let mut draft = world.draft(lane).await;
     for n in 0..9 {
-        let entity = EntityRef::new(&domains[n % 3], "user", "same key").unwrap_or_else(|_| {
-            EntityRef::new(&domains[n % 3], "user", "same-key").unwrap()
-        });
+        let entity = EntityRef::new(&domains[n % 3], "user", "same-key").unwrap();
         draft.set(&entity, &format!(r#"{{"n":{n}}}"#)).await;
     }
     let written = draft.commit().await;

@@ -7,11 +7,17 @@ use super::world::{World, digest, entity, idempotency, values};
 pub(super) async fn answers_come_in_the_order_of_questions(world: World) {
     let entities: Vec<EntityRef> = ["c", "never", "a", "gone", "b"].map(entity).into();
     for key in ["a", "b", "c", "gone"] {
-        world.set(&entity(key), &format!(r#"{{"key":"{key}"}}"#)).await;
+        world
+            .set(&entity(key), &format!(r#"{{"key":"{key}"}}"#))
+            .await;
     }
     world.set(&entity("b"), r#"{"key":"b","again":true}"#).await;
     world.del(&entity("gone")).await;
-    let loaded = world.store.load(world.lane(), &entities, &[]).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &entities, &[])
+        .await
+        .unwrap();
     let state = |version, json: Option<&str>| State {
         version: Version::new(version),
         values: json.map(values),
@@ -34,8 +40,16 @@ pub(super) async fn answers_come_in_the_order_of_questions(world: World) {
     draft.keyed(keys[1].clone(), digest(1), 1);
     draft.commit().await;
     let reversed: Vec<_> = entities.iter().rev().cloned().collect();
-    let loaded = world.store.load(world.lane(), &reversed, &keys).await.unwrap();
-    let versions: Vec<_> = loaded.states.iter().map(|state| state.version.get()).collect();
+    let loaded = world
+        .store
+        .load(world.lane(), &reversed, &keys)
+        .await
+        .unwrap();
+    let versions: Vec<_> = loaded
+        .states
+        .iter()
+        .map(|state| state.version.get())
+        .collect();
     assert_eq!(versions, [2, 2, 2, 0, 1]);
     assert!(loaded.replays[0].is_none() && loaded.replays[1].is_some());
 }
@@ -49,13 +63,20 @@ pub(super) async fn tombstones_have_a_version_and_no_values(world: World) {
         values: None,
     };
     assert_eq!(world.state(&entity).await, tombstone);
-    let loaded = world.store.load(world.lane(), &[entity], &[]).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &[entity], &[])
+        .await
+        .unwrap();
     assert_eq!(loaded.states, [tombstone]);
 }
 
 pub(super) async fn replays_tell_what_a_request_did(world: World) {
     let (a, b) = (entity("a"), entity("b"));
-    let (one, many) = (idempotency("accounting", "one"), idempotency("accounting", "many"));
+    let (one, many) = (
+        idempotency("accounting", "one"),
+        idempotency("accounting", "many"),
+    );
     let mut draft = world.next().await;
     draft.set(&a, r#"{"before":true}"#).await;
     draft.set(&a, r#"{"one":true}"#).await;
@@ -74,8 +95,14 @@ pub(super) async fn replays_tell_what_a_request_did(world: World) {
     let [many, one, none] = loaded.replays.try_into().unwrap();
     assert_eq!(none, None);
     let (one, many) = (one.unwrap(), many.unwrap());
-    assert_eq!((one.digest, one.events), (digest(7), written[1..2].to_vec()));
-    assert_eq!((many.digest, many.events), (digest(8), written[2..5].to_vec()));
+    assert_eq!(
+        (one.digest, one.events),
+        (digest(7), written[1..2].to_vec())
+    );
+    assert_eq!(
+        (many.digest, many.events),
+        (digest(8), written[2..5].to_vec())
+    );
 }
 
 pub(super) async fn idempotency_keys_are_told_apart(world: World) {
@@ -95,7 +122,12 @@ pub(super) async fn idempotency_keys_are_told_apart(world: World) {
     let loaded = world.store.load(world.lane(), &[], &keys).await.unwrap();
     for (n, replay) in loaded.replays.iter().enumerate() {
         let replay = replay.as_ref().unwrap();
-        assert_eq!(replay.digest, digest(u8::try_from(n).unwrap()), "{}", near[n]);
+        assert_eq!(
+            replay.digest,
+            digest(u8::try_from(n).unwrap()),
+            "{}",
+            near[n]
+        );
         assert_eq!(replay.events[0].position.get(), n as u64 + 1);
     }
     let other_domain = world.domain_in(world.lane(), 0);
@@ -105,7 +137,11 @@ pub(super) async fn idempotency_keys_are_told_apart(world: World) {
         IdempotencyKey::new("accounting", "other", "subject", "k").unwrap(),
         IdempotencyKey::new("accounting", "issuer\nsubject", "", "k").unwrap(),
     ];
-    let loaded = world.store.load(world.lane(), &[], &strangers).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &[], &strangers)
+        .await
+        .unwrap();
     assert_eq!(loaded.replays, [None, None, None, None]);
     // Each of them can use the key for itself.
     for key in strangers {

@@ -63,18 +63,39 @@ pub(super) async fn reads_end_at_their_limits(world: World) {
 pub(super) async fn a_read_gives_at_least_one_event(world: World) {
     let written = filled(&world, 3).await;
     for limit in [
-        ReadLimit { events: 0, bytes: 0 },
-        ReadLimit { events: 5, bytes: 0 },
-        ReadLimit { events: 0, bytes: usize::MAX },
-        ReadLimit { events: 1, bytes: 1 },
+        ReadLimit {
+            events: 0,
+            bytes: 0,
+        },
+        ReadLimit {
+            events: 5,
+            bytes: 0,
+        },
+        ReadLimit {
+            events: 0,
+            bytes: usize::MAX,
+        },
+        ReadLimit {
+            events: 1,
+            bytes: 1,
+        },
     ] {
-        let read = world.store.read_log(world.lane(), Position::new(1), limit).await;
+        let read = world
+            .store
+            .read_log(world.lane(), Position::new(1), limit)
+            .await;
         assert_eq!(read.unwrap(), written[1..2], "{limit:?}");
     }
 }
 
 pub(super) async fn seek_finds_the_place_of_a_time(world: World) {
-    let seek = async |nanos| world.store.seek(world.lane(), Timestamp(nanos)).await.unwrap();
+    let seek = async |nanos| {
+        world
+            .store
+            .seek(world.lane(), Timestamp(nanos))
+            .await
+            .unwrap()
+    };
     for time in [i64::MIN, 0, 1, i64::MAX] {
         assert_eq!(seek(time).await, Position::ZERO, "an empty lane");
     }
@@ -83,7 +104,11 @@ pub(super) async fn seek_finds_the_place_of_a_time(world: World) {
         let before = event.position.get() - 1;
         assert_eq!(seek(event.time.0).await.get(), before, "exactly at it");
         assert_eq!(seek(event.time.0 - 1).await.get(), before, "just before it");
-        assert_eq!(seek(event.time.0 + 1).await, event.position, "just after it");
+        assert_eq!(
+            seek(event.time.0 + 1).await,
+            event.position,
+            "just after it"
+        );
     }
     assert_eq!(seek(i64::MIN).await, Position::ZERO);
     assert_eq!(seek(i64::MAX).await.get(), 23);

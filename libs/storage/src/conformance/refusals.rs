@@ -39,7 +39,9 @@ pub(super) async fn batches_that_are_wrong_in_themselves(world: World) {
         let mut draft = world.draft(lane).await;
         let stranger = EntityRef::new("accounting", "user", "stranger").unwrap();
         draft.set(&stranger, "{}").await;
-        draft.refused("an event in a lane that is not its domain's").await;
+        draft
+            .refused("an event in a lane that is not its domain's")
+            .await;
     }
 
     let mut draft = world.next().await;
@@ -72,25 +74,38 @@ pub(super) async fn versions_that_do_not_continue(world: World) {
     let (old, new) = (entity("old"), entity("new"));
     world.set(&old, "{}").await;
     world.set(&old, "{}").await;
-    for (entity, version) in [(&old, 0), (&old, 1), (&old, 2), (&old, 4), (&new, 0), (&new, 2)] {
+    for (entity, version) in [
+        (&old, 0),
+        (&old, 1),
+        (&old, 2),
+        (&old, 4),
+        (&new, 0),
+        (&new, 2),
+    ] {
         let mut draft = world.next().await;
         draft.set(entity, "{}").await;
         draft.last().version = Version::new(version);
-        draft.refused(&format!("{entity} at version {version}")).await;
+        draft
+            .refused(&format!("{entity} at version {version}"))
+            .await;
     }
     world.del(&old).await;
     for version in [1, 3, 5] {
         let mut draft = world.next().await;
         draft.set(&old, "{}").await;
         draft.last().version = Version::new(version);
-        draft.refused(&format!("a deleted entity at version {version}")).await;
+        draft
+            .refused(&format!("a deleted entity at version {version}"))
+            .await;
     }
     for second in [1, 3] {
         let mut draft = world.next().await;
         draft.set(&new, "{}").await;
         draft.set(&new, "{}").await;
         draft.last().version = Version::new(second);
-        draft.refused("versions that do not continue within a batch").await;
+        draft
+            .refused("versions that do not continue within a batch")
+            .await;
     }
 }
 
@@ -101,7 +116,9 @@ pub(super) async fn times_that_go_back(world: World) {
         let mut draft = world.next().await;
         draft.set(&entity, "{}").await;
         draft.last().time = Timestamp(last.time.0 - back);
-        draft.refused("a time that is not after the one before").await;
+        draft
+            .refused("a time that is not after the one before")
+            .await;
     }
     let mut draft = world.next().await;
     draft.set(&entity, "{}").await;
@@ -171,7 +188,8 @@ pub(super) async fn neighbours_of_a_refused_batch_are_written(world: World) {
         for lane in world.lanes().iter() {
             let neighbour = EntityRef::new(&world.domain_in(lane, 0), "user", "a").unwrap();
             let mut good = world.draft(lane).await;
-            good.set(&neighbour, &format!(r#"{{"round":{round}}}"#)).await;
+            good.set(&neighbour, &format!(r#"{{"round":{round}}}"#))
+                .await;
             let mut bad = world.draft(lane).await;
             bad.set(&neighbour, r#"{"bad":true}"#).await;
             bad.last().id = first.id;
@@ -192,6 +210,10 @@ pub(super) async fn neighbours_of_a_refused_batch_are_written(world: World) {
     }
     for lane in world.lanes().iter() {
         let events = world.log(lane).await;
-        assert!(events.iter().all(|event| event.values.json() != r#"{"bad":true}"#));
+        assert!(
+            events
+                .iter()
+                .all(|event| event.values.json() != r#"{"bad":true}"#)
+        );
     }
 }

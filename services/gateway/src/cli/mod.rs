@@ -11,6 +11,7 @@ mod import;
 mod json;
 mod output;
 mod search;
+mod signals;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,419 @@
+//! Both listeners, from binding to the last call.
+//!
+//! gRPC with health and reflection on one port, metrics and health over HTTP on the next. All limits
+//! of the transport are in [`Limits`].
+
+use std::{io, net::SocketAddr, path::Path, time::Duration};
+
+use stategate_model::limits::MESSAGE_BYTES;
+use stategate_protocol::server::{
+    entity_service_server::{self, EntityServiceServer},
+    event_service_server::{self, EventServiceServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinError, JoinHandle},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{self, Identity, ServerTlsConfig},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use crate::{
+    Config, Drain, Services, Telemetry,
+    accept::connections,
+    calls::Guard,
+    config::Tls,
+    telemetry,
+    variables::{self, Variable},
+};
+
+/// What the transport allows.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; one more is closed at once.
+    pub connections: usize,
+    /// Calls and streams at once on one connection, announced to the client.
+    pub connection_streams: u32,
+    /// Unary calls at once over all connections; one more is RESOURCE_EXHAUSTED.
+    pub calls: usize,
+    /// Bytes of a request's metadata.
+    pub header_bytes: u32,
+    /// Bytes on their way in one stream, and on one connection: what a connection may make us hold
+    /// of requests that nobody reads.
+    pub stream_window: u32,
+    /// As `stream_window`.
+    pub connection_window: u32,
+    /// Streams that a client opened and reset before they were looked at (CVE-2023-44487).
+    pub pending_resets: usize,
+    /// A connection that is silent for this long is asked whether it is alive …
+    pub keepalive: Duration,
+    /// … and closed if it does not answer within this.
+    pub keepalive_answer: Duration,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Connections at once on the listener for metrics and health.
+    pub admin_connections: usize,
+}
+
+impl Limits {
+    /// Those of a configuration; the rest is as it is for everyone.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            connections: config.max_connections,
+            connection_streams: config.max_connection_streams,
+            calls: config.max_calls,
+            header_bytes: 32 << 10,
+            stream_window: 1 << 20,
+            connection_window: 2 << 20,
+            pending_resets: 64,
+            keepalive: Duration::from_secs(30),
+            keepalive_answer: Duration::from_secs(20),
+            handshake: Duration::from_secs(10),
+            admin_connections: 64,
+        }
+    }
+}
+
+/// Why a service cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port is taken, or the address is not one of this machine.
+    #[error("{variable}: cannot listen on {address}: {cause}; set another one or end what uses it")]
+    Bind {
+        /// The variable that the address is from.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The certificate or key cannot be read.
+    #[error("{variable}: cannot read the file: {cause}; correct the path or its permissions")]
+    File {
+        /// The variable that names the file.
+        variable: &'static str,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The certificate and key cannot be used.
+    #[error("{}, {}: {cause}; both are PEM, and the key is that of the first certificate", variables::TLS_CERT_FILE.name, variables::TLS_KEY_FILE.name)]
+    Tls {
+        /// What is wrong with them.
+        cause: transport::Error,
+    },
+    /// The descriptors of this build are damaged.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// Signals cannot be waited for.
+    #[error("signals: {0}")]
+    Signals(io::Error),
+    /// A listener ended without being told to.
+    #[error("a listener ended: {0}")]
+    Ended(String),
+}
+
+/// Serves until the process is told to end, and ends it well: the last line of every service's main.
+///
+/// Logs one line `listening` with the fields `grpc` and `admin`, the addresses bound, as soon as
+/// calls are welcome.
+pub async fn run(
+    config: &Config,
+    services: Services,
+    telemetry: &Telemetry,
+    drain: &Drain,
+) -> Result<(), Error> {
+    drain.on_signals().map_err(Error::Signals)?;
+    let running = Server::bind(config)
+        .await?
+        .start(services, telemetry, drain)
+        .await?;
+    running.ready().await;
+    running.ended().await
+}
+
+/// Listeners that are bound but not served yet.
+#[derive(Debug)]
+pub struct Server {
+    grpc: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+    tls: Option<ServerTlsConfig>,
+    limits: Limits,
+    grace: Duration,
+}
+
+/// What the listeners are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Metrics and health over HTTP.
+    pub admin: SocketAddr,
+}
+
+impl Server {
+    /// Binds both listeners and reads the certificate.
+    pub async fn bind(config: &Config) -> Result<Self, Error> {
+        // rustls has no provider of its own when several are linked in. An error says that there is
+        // one already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let limits = Limits::of(config);
+        let tls = match &config.tls {
+            Some(tls) => Some(identity(tls).await?.timeout(limits.handshake)),
+            None => None,
+        };
+        // Port 65,535 is refused with the configuration, so there is a next one.
+        let next = match config.port {
+            0 => 0,
+            port => port.saturating_add(1),
+        };
+        let grpc = bind(config, config.port).await?;
+        let admin = bind(config, next).await?;
+        let addresses = Addresses {
+            grpc: local(&grpc)?,
+            admin: local(&admin)?,
+        };
+        Ok(Self {
+            grpc,
+            admin,
+            addresses,
+            tls,
+            limits,
+            grace: config.grace,
+        })
+    }
+
+    /// What the listeners are bound to.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Begins to serve. Calls are answered from now on, but until [`Running::ready`] health says that
+    /// they are not welcome.
+    pub async fn start(
+        self,
+        services: Services,
+        telemetry: &Telemetry,
+        drain: &Drain,
+    ) -> Result<Running, Error> {
+        tracing::warn!(
+            variable = variables::AUTH_DISABLED.name,
+            "authentication is off: everyone who can reach the port may read and write everything"
+        );
+        let names = services.names();
+        let health = Health::new().await;
+        let ending = CancellationToken::new();
+        let grpc = self
+            .transport()?
+            .layer(Guard::new(self.limits.calls, ending.clone()))
+            .add_routes(routes(services, &health.reporter)?)
+            .serve_with_incoming_shutdown(
+                connections(self.grpc, self.limits.connections),
+                drain.token().cancelled_owned(),
+            );
+
+        let admin = transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(telemetry::routes(telemetry.clone(), health.ready.subscribe()).into())
+            .serve_with_incoming(connections(self.admin, self.limits.admin_connections));
+        Ok(Running {
+            addresses: self.addresses,
+            names,
+            grace: self.grace,
+            drain: drain.clone(),
+            health,
+            ending,
+            grpc: tokio::spawn(grpc),
+            admin: tokio::spawn(admin),
+        })
+    }
+
+    fn transport(&self) -> Result<transport::Server, Error> {
+        let limits = &self.limits;
+        let server = transport::Server::builder()
+            .max_concurrent_streams(limits.connection_streams)
+            .initial_stream_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .http2_max_header_list_size(limits.header_bytes)
+            .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+            .http2_keepalive_interval(Some(limits.keepalive))
+            .http2_keepalive_timeout(Some(limits.keepalive_answer));
+        match &self.tls {
+            Some(tls) => server
+                .tls_config(tls.clone())
+                .map_err(|cause| Error::Tls { cause }),
+            None => Ok(server),
+        }
+    }
+}
+
+async fn bind(config: &Config, port: u16) -> Result<TcpListener, Error> {
+    let address = SocketAddr::new(config.host, port);
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|cause| {
+        let variable = match cause.kind() {
+            io::ErrorKind::AddrNotAvailable => variables::HOST.name,
+            _ => variables::PORT.name,
+        };
+        Error::Bind {
+            variable,
+            address,
+            cause,
+        }
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    let address = listener.local_addr();
+    address.map_err(|error| Error::Ended(error.to_string()))
+}
+
+async fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
+    async fn file(variable: &Variable, path: &Path) -> Result<Vec<u8>, Error> {
+        let variable = variable.name;
+        let read = tokio::fs::read(path).await;
+        read.map_err(|cause| Error::File { variable, cause })
+    }
+    let certificate = file(&variables::TLS_CERT_FILE, &tls.certificate).await?;
+    let key = file(&variables::TLS_KEY_FILE, &tls.key).await?;
+    let identity = Identity::from_pem(certificate, key);
+    Ok(ServerTlsConfig::new().identity(identity))
+}
+
+/// Everything that is on the gRPC port.
+fn routes(services: Services, health: &HealthReporter) -> Result<Routes, Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(stategate_protocol::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let health = HealthService::from_health_reporter(health.clone());
+    let entities = EntityServiceServer::new(services.clone());
+    let events = EventServiceServer::new(services);
+    Ok(Routes::default()
+        .add_service(entities.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(events.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(HealthServer::new(health))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+/// Whether calls are welcome, as gRPC health and `/readyz` say it.
+#[derive(Debug)]
+struct Health {
+    reporter: HealthReporter,
+    ready: watch::Sender<bool>,
+}
+
+/// The names that health can be asked for; the empty one is the process.
+const HEALTH_NAMES: [&str; 3] = [
+    "",
+    entity_service_server::SERVICE_NAME,
+    event_service_server::SERVICE_NAME,
+];
+
+impl Health {
+    async fn new() -> Self {
+        let health = Self {
+            reporter: HealthReporter::new(),
+            ready: watch::Sender::new(false),
+        };
+        // tonic reports the empty name as serving from the start.
+        health.set(false).await;
+        health
+    }
+
+    async fn set(&self, is_ready: bool) {
+        self.ready.send_replace(is_ready);
+        let status = match is_ready {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for name in HEALTH_NAMES {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    names: Vec<&'static str>,
+    grace: Duration,
+    drain: Drain,
+    health: Health,
+    ending: CancellationToken,
+    grpc: JoinHandle<Result<(), transport::Error>>,
+    admin: JoinHandle<Result<(), transport::Error>>,
+}
+
+impl Running {
+    /// What the listeners are bound to.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Calls are welcome from now on.
+    pub async fn ready(&self) {
+        if self.drain.has_begun() {
+            return;
+        }
+        self.health.set(true).await;
+        let Addresses { grpc, admin } = self.addresses;
+        tracing::info!(%grpc, %admin, services = self.names.join(","), "listening");
+    }
+
+    /// Waits until the process is told to end, then ends what is served: unready first, then no new
+    /// connections, then every call to its end, then the closers of [`Drain`]. Takes no longer than
+    /// the grace time from there.
+    pub async fn ended(mut self) -> Result<(), Error> {
+        let told = self.drain.token();
+        tokio::select! {
+            () = told.cancelled() => {}
+            end = &mut self.grpc => return self.ended_by_itself(&end).await,
+            end = &mut self.admin => return self.ended_by_itself(&end).await,
+        }
+        let begun = Instant::now();
+        self.health.set(false).await;
+        self.ending.cancel();
+        // A fifth is kept for the closers, without which something acknowledged might be lost.
+        let calls_until = begun + self.grace * 4 / 5;
+        match timeout_at(calls_until, &mut self.grpc).await {
+            Ok(_) => tracing::debug!("every call has ended"),
+            Err(_) => tracing::warn!("calls were under way at the end of the grace time"),
+        }
+        self.drain.close(begun + self.grace).await;
+        tracing::info!(took = ?begun.elapsed(), "ended");
+        Ok(())
+    }
+
+    async fn ended_by_itself(
+        &self,
+        end: &Result<Result<(), transport::Error>, JoinError>,
+    ) -> Result<(), Error> {
+        // The other listener would wait for ever for a drain that nobody begins.
+        self.drain.begin();
+        self.health.set(false).await;
+        self.drain.close(Instant::now() + self.grace).await;
+        Err(Error::Ended(format!("{end:?}")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The listener for metrics goes on to the last, and whoever drops a server rather than waiting
+        // for its end wants its ports back.
+        self.grpc.abort();
+        self.admin.abort();
+    }
+}

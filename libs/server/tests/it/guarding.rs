@@ -1,0 +1,174 @@
+//! Calls that cannot be served get a named error.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use stategate_protocol::{Encoded, codec::Codec, pb};
+use tokio::net::TcpStream;
+use tonic::{Code, Request, Status, client::Grpc};
+use tonic_types::StatusExt as _;
+
+use crate::support::{Started, start};
+
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map(|info| info.reason).unwrap_or_default()
+}
+
+/// What a method answers to bytes that are no request of it.
+async fn send_bytes(started: &Started, path: &'static str, bytes: &'static [u8]) -> Status {
+    let mut grpc = Grpc::new(started.channel().await);
+    grpc.ready().await.unwrap();
+    let request = Request::new(Encoded(Bytes::from_static(bytes)));
+    let path = http::uri::PathAndQuery::from_static(path);
+    grpc.unary(request, path, Codec::<Encoded, ()>::default())
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused_by_its_header() {
+    let started = start(&[]).await;
+    let mut client = started.entities().await;
+    for _ in 0..3 {
+        let huge = pb::Entity {
+            key: "x".repeat(5 << 20),
+            ..pb::Entity::default()
+        };
+        let refused = client.edit(huge).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert_eq!(reason(&refused), "REQUEST_TOO_LARGE");
+    }
+    let most = pb::Entity {
+        key: "x".repeat((4 << 20) - 5),
+        ..pb::Entity::default()
+    };
+    client.edit(most).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_the_callers_mistake() {
+    let started = start(&[]).await;
+    let garbage = b"\xff\xff\xff\xff";
+    for path in [
+        "/stategate.EntityService/Set",
+        "/stategate.EventService/Stream",
+    ] {
+        let refused = send_bytes(&started, path, garbage).await;
+        assert_eq!(refused.code(), Code::InvalidArgument, "{path}: {refused}");
+        assert_eq!(reason(&refused), "INVALID_ARGUMENT");
+    }
+}
+
+#[tokio::test]
+async fn unknown_methods_and_services_and_those_elsewhere_are_named() {
+    let started = start(&[]).await;
+    for (path, expected) in [
+        ("/stategate.EntityService/Sett", "UNSUPPORTED"),
+        ("/stategate.Nothing/Set", "UNSUPPORTED"),
+        ("/nothing", "UNSUPPORTED"),
+        ("/stategate.EntityService/Get", "OTHER_SERVICE"),
+    ] {
+        let refused = send_bytes(&started, path, b"").await;
+        assert_eq!(refused.code(), Code::Unimplemented, "{path}: {refused}");
+        assert_eq!(reason(&refused), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
+    let started = start(&[]).await;
+    let mut client = started.entities().await;
+    let refused = client.revert(pb::EventRef::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    assert!(!refused.message().contains("a bug"), "{refused}");
+    client.del(pb::EntityRef::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_call_too_many_is_told_to_come_back() {
+    let started = start(&[("STATEGATE_MAX_CALLS", "1")]).await;
+    let mut client = started.entities().await;
+    let mut waiting = client.clone();
+    let first = tokio::spawn(async move { waiting.set(pb::Entity::default()).await });
+    started.service.arrived.acquire().await.unwrap().forget();
+    let refused = client.del(pb::EntityRef::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.get_details_retry_info().is_some());
+
+    started.service.answered.add_permits(1);
+    first.await.unwrap().unwrap();
+    // The slot is free once the answer is gone from the server, which its client cannot see.
+    while let Err(status) = client.del(pb::EntityRef::default()).await {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+    }
+}
+
+/// A call by hand, for tonic's client ends a call at its deadline by itself. Answers the headers and
+/// trailers, and how much data there was between them. `None` leaves the request unfinished.
+async fn by_hand(
+    started: &Started,
+    path: &str,
+    timeout: &str,
+    message: Option<&'static [u8]>,
+) -> (HeaderMap, HeaderMap, usize) {
+    let socket = TcpStream::connect(started.running.addresses().grpc)
+        .await
+        .unwrap();
+    let (client, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = http::Request::post(format!("http://x{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", timeout)
+        .body(())
+        .unwrap();
+    let (response, mut body) = client.send_request(request, false).unwrap();
+    if let Some(message) = message {
+        body.send_data(Bytes::from_static(message), true).unwrap();
+    }
+    let (head, mut body) = response.await.unwrap().into_parts();
+    let mut length = 0;
+    while let Some(data) = body.data().await {
+        length += data.unwrap().len();
+    }
+    let trailers = body.trailers().await.unwrap().unwrap_or_default();
+    (head.headers, trailers, length)
+}
+
+const EMPTY_MESSAGE: Option<&[u8]> = Some(&[0; 5]);
+
+#[tokio::test]
+async fn the_deadline_is_kept_and_called_by_its_name() {
+    let started = start(&[]).await;
+    for _ in 0..20 {
+        let path = "/stategate.EntityService/Set";
+        let (headers, ..) = by_hand(&started, path, "20m", EMPTY_MESSAGE).await;
+        assert_eq!(headers["grpc-status"], "4", "{headers:?}");
+    }
+    let path = "/stategate.EntityService/Set";
+    let (headers, ..) = by_hand(&started, path, "20m", None).await;
+    assert_eq!(headers["grpc-status"], "4", "a request that never came");
+
+    let path = "/stategate.EventService/Stream";
+    let (_, trailers, length) = by_hand(&started, path, "50m", EMPTY_MESSAGE).await;
+    assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
+    assert!(length > 0, "events came before the deadline");
+
+    let path = "/stategate.EntityService/Edit";
+    let (headers, ..) = by_hand(&started, path, "soon", EMPTY_MESSAGE).await;
+    assert_eq!(headers["grpc-status"], "3", "{headers:?}");
+}
+
+#[tokio::test]
+async fn a_handler_knows_the_deadline() {
+    let started = start(&[]).await;
+    let mut client = started.entities().await;
+    let mut request = Request::new(pb::Entity::default());
+    request.set_timeout(Duration::from_secs(30));
+    assert_eq!(client.edit(request).await.unwrap().into_inner().key, "true");
+    let without = client.edit(pb::Entity::default()).await.unwrap();
+    assert_eq!(without.into_inner().key, "false");
+}

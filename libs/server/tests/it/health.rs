@@ -1,0 +1,113 @@
+//! What the server says about itself.
+
+use futures::StreamExt as _;
+use tonic::{Code, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::support::start;
+
+async fn status(client: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
+    let service = service.to_owned();
+    let answer = client.check(HealthCheckRequest { service }).await.unwrap();
+    answer.into_inner().status()
+}
+
+#[tokio::test]
+async fn nothing_is_serving_before_it_is_ready() {
+    let started = start(&[]).await;
+    let mut client = HealthClient::new(started.channel().await);
+    let names = ["", "stategate.EntityService", "stategate.EventService"];
+    for name in names {
+        assert_eq!(status(&mut client, name).await, ServingStatus::NotServing);
+    }
+    assert!(started.http("/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(started.http("/healthz").await.starts_with("HTTP/1.1 200"));
+
+    started.running.ready().await;
+    for name in names {
+        assert_eq!(status(&mut client, name).await, ServingStatus::Serving);
+    }
+    assert!(started.http("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(started.http("/metrics").await.starts_with("HTTP/1.1 200"));
+    assert!(started.http("/nothing").await.starts_with("HTTP/1.1 404"));
+
+    let nobody = HealthCheckRequest {
+        service: "nobody".to_owned(),
+    };
+    let absent = client.check(nobody).await.unwrap_err();
+    assert_eq!(absent.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_watch_sees_the_end_coming_and_does_not_hold_it_up() {
+    let started = start(&[]).await;
+    started.running.ready().await;
+    let mut client = HealthClient::new(started.channel().await);
+    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    let seen = watched.next().await.unwrap().unwrap().status();
+    assert_eq!(seen, ServingStatus::Serving);
+
+    started.drain.begin();
+    let ended = tokio::spawn(started.running.ended());
+    let seen = watched.next().await.unwrap().unwrap().status();
+    assert_eq!(seen, ServingStatus::NotServing);
+    let end = watched.next().await.unwrap().unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable);
+    ended.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services_in_both_versions() {
+    use v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+
+    let started = start(&[]).await;
+    let ask = |question| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(question),
+    };
+    let questions = futures::stream::iter([
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol(
+            "stategate.EntityService".to_owned(),
+        )),
+    ]);
+    let mut client = ServerReflectionClient::new(started.channel().await);
+    let answers = client.server_reflection_info(questions).await.unwrap();
+    let mut answers = answers.into_inner();
+    let services = answers.next().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(services)) = services else {
+        panic!("{services:?}");
+    };
+    let names: Vec<_> = services.service.into_iter().map(|s| s.name).collect();
+    for name in [
+        "stategate.EntityService",
+        "stategate.EventService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{names:?}");
+    }
+    let file = answers.next().await.unwrap().unwrap().message_response;
+    assert!(
+        matches!(file, Some(MessageResponse::FileDescriptorResponse(_))),
+        "{file:?}"
+    );
+
+    let question = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let mut client =
+        v1alpha::server_reflection_client::ServerReflectionClient::new(started.channel().await);
+    let answers = client.server_reflection_info(futures::stream::iter([question]));
+    let mut answers = answers.await.unwrap().into_inner();
+    assert!(answers.next().await.unwrap().is_ok());
+}

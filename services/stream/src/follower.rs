@@ -1,0 +1,312 @@
+//! Feeds the hub: believes the channel where a message continues what the hub has, and reads
+//! everything else from the log.
+//!
+//! Messages of another log, another order or another history are not believed. A message that comes
+//! early is held for a few milliseconds, since the one before it is probably on its way. A quiet or
+//! broken channel is covered by looking at the lane heads.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use metrics::{Counter, counter};
+use stategate_channel::{Channel, Message, Notice, Subscription};
+use stategate_model::{Lane, Position};
+use stategate_protocol::{Encoded, decode_event};
+use stategate_storage::{ReadLimit, Storage};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::{Entry, Hub};
+
+/// How much of the log is read at once.
+pub(crate) const READ: ReadLimit = ReadLimit {
+    events: 1_000,
+    bytes: 4 << 20,
+};
+/// How long an early message waits for those before it.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// Most early messages held for a lane.
+const EARLY: usize = 64;
+/// Most bytes of them.
+const EARLY_BYTES: usize = 16 << 20;
+/// Pause before a channel that could not be subscribed to is tried again.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+/// Feeds a hub until it is told to end.
+pub(crate) struct Follower {
+    hub: Arc<Hub>,
+    storage: Arc<dyn Storage>,
+    channel: Arc<dyn Channel>,
+    /// How often the lane heads are looked at.
+    look: Duration,
+    end: CancellationToken,
+    lanes: Vec<Early>,
+    meters: Meters,
+}
+
+/// Messages of one lane that came before their time.
+#[derive(Default)]
+struct Early {
+    messages: BTreeMap<Position, Arc<Message>>,
+    bytes: usize,
+    /// When the hole before them is read from the log.
+    until: Option<Instant>,
+}
+
+struct Meters {
+    believed: Counter,
+    strays: Counter,
+    holes: Counter,
+    read: Counter,
+}
+
+impl Follower {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        storage: Arc<dyn Storage>,
+        channel: Arc<dyn Channel>,
+        look: Duration,
+        end: CancellationToken,
+    ) -> Self {
+        let lanes = storage
+            .info()
+            .lanes
+            .iter()
+            .map(|_| Early::default())
+            .collect();
+        Self {
+            hub,
+            storage,
+            channel,
+            look,
+            end,
+            lanes,
+            meters: Meters {
+                believed: counter!("stategate_channel_events_total"),
+                strays: counter!("stategate_channel_strays_total"),
+                holes: counter!("stategate_channel_holes_total"),
+                read: counter!("stategate_tail_events_read_total"),
+            },
+        }
+    }
+
+    /// Follows until the end.
+    pub(crate) async fn run(mut self) {
+        let end = self.end.clone();
+        let mut ticks = interval(self.look);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !end.is_cancelled() {
+            let mut subscription = tokio::select! {
+                () = end.cancelled() => return,
+                subscription = self.subscribe() => subscription,
+            };
+            // What was written before the subscription was in force.
+            self.look_at_heads().await;
+            loop {
+                let until = self.lanes.iter().filter_map(|lane| lane.until).min();
+                let patience = async {
+                    match until {
+                        Some(until) => sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = end.cancelled() => return,
+                    notice = subscription.next() => match notice {
+                        Some(Notice::Message(message)) => self.take(message).await,
+                        Some(Notice::Lagged) => self.look_at_heads().await,
+                        None => break,
+                    },
+                    _ = ticks.tick() => self.look_at_heads().await,
+                    () = patience => self.fill_holes().await,
+                }
+            }
+        }
+    }
+
+    /// Listens to the channel, trying until it works; the heads are looked at meanwhile.
+    async fn subscribe(&self) -> Subscription {
+        loop {
+            match self.channel.subscribe().await {
+                Ok(subscription) => return subscription,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot subscribe to the channel; reading the log meanwhile")
+                }
+            }
+            self.look_at_heads().await;
+            sleep(RECONNECT).await;
+        }
+    }
+
+    async fn take(&mut self, message: Arc<Message>) {
+        if self.hub.is_idle() {
+            // Nobody listens; whoever comes starts from the log.
+            return;
+        }
+        let info = self.storage.info();
+        if message.log_id != info.log_id || !info.lanes.contains(message.lane) {
+            self.meters.strays.increment(1);
+            return;
+        }
+        let lane = message.lane;
+        let (head, head_id) = self.hub.head(lane);
+        if message.head() <= head {
+            return;
+        }
+        let continues =
+            message.first == head.next() && head_id.is_some() && message.previous == head_id;
+        if continues && !message.events.is_empty() {
+            if !self.believe(&message) {
+                self.meters.strays.increment(1);
+                return self.catch_up(lane, message.head()).await;
+            }
+            return self.release(lane).await;
+        }
+        if message.events.is_empty() || message.first <= head.next() {
+            // A bare head, or one whose predecessor is not what the hub has: the log decides.
+            return self.catch_up(lane, message.head()).await;
+        }
+        let Some(early) = self.lanes.get_mut(lane.index()) else {
+            return;
+        };
+        if early.messages.len() < EARLY && early.bytes + message.size() <= EARLY_BYTES {
+            early.bytes += message.size();
+            early.messages.insert(message.first, message);
+        }
+        early.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+    }
+
+    /// Adds a message's events to the hub, if they are what the message says they are.
+    fn believe(&self, message: &Message) -> bool {
+        let mut entries = Vec::with_capacity(message.events.len());
+        for (bytes, offset) in message.events.iter().zip(0..) {
+            let Some(event) = decode_event(bytes.clone()) else {
+                return false;
+            };
+            if event.lane != message.lane || event.position != message.first.plus(offset) {
+                return false;
+            }
+            entries.push(Entry::new(event, Some(Encoded(bytes.clone()))));
+        }
+        self.meters.believed.increment(entries.len() as u64);
+        self.hub.extend(message.lane, entries);
+        true
+    }
+
+    /// Takes early messages whose time has come.
+    async fn release(&mut self, lane: Lane) {
+        loop {
+            let (head, head_id) = self.hub.head(lane);
+            let Some(early) = self.lanes.get_mut(lane.index()) else {
+                return;
+            };
+            let Some((first, message)) = early.messages.first_key_value() else {
+                *early = Early::default();
+                return;
+            };
+            if *first > head.next() {
+                return;
+            }
+            let message = Arc::clone(message);
+            early.messages.pop_first();
+            early.bytes -= message.size();
+            if message.head() <= head {
+                continue;
+            }
+            let continues = message.first == head.next() && message.previous == head_id;
+            if !(continues && self.believe(&message)) {
+                self.meters.strays.increment(1);
+                self.read(lane, Some(message.head())).await;
+            }
+        }
+    }
+
+    /// Reads the holes that nobody filled in time.
+    async fn fill_holes(&mut self) {
+        let now = Instant::now();
+        for lane in self.storage.info().lanes.iter() {
+            let due = self
+                .lanes
+                .get(lane.index())
+                .is_some_and(|early| early.until.is_some_and(|until| until <= now));
+            if due {
+                self.meters.holes.increment(1);
+                let before = self.lanes[lane.index()]
+                    .messages
+                    .first_key_value()
+                    .map(|(first, _)| Position::new(first.get() - 1));
+                self.lanes[lane.index()].until = None;
+                self.read(lane, before).await;
+                self.release(lane).await;
+                let early = &mut self.lanes[lane.index()];
+                if !early.messages.is_empty() {
+                    // The log does not have what these follow yet, or never will: ask again, not soon.
+                    early.until = Some(Instant::now() + self.look);
+                }
+            }
+        }
+    }
+
+    async fn catch_up(&mut self, lane: Lane, head: Position) {
+        self.read(lane, Some(head)).await;
+        self.release(lane).await;
+    }
+
+    /// Reads a lane from the log up to `to`, or to its end. A message that promises more than the
+    /// log has is not believed.
+    async fn read(&self, lane: Lane, to: Option<Position>) {
+        while !self.hub.is_idle() {
+            let (head, _) = self.hub.head(lane);
+            if to.is_some_and(|to| head >= to) {
+                return;
+            }
+            match self.storage.read_log(lane, head, READ).await {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => {
+                    self.meters.read.increment(events.len() as u64);
+                    self.hub.extend(
+                        lane,
+                        events
+                            .into_iter()
+                            .map(|event| Entry::new(event, None))
+                            .collect(),
+                    );
+                    if self.hub.head(lane).0 == head {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the log; trying again");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn look_at_heads(&self) {
+        if self.hub.is_idle() {
+            return;
+        }
+        let restarts = self.hub.restarts();
+        let heads = match self.storage.heads().await {
+            Ok(heads) => heads,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the lane heads; trying again");
+                return;
+            }
+        };
+        // The hub is fed by this task alone, from what was committed before the heads were read; only
+        // tails that started anew meanwhile, from younger heads, may be ahead of them.
+        let back = heads
+            .iter()
+            .any(|(lane, head)| head < self.hub.head(lane).0);
+        if back && restarts == self.hub.restarts() {
+            tracing::error!("the log went back; ending every stream");
+            self.hub.rewind(&heads);
+            return;
+        }
+        for (lane, head) in heads.iter() {
+            self.read(lane, Some(head)).await;
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! The shared tail of the log and the subscribers that live on it.
+//!
+//! One lock guards both, so that attaching a subscriber and adding an event cannot miss each other.
+//! Everything under it is short and never waits. Memory is bounded twice: the tail in bytes and
+//! events, and each subscriber's queue, which is dropped when it overflows; the subscriber then
+//! reads the storage at its own pace.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, OnceLock},
+};
+
+use metrics::{Counter, Gauge, counter, gauge};
+use parking_lot::Mutex;
+use stategate_model::{
+    EntityRef, Event, EventId, Heads, KindRef, Lane, Lanes, Position, value::Corrupt,
+};
+use stategate_protocol::{Encoded, encode_event};
+use tokio::sync::Notify;
+
+use crate::selection::Selection;
+
+/// Most events a subscriber may have waiting before it is moved to the storage.
+const QUEUE_EVENTS: usize = 1_024;
+/// Most bytes of them.
+const QUEUE_BYTES: usize = 1 << 20;
+/// Most events handed to an attaching subscriber under the lock; with more it reads on first.
+const ATTACH_EVENTS: usize = 256;
+/// Most (domain, type) pairs whose subscribers are remembered.
+const KINDS: usize = 10_000;
+
+/// An event of the tail.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) event: Event,
+    encoded: OnceLock<Encoded>,
+}
+
+impl Entry {
+    /// An event, and its encoding where it came with one.
+    pub(crate) fn new(event: Event, encoded: Option<Encoded>) -> Self {
+        Self {
+            event,
+            encoded: encoded.map_or_else(OnceLock::new, OnceLock::from),
+        }
+    }
+
+    /// The event's bytes, encoded by whoever needs them first.
+    pub(crate) fn encoded(&self) -> Result<Encoded, Corrupt> {
+        if let Some(encoded) = self.encoded.get() {
+            return Ok(encoded.clone());
+        }
+        let encoded = encode_event(&self.event)?;
+        Ok(self.encoded.get_or_init(|| encoded).clone())
+    }
+}
+
+/// How much of the log is kept in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TailBounds {
+    /// Most events of a lane.
+    pub(crate) events: usize,
+    /// Most bytes of a lane.
+    pub(crate) bytes: usize,
+}
+
+/// The tail of one lane: consecutive events up to its head.
+#[derive(Debug, Default)]
+struct Tail {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    head: Position,
+    /// The id of the event at the head; `None` when it is not known.
+    head_id: Option<EventId>,
+}
+
+impl Tail {
+    /// The position after which the tail has everything.
+    fn reaches_back_to(&self) -> Position {
+        Position::new(self.head.get() - self.entries.len() as u64)
+    }
+
+    fn restart(&mut self, head: Position) {
+        *self = Self {
+            head,
+            ..Self::default()
+        };
+    }
+}
+
+/// A subscriber's side of the hub.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) selection: Selection,
+    queue: Mutex<Queue>,
+    /// Told when something was queued, or the subscriber was detached.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    /// The subscriber is off the tail; its queue was dropped.
+    detached: bool,
+}
+
+/// What a subscriber finds in its queue.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// These events, perhaps none.
+    Entries(VecDeque<Arc<Entry>>),
+    /// It fell behind and has to read the storage.
+    FellBehind,
+}
+
+impl Subscriber {
+    pub(crate) fn new(selection: Selection) -> Self {
+        Self {
+            selection,
+            queue: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Takes what was queued.
+    pub(crate) fn take(&self) -> Taken {
+        let mut queue = self.queue.lock();
+        if queue.detached {
+            return Taken::FellBehind;
+        }
+        queue.bytes = 0;
+        Taken::Entries(std::mem::take(&mut queue.entries))
+    }
+
+    /// Queues an event that matches; `false` when it did not fit and the queue was dropped.
+    fn offer(&self, entry: &Arc<Entry>) -> bool {
+        let mut queue = self.queue.lock();
+        let size = entry.event.size();
+        let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
+        if full && !queue.entries.is_empty() {
+            *queue = Queue {
+                detached: true,
+                ..Queue::default()
+            };
+            return false;
+        }
+        queue.bytes += size;
+        queue.entries.push_back(Arc::clone(entry));
+        true
+    }
+}
+
+/// Identifies an attached subscriber.
+pub(crate) type Slot = u64;
+
+/// The tails of all lanes and the subscribers on them.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    bounds: TailBounds,
+    meters: Meters,
+}
+
+#[derive(Debug)]
+struct State {
+    tails: Vec<Tail>,
+    /// Subscriptions there are, attached or not. Without any, nothing is kept.
+    subscriptions: usize,
+    /// Counts how often the log went back; a subscription of an earlier count ends.
+    epoch: u64,
+    /// Counts how often the tails were started anew, for whatever reason.
+    restarts: u64,
+    attached: HashMap<Slot, Arc<Subscriber>>,
+    next_slot: Slot,
+    /// Subscribers of exactly one entity.
+    exact: HashMap<EntityRef, Vec<Slot>>,
+    /// All the others.
+    globs: Vec<Slot>,
+    /// Which of them a (domain, type) concerns; emptied when `globs` changes.
+    kinds: HashMap<KindRef, Arc<[Slot]>>,
+}
+
+struct Meters {
+    subscriptions: Gauge,
+    attached: Gauge,
+    tail_bytes: Gauge,
+    detached: Counter,
+    delivered: Counter,
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+/// What an attempt to attach came to.
+#[derive(Debug)]
+pub(crate) enum Attach {
+    /// On the tail: these events are left, then whatever is queued.
+    Attached(Slot, Vec<Arc<Entry>>),
+    /// Not yet: these events come first, and there are more after them.
+    ReadOn(Vec<Arc<Entry>>),
+    /// The tail does not reach back that far in this lane: read the storage.
+    Behind(Lane),
+}
+
+impl Hub {
+    /// An empty hub over the lanes of a log.
+    pub(crate) fn new(lanes: Lanes, bounds: TailBounds) -> Self {
+        Self {
+            state: Mutex::new(State {
+                tails: lanes.iter().map(|_| Tail::default()).collect(),
+                subscriptions: 0,
+                epoch: 0,
+                restarts: 0,
+                attached: HashMap::new(),
+                next_slot: 0,
+                exact: HashMap::new(),
+                globs: Vec::new(),
+                kinds: HashMap::new(),
+            }),
+            bounds,
+            meters: Meters {
+                subscriptions: gauge!("stategate_subscriptions"),
+                attached: gauge!("stategate_subscriptions_live"),
+                tail_bytes: gauge!("stategate_tail_bytes"),
+                detached: counter!("stategate_subscriptions_fell_behind_total"),
+                delivered: counter!("stategate_events_fanned_out_total"),
+            },
+        }
+    }
+
+    /// Counts a subscription in, unless there are `most` already; answers the epoch it belongs to.
+    ///
+    /// `heads` were read just now: after a time without subscribers the tails start from there.
+    pub(crate) fn enter(&self, heads: &Heads, most: usize) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.subscriptions >= most {
+            return None;
+        }
+        if state.subscriptions == 0 {
+            state.restarts += 1;
+            for (lane, head) in heads.iter() {
+                if let Some(tail) = state.tails.get_mut(lane.index()) {
+                    tail.restart(head);
+                }
+            }
+        }
+        state.subscriptions += 1;
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters.subscriptions.set(state.subscriptions as f64);
+        Some(state.epoch)
+    }
+
+    /// Counts a subscription out.
+    pub(crate) fn leave(&self, slot: Option<Slot>) {
+        let mut state = self.state.lock();
+        if let Some(slot) = slot {
+            self.remove(&mut state, slot);
+        }
+        state.subscriptions = state.subscriptions.saturating_sub(1);
+        if state.subscriptions == 0 {
+            for tail in &mut state.tails {
+                tail.restart(tail.head);
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters.subscriptions.set(state.subscriptions as f64);
+    }
+
+    /// Whether nobody listens.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.lock().subscriptions == 0
+    }
+
+    /// How often the log went back so far.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
+    /// How often the tails were started anew so far.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.state.lock().restarts
+    }
+
+    /// The head of a lane's tail, and the id there if it is known.
+    pub(crate) fn head(&self, lane: Lane) -> (Position, Option<EventId>) {
+        let state = self.state.lock();
+        state
+            .tails
+            .get(lane.index())
+            .map_or_else(Default::default, |tail| (tail.head, tail.head_id))
+    }
+
+    /// Puts a subscriber on the tail if it is close enough.
+    pub(crate) fn attach(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        lanes: &[Lane],
+        cursor: &Heads,
+    ) -> Attach {
+        let mut state = self.state.lock();
+        let mut left = Vec::new();
+        for lane in lanes {
+            let Some(tail) = state.tails.get(lane.index()) else {
+                continue;
+            };
+            let at = cursor.get(*lane);
+            if at < tail.reaches_back_to() {
+                return Attach::Behind(*lane);
+            }
+            // A subscriber that read the storage may be ahead of the tail; what it has is passed over.
+            let skip =
+                usize::try_from(at.get() - tail.reaches_back_to().get()).unwrap_or(usize::MAX);
+            left.extend(
+                tail.entries
+                    .iter()
+                    .skip(skip)
+                    .take(ATTACH_EVENTS + 1 - left.len())
+                    .cloned(),
+            );
+            if left.len() > ATTACH_EVENTS {
+                return Attach::ReadOn(left);
+            }
+        }
+        *subscriber.queue.lock() = Queue::default();
+        let slot = state.next_slot;
+        state.next_slot += 1;
+        state.attached.insert(slot, Arc::clone(subscriber));
+        match subscriber.selection.entity() {
+            Some(entity) => state.exact.entry(entity).or_default().push(slot),
+            None => {
+                state.globs.push(slot);
+                state.kinds.clear();
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters.attached.set(state.attached.len() as f64);
+        Attach::Attached(slot, left)
+    }
+
+    /// Everything a subscriber has seen once its queue is empty: the heads of the tails. `None` when
+    /// something is queued or it is not attached.
+    pub(crate) fn seen(&self, subscriber: &Subscriber) -> Option<Heads> {
+        let state = self.state.lock();
+        let queue = subscriber.queue.lock();
+        (queue.entries.is_empty() && !queue.detached)
+            .then(|| Heads::new(state.tails.iter().map(|tail| tail.head).collect()))
+    }
+
+    /// Adds events that continue a lane's tail and hands them to those they concern. What the tail
+    /// has already is passed over; what does not continue it is not taken.
+    pub(crate) fn extend(&self, lane: Lane, entries: Vec<Entry>) {
+        let mut woken: HashMap<Slot, Arc<Subscriber>> = HashMap::new();
+        let mut state = self.state.lock();
+        if state.subscriptions == 0 {
+            return;
+        }
+        for entry in entries {
+            let Some(tail) = state.tails.get_mut(lane.index()) else {
+                return;
+            };
+            if entry.event.position != tail.head.next() {
+                if entry.event.position > tail.head {
+                    return;
+                }
+                continue;
+            }
+            let entry = Arc::new(entry);
+            tail.head = entry.event.position;
+            tail.head_id = Some(entry.event.id);
+            tail.bytes += entry.event.size();
+            tail.entries.push_back(Arc::clone(&entry));
+            while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
+                let Some(oldest) = tail.entries.pop_front() else {
+                    break;
+                };
+                tail.bytes -= oldest.event.size();
+            }
+            self.fan_out(&mut state, &entry, &mut woken);
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters
+            .tail_bytes
+            .set(state.tails.iter().map(|tail| tail.bytes).sum::<usize>() as f64);
+        drop(state);
+        for subscriber in woken.into_values() {
+            subscriber.changed.notify_one();
+        }
+    }
+
+    fn fan_out(
+        &self,
+        state: &mut State,
+        entry: &Arc<Entry>,
+        woken: &mut HashMap<Slot, Arc<Subscriber>>,
+    ) {
+        let mut behind = Vec::new();
+        let mut offer = |slot: &Slot, attached: &HashMap<Slot, Arc<Subscriber>>| {
+            let Some(subscriber) = attached.get(slot) else {
+                return;
+            };
+            // An event that cannot be read is left to the subscriber, which reports it.
+            if !subscriber
+                .selection
+                .matches_within_kind(&entry.event)
+                .unwrap_or(true)
+            {
+                return;
+            }
+            self.meters.delivered.increment(1);
+            if !subscriber.offer(entry) {
+                behind.push(*slot);
+            }
+            woken.entry(*slot).or_insert_with(|| Arc::clone(subscriber));
+        };
+        if let Some(slots) = state.exact.get(&entry.event.entity) {
+            slots.iter().for_each(|slot| offer(slot, &state.attached));
+        }
+        if !state.globs.is_empty() {
+            let slots = globs_of(state, &entry.event.entity);
+            slots.iter().for_each(|slot| offer(slot, &state.attached));
+        }
+        for slot in behind {
+            self.meters.detached.increment(1);
+            self.remove(state, slot);
+        }
+    }
+
+    fn remove(&self, state: &mut State, slot: Slot) {
+        let Some(subscriber) = state.attached.remove(&slot) else {
+            return;
+        };
+        match subscriber.selection.entity() {
+            Some(entity) => {
+                if let Some(slots) = state.exact.get_mut(&entity) {
+                    slots.retain(|other| *other != slot);
+                    if slots.is_empty() {
+                        state.exact.remove(&entity);
+                    }
+                }
+            }
+            None => {
+                state.globs.retain(|other| *other != slot);
+                state.kinds.clear();
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters.attached.set(state.attached.len() as f64);
+    }
+
+    /// The log went back: every subscription ends, and the tails start anew.
+    pub(crate) fn rewind(&self, heads: &Heads) {
+        let mut state = self.state.lock();
+        state.epoch += 1;
+        state.restarts += 1;
+        for (lane, head) in heads.iter() {
+            if let Some(tail) = state.tails.get_mut(lane.index()) {
+                tail.restart(head);
+            }
+        }
+        let slots: Vec<Slot> = state.attached.keys().copied().collect();
+        let ended: Vec<_> = state.attached.values().cloned().collect();
+        for slot in slots {
+            self.remove(&mut state, slot);
+        }
+        drop(state);
+        for subscriber in ended {
+            subscriber.queue.lock().detached = true;
+            subscriber.changed.notify_one();
+        }
+    }
+}
+
+/// The glob subscribers that a domain and type concern.
+fn globs_of(state: &mut State, entity: &EntityRef) -> Arc<[Slot]> {
+    // Names of an entity are legal by construction; a pair that were not would concern nobody.
+    let Ok(kind) = KindRef::new(entity.domain(), entity.kind()) else {
+        return Arc::from([]);
+    };
+    if let Some(slots) = state.kinds.get(&kind) {
+        return Arc::clone(slots);
+    }
+    let concerned = state.globs.iter().copied().filter(|slot| {
+        let subscriber = state.attached.get(slot);
+        subscriber.is_some_and(|subscriber| {
+            subscriber
+                .selection
+                .matches_kind(entity.domain(), entity.kind())
+        })
+    });
+    let slots: Arc<[Slot]> = concerned.collect();
+    if state.kinds.len() >= KINDS {
+        state.kinds.clear();
+    }
+    state.kinds.insert(kind, Arc::clone(&slots));
+    slots
+}

@@ -1,0 +1,60 @@
+//! The stream service as a process.
+
+use std::{process::ExitCode, sync::Arc};
+
+use stategate_channel::{ChannelConfig, Log};
+use stategate_server::{Config, Drain, Env, Services, Telemetry, config, variables};
+use stategate_storage::StorageConfig;
+use stategate_stream::{Settings, StreamService};
+
+/// Many small values are made and dropped on the way of every call.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stategate-stream: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config = Config::read(&Env::of_process(), &[])?;
+    let channel: ChannelConfig = config.channel.parse()?;
+    if !channel.crosses_processes() {
+        let problem = "is a channel within one process; separate services need another, such as {\"name\":\"storage\"}";
+        return Err(config::Error::of(&variables::CHANNEL_PROVIDER, problem).into());
+    }
+    let telemetry = Telemetry::install(config.debug)?;
+    let drain = Drain::new();
+
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let log = Log {
+        log_id: storage.info().log_id,
+        heads: Arc::new(stategate_storage::heads_of(&storage)),
+    };
+    let channel = stategate_channel::open(&channel, log).await?;
+    let stream = Arc::new(StreamService::start(
+        Arc::clone(&storage),
+        Arc::clone(&channel),
+        &Settings::from(&config),
+        drain.token(),
+    ));
+
+    drain.on_close("storage", async move { storage.close().await });
+    drain.on_close("channel", async move { channel.close().await });
+    drain.on_close("follower", {
+        let stream = Arc::clone(&stream);
+        async move { stream.finish().await }
+    });
+
+    let services = Services {
+        stream: Some(stream),
+        ..Services::default()
+    };
+    Ok(stategate_server::run(&config, services, &telemetry, &drain).await?)
+}

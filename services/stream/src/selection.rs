@@ -1,0 +1,115 @@
+//! What a subscription selects, parsed once.
+
+use stategate_model::{
+    EntityRef, Event, Filter, Glob, Invalid, Lane, Lanes, Method, value::Corrupt,
+};
+use stategate_protocol::{Problem, pb};
+
+/// Most methods a subscription may name.
+const METHODS: usize = 16;
+
+/// The events a subscriber wants.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    domain: Glob,
+    kind: Glob,
+    /// `None`: every key.
+    key: Option<Glob>,
+    /// Empty: every method.
+    methods: Vec<Method>,
+    filter: Filter,
+}
+
+impl Selection {
+    /// Parses what is selected; where to start is parsed elsewhere.
+    pub(crate) fn parse(opts: &pb::StreamOpts) -> Result<Self, Problem> {
+        let domain = Glob::parse("domain", &opts.domain)?;
+        let kind = Glob::parse("type", &opts.r#type)?;
+        if !opts.consumer_group.is_empty() {
+            return Err(Problem::Unsupported {
+                what: "consumer_group: durable consumers do not exist yet; leave it empty and keep the token of the last event",
+            });
+        }
+        let key = if opts.key.is_empty() {
+            None
+        } else {
+            Some(Glob::parse("key", &opts.key)?)
+        };
+        if opts.methods.len() > METHODS {
+            return Err(Invalid::new(
+                "methods",
+                format!("are {}; at most {METHODS} are allowed", opts.methods.len()),
+            )
+            .into());
+        }
+        let methods = opts
+            .methods
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                Method::parse(name).ok_or_else(|| {
+                    let known = Method::ALL.map(Method::as_str).join(", ");
+                    Invalid::new(
+                        format!("methods[{index}]"),
+                        format!("is not a method that makes events; those are {known}"),
+                    )
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let filter = Filter::parse_event(&opts.query_string)?;
+        Ok(Self {
+            domain,
+            kind,
+            key: key.filter(|glob| !glob.is_any()),
+            methods,
+            filter,
+        })
+    }
+
+    /// The lanes that can hold what is selected.
+    pub(crate) fn lanes(&self, lanes: Lanes) -> Vec<Lane> {
+        match self.domain.exact() {
+            Some(domain) => vec![lanes.of(domain)],
+            None => lanes.iter().collect(),
+        }
+    }
+
+    /// The one entity that is selected, if it is only one.
+    pub(crate) fn entity(&self) -> Option<EntityRef> {
+        let key = self.key.as_ref()?.exact()?;
+        // A name that no entity can have is matched like a glob, which finds nothing.
+        EntityRef::new(self.domain.exact()?, self.kind.exact()?, key).ok()
+    }
+
+    /// Whether entities of a domain and type may match.
+    pub(crate) fn matches_kind(&self, domain: &str, kind: &str) -> bool {
+        self.domain.matches(domain) && self.kind.matches(kind)
+    }
+
+    /// Whether an event matches whose domain and type do.
+    pub(crate) fn matches_within_kind(&self, event: &Event) -> Result<bool, Corrupt> {
+        if self
+            .key
+            .as_ref()
+            .is_some_and(|glob| !glob.matches(event.entity.key()))
+        {
+            return Ok(false);
+        }
+        if !self.methods.is_empty() && !self.methods.contains(&event.method) {
+            return Ok(false);
+        }
+        if self.filter.is_all() {
+            Ok(true)
+        } else {
+            self.filter.matches_event(event)
+        }
+    }
+
+    /// Whether an event matches.
+    pub(crate) fn matches(&self, event: &Event) -> Result<bool, Corrupt> {
+        Ok(
+            self.matches_kind(event.entity.domain(), event.entity.kind())
+                && self.matches_within_kind(event)?,
+        )
+    }
+}

@@ -1,0 +1,230 @@
+//! The edge of the stream service: subscriptions in, events out.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use stategate_channel::Channel;
+use stategate_model::{Heads, Invalid, Lane, Position, Timestamp, Token};
+use stategate_protocol::{Problem, headers, pb};
+use stategate_server::{Config, EventStream, StreamApi};
+use stategate_storage::{Error, Kind, Storage};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    follower::Follower,
+    hub::{Hub, Subscriber, TailBounds},
+    selection::Selection,
+    subscription::{Ground, Subscription},
+};
+
+/// The bounds an operator may set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How often the lane heads are looked at, whatever the channel says.
+    pub look: Duration,
+    /// Most subscriptions at once.
+    pub subscriptions: usize,
+    /// Most events of the log kept in memory.
+    pub tail_events: usize,
+    /// Most bytes of them.
+    pub tail_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            look: Duration::from_secs(1),
+            subscriptions: 10_000,
+            tail_events: 65_536,
+            tail_bytes: 64 << 20,
+        }
+    }
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            look: config.heads_interval,
+            subscriptions: config.max_subscribers,
+            tail_bytes: config.tail_bytes,
+            ..Self::default()
+        }
+    }
+}
+
+/// Serves subscriptions.
+#[derive(Debug)]
+pub struct StreamService {
+    hub: Arc<Hub>,
+    storage: Arc<dyn Storage>,
+    end: CancellationToken,
+    most: usize,
+    follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
+}
+
+fn failed(error: &Error) -> Problem {
+    match error.kind() {
+        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+        _ => Problem::internal(error),
+    }
+}
+
+impl StreamService {
+    /// Follows the log until `end`. Needs a tokio runtime.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        channel: Arc<dyn Channel>,
+        settings: &Settings,
+        end: CancellationToken,
+    ) -> Self {
+        let lanes = storage.info().lanes;
+        let share = usize::from(lanes.get());
+        let bounds = TailBounds {
+            events: settings.tail_events / share,
+            bytes: settings.tail_bytes / share,
+        };
+        let hub = Arc::new(Hub::new(lanes, bounds));
+        let follower = Follower::new(
+            Arc::clone(&hub),
+            Arc::clone(&storage),
+            channel,
+            settings.look,
+            end.clone(),
+        );
+        let follower = tokio::spawn(follower.run());
+        Self {
+            hub,
+            storage,
+            end,
+            most: settings.subscriptions,
+            follower: Some(follower).into(),
+        }
+    }
+
+    /// Ends every stream and waits for the follower.
+    pub async fn finish(&self) {
+        self.end.cancel();
+        let follower = self.follower.lock().take();
+        if let Some(follower) = follower
+            && let Err(error) = follower.await
+        {
+            tracing::error!(%error, "the follower failed");
+        }
+    }
+
+    /// Where a subscription starts: the heads for live, a place in the past for the rest.
+    async fn start_of(
+        &self,
+        opts: &pb::StreamOpts,
+        lanes: &[Lane],
+        heads: &Heads,
+    ) -> Result<Heads, Problem> {
+        use pb::stream_opts::Start;
+        let mut start = heads.clone();
+        match &opts.start {
+            None => {}
+            Some(Start::FromBeginning(false)) => {
+                return Err(Invalid::new(
+                    "from_beginning",
+                    "must be true when set; leave it out to start live",
+                )
+                .into());
+            }
+            Some(Start::FromBeginning(true)) => lanes
+                .iter()
+                .for_each(|lane| start.set(*lane, Position::ZERO)),
+            Some(Start::Since(time)) => {
+                for lane in lanes {
+                    let position = match *time {
+                        ..=0 => Position::ZERO,
+                        time => self
+                            .storage
+                            .seek(*lane, Timestamp(time))
+                            .await
+                            .map_err(|error| failed(&error))?,
+                    };
+                    start.set(*lane, position);
+                }
+            }
+            Some(Start::After(token)) => {
+                let token: Token = token
+                    .parse()
+                    .map_err(|problem: String| Invalid::new("after", problem))?;
+                let info = self.storage.info();
+                if token.log_id != info.log_id {
+                    return Err(Problem::LogChanged);
+                }
+                if let Some((unknown, _)) =
+                    token.iter().find(|(lane, _)| !info.lanes.contains(*lane))
+                {
+                    return Err(Invalid::new(
+                        "after",
+                        format!(
+                            "names the unknown lane {unknown}; this log has {}",
+                            info.lanes.get()
+                        ),
+                    )
+                    .into());
+                }
+                for lane in lanes {
+                    let Some(position) = token.get(*lane) else {
+                        return Err(Invalid::new("after", format!("lacks lane {lane}, which this subscription needs; merge the tokens of a stream's start and events lane by lane")).into());
+                    };
+                    if position > heads.get(*lane) {
+                        return Err(Problem::PositionAhead);
+                    }
+                    start.set(*lane, position);
+                }
+            }
+        }
+        Ok(start)
+    }
+
+    async fn subscribe(&self, opts: &pb::StreamOpts) -> Result<Response<EventStream>, Problem> {
+        let selection = Selection::parse(opts)?;
+        let lanes = selection.lanes(self.storage.info().lanes);
+        if self.end.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
+        let heads = self.storage.heads().await.map_err(|error| failed(&error))?;
+        let start = self.start_of(opts, &lanes, &heads).await?;
+        let token = Token::of_heads(self.storage.info().log_id, &start);
+        let Some(epoch) = self.hub.enter(&heads, self.most) else {
+            return Err(Problem::Busy {
+                what: "there are too many subscriptions",
+            });
+        };
+        let ground = Ground {
+            hub: Arc::clone(&self.hub),
+            storage: Arc::clone(&self.storage),
+            end: self.end.clone(),
+        };
+        let subscription = Subscription::new(
+            ground,
+            Subscriber::new(selection),
+            lanes,
+            start,
+            epoch,
+            opts.progress,
+        );
+        let mut response = Response::new(subscription.into_stream().boxed());
+        // Tokens are ASCII.
+        if let Ok(token) = token.to_string().parse() {
+            response.metadata_mut().insert(headers::POSITION, token);
+        }
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl StreamApi for StreamService {
+    async fn stream(
+        &self,
+        request: Request<pb::StreamOpts>,
+    ) -> Result<Response<EventStream>, Status> {
+        Ok(self.subscribe(request.get_ref()).await?)
+    }
+}

@@ -1,0 +1,261 @@
+//! One subscriber: a cursor that reads the shared tail while it keeps up, and the storage while it
+//! does not. Whichever it reads, it passes each position once, in order.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{Stream, stream};
+use stategate_model::{Event, Heads, Lane, Timestamp};
+use stategate_protocol::{Encoded, Problem, encode_event, event::encode_progress};
+use stategate_storage::{Kind, Storage};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    follower::READ,
+    hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
+};
+
+/// Silence after which a subscriber that asked for it is told how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// Pause before a storage that is away is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a storage may be away before the stream ends and the client is sent elsewhere.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// What a subscription stands on.
+pub(crate) struct Ground {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) end: CancellationToken,
+}
+
+/// A subscription in force.
+pub(crate) struct Subscription {
+    ground: Ground,
+    subscriber: Arc<Subscriber>,
+    lanes: Vec<Lane>,
+    /// How far each lane was passed.
+    cursor: Heads,
+    epoch: u64,
+    place: Place,
+    /// Passed, and about to be delivered.
+    ready: VecDeque<Encoded>,
+    progress: bool,
+    spoken: Instant,
+    ended: bool,
+}
+
+enum Place {
+    /// Reading the storage.
+    Storage,
+    /// On the tail.
+    Tail(Slot),
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let slot = match self.place {
+            Place::Tail(slot) => Some(slot),
+            Place::Storage => None,
+        };
+        self.ground.hub.leave(slot);
+    }
+}
+
+impl Subscription {
+    /// A subscription that was counted in at `epoch`, from `cursor` on.
+    pub(crate) fn new(
+        ground: Ground,
+        subscriber: Subscriber,
+        lanes: Vec<Lane>,
+        cursor: Heads,
+        epoch: u64,
+        progress: bool,
+    ) -> Self {
+        Self {
+            ground,
+            subscriber: Arc::new(subscriber),
+            lanes,
+            cursor,
+            epoch,
+            place: Place::Storage,
+            ready: VecDeque::new(),
+            progress,
+            spoken: Instant::now(),
+            ended: false,
+        }
+    }
+
+    /// The events, as they are to be sent.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Encoded, Status>> + Send {
+        stream::unfold(self, |mut subscription| async move {
+            if subscription.ended {
+                return None;
+            }
+            let item = subscription.next().await;
+            subscription.ended = item.is_err();
+            Some((item.map_err(Status::from), subscription))
+        })
+    }
+
+    async fn next(&mut self) -> Result<Encoded, Problem> {
+        loop {
+            if let Some(encoded) = self.ready.pop_front() {
+                self.spoken = Instant::now();
+                return Ok(encoded);
+            }
+            if self.ground.end.is_cancelled() {
+                return Err(Problem::ShuttingDown);
+            }
+            if self.ground.hub.epoch() != self.epoch {
+                return Err(Problem::LogRewound);
+            }
+            if self.progress && self.spoken.elapsed() >= PROGRESS {
+                self.say_progress();
+                continue;
+            }
+            match self.place {
+                Place::Storage => self.approach().await?,
+                Place::Tail(_) => match self.subscriber.take() {
+                    Taken::Entries(entries) if entries.is_empty() => self.wait().await,
+                    Taken::Entries(entries) => {
+                        for entry in entries {
+                            self.pass(&entry)?;
+                        }
+                    }
+                    // Detached by the hub, which forgot the slot.
+                    Taken::FellBehind => self.place = Place::Storage,
+                },
+            }
+        }
+    }
+
+    /// Waits until something is queued, or there is something else to say.
+    async fn wait(&self) {
+        let silence = async {
+            if self.progress {
+                sleep_until(self.spoken + PROGRESS).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.subscriber.changed.notified() => {}
+            () = self.ground.end.cancelled() => {}
+            () = silence => {}
+        }
+    }
+
+    /// Comes closer to the tail, or attaches to it.
+    async fn approach(&mut self) -> Result<(), Problem> {
+        match self
+            .ground
+            .hub
+            .attach(&self.subscriber, &self.lanes, &self.cursor)
+        {
+            Attach::Attached(slot, left) => {
+                self.place = Place::Tail(slot);
+                self.pass_selected(&left)
+            }
+            Attach::ReadOn(entries) => self.pass_selected(&entries),
+            Attach::Behind(lane) => self.read(lane).await,
+        }
+    }
+
+    fn pass_selected(&mut self, entries: &[Arc<Entry>]) -> Result<(), Problem> {
+        for entry in entries {
+            if self
+                .subscriber
+                .selection
+                .matches(&entry.event)
+                .map_err(|corrupt| Problem::internal(&corrupt))?
+            {
+                self.pass(entry)?;
+            } else {
+                self.move_to(&entry.event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes an event that is to be delivered, unless it was passed before.
+    fn pass(&mut self, entry: &Entry) -> Result<(), Problem> {
+        if self.move_to(&entry.event) {
+            self.ready.push_back(
+                entry
+                    .encoded()
+                    .map_err(|corrupt| Problem::internal(&corrupt))?,
+            );
+        }
+        Ok(())
+    }
+
+    /// Moves the cursor to an event; `false` if it is there already.
+    fn move_to(&mut self, event: &Event) -> bool {
+        let ahead = event.position > self.cursor.get(event.lane);
+        if ahead {
+            self.cursor.set(event.lane, event.position);
+        }
+        ahead
+    }
+
+    /// Reads a part of a lane from the storage.
+    async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
+        let give_up = Instant::now() + GIVE_UP;
+        let events = loop {
+            let read = tokio::select! {
+                () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
+                read = self.ground.storage.read_log(lane, self.cursor.get(lane), READ) => read,
+            };
+            match read {
+                Ok(events) => break events,
+                Err(error) if *error.kind() == Kind::Unavailable && Instant::now() < give_up => {
+                    sleep(ASK_AGAIN).await
+                }
+                Err(error) if *error.kind() == Kind::Unavailable => {
+                    return Err(Problem::StorageUnavailable);
+                }
+                Err(error) => return Err(Problem::internal(&error)),
+            }
+        };
+        if events.is_empty() {
+            // The tail has what the log does not: the log went back, and the follower is about to see it.
+            sleep(ASK_AGAIN).await;
+        }
+        for event in events {
+            let corrupt = |corrupt| Problem::internal(&corrupt);
+            let selected = self.subscriber.selection.matches(&event).map_err(corrupt)?;
+            if self.move_to(&event) && selected {
+                self.ready.push_back(encode_event(&event).map_err(corrupt)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how far the subscriber is: every lane that moved since, or one of them at least.
+    fn say_progress(&mut self) {
+        let before = self.cursor.clone();
+        if let (Place::Tail(_), Some(seen)) = (&self.place, self.ground.hub.seen(&self.subscriber))
+        {
+            for lane in &self.lanes {
+                if seen.get(*lane) > self.cursor.get(*lane) {
+                    self.cursor.set(*lane, seen.get(*lane));
+                }
+            }
+        }
+        let moved = self
+            .lanes
+            .iter()
+            .filter(|lane| self.cursor.get(**lane) != before.get(**lane));
+        let mut told: Vec<Lane> = moved.copied().collect();
+        if told.is_empty() {
+            told.extend(self.lanes.first());
+        }
+        for lane in told {
+            self.ready
+                .push_back(encode_progress(lane, self.cursor.get(lane), Timestamp(0)));
+        }
+        self.spoken = Instant::now();
+    }
+}
