@@ -87,12 +87,14 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let elsewhere = if address.port() == 8080 { String::new() } else { format!(" --addr {address}") };
     eprintln!(
         "\nstategate is listening on http://{address} (gRPC) and http://{admin} (metrics, health)\n\
-         data: {kept}\n\n\
+         data: {kept}\n\
+         process: {process}\n\n\
          Try, in another terminal:\n\
          \x20 stategate{elsewhere} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
          \x20 stategate{elsewhere} get acme user ada\n\
          \x20 stategate{elsewhere} watch --domain acme --from beginning\n\n\
          Ctrl-C ends it; nothing acknowledged is lost.\n",
         admin = addresses.admin,
+        process = std::process::id(),
     );
 }

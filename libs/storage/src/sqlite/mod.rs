@@ -1,5 +1,6 @@
 //! A log in an SQLite file, for one machine. See `README.md` beside this file.
 
+mod checkpoint;
 mod config;
 mod failure;
 mod queue;
@@ -25,6 +26,7 @@ use stategate_model::{
 
 pub use self::config::SqliteConfig;
 use self::{
+    checkpoint::Checkpoints,
     failure::corrupt,
     readers::{Readers, Turn},
     schema::Role,
@@ -92,7 +94,12 @@ impl Sqlite {
         )
         .map_err(cannot_start)?;
         let connection = schema::connect(&config.path, Role::Writer)?;
-        let writer = Writer::start(connection, &mut threads).map_err(cannot_start)?;
+        let checkpoints = Checkpoints::start(
+            schema::connect(&config.path, Role::Checkpoints)?,
+            &mut threads,
+        )
+        .map_err(cannot_start)?;
+        let writer = Writer::start(connection, checkpoints, &mut threads).map_err(cannot_start)?;
         Ok(Self {
             info: Info {
                 provider: "sqlite",

@@ -32,8 +32,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a file that another process is making.
 const CREATE_PAUSE: Duration = Duration::from_millis(20);
-/// Pages of write-ahead log after which the writer moves them to the file.
-const CHECKPOINT_PAGES: i32 = 4_000;
 /// Bytes the write-ahead log is cut back to after a reader has let it grow.
 const WAL_BYTES: i64 = 64 << 20;
 /// Prepared statements a connection keeps: all that there are.
@@ -97,6 +95,8 @@ pub(super) enum Role {
     Writer,
     /// One of those that read.
     Reader,
+    /// The one that moves pages from the write-ahead log to the file.
+    Checkpoints,
 }
 
 impl Role {
@@ -105,6 +105,8 @@ impl Role {
         match self {
             Self::Writer => 64 << 10,
             Self::Reader => 16 << 10,
+            // It reads no pages through the cache.
+            Self::Checkpoints => 1 << 10,
         }
     }
 }
@@ -174,7 +176,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // There is a thread for that.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     Ok(connection)
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::{Appended, Batch, Error, Kind, Result};
 
 use super::{
+    checkpoint::Checkpoints,
     failure::{closed, failure, is_busy},
     queue::Queue,
     reads, rows,
@@ -48,6 +49,7 @@ impl Writer {
     /// Starts the thread on a connection of its own.
     pub(super) fn start(
         connection: Connection,
+        checkpoints: Arc<Checkpoints>,
         threads: &mut Vec<thread::JoinHandle<()>>,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(WAITING));
@@ -58,7 +60,9 @@ impl Writer {
                 append.batch.events.len()
             }) {
                 commit_group(&connection, &mut group);
+                checkpoints.committed(&connection);
             }
+            checkpoints.close();
         };
         threads.push(
             thread::Builder::new()
