@@ -12,5 +12,8 @@ fn main() {
     );
     println!("cargo:rustc-env=LOADTEST_COMPILER={compiler}");
     println!("cargo:rustc-env=LOADTEST_PROFILE={}", variable("PROFILE"));
-    println!("cargo:rustc-env=LOADTEST_OPT_LEVEL={}", variable("OPT_LEVEL"));
+    println!(
+        "cargo:rustc-env=LOADTEST_OPT_LEVEL={}",
+        variable("OPT_LEVEL")
+    );
 }

@@ -104,7 +104,10 @@ pub(crate) fn ready_made_event() -> anyhow::Result<Encoded> {
 fn order(random: &mut SmallRng) -> Object {
     let mut item = || {
         Value::Object(Object::from([
-            ("qty".to_owned(), Value::Number(f64::from(random.random_range(1..9_u32)))),
+            (
+                "qty".to_owned(),
+                Value::Number(f64::from(random.random_range(1..9_u32))),
+            ),
             (
                 "sku".to_owned(),
                 Value::String(format!("SKU-{:06}", random.random_range(0..999_999_u32))),

@@ -33,10 +33,17 @@ impl Machine {
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
             let value = line.and_then(|line| line.split_once(':'));
-            value.map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+            value.map_or_else(
+                || "unknown".to_owned(),
+                |(_, value)| value.trim().to_owned(),
+            )
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");
-        let kib = memory.trim_end_matches("kB").trim().parse().unwrap_or(0_u64);
+        let kib = memory
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .unwrap_or(0_u64);
         Self {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             processor: field(&read("/proc/cpuinfo"), "model name"),
@@ -49,7 +56,11 @@ impl Machine {
                 env!("LOADTEST_PROFILE"),
                 env!("LOADTEST_OPT_LEVEL")
             ),
-            load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+            load: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
         }
     }
 
@@ -83,11 +94,15 @@ impl Machine {
 
 /// Type and device of the file system that a directory is on.
 fn filesystem(mounts: &str, directory: &Path) -> String {
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let directory = directory
+        .canonicalize()
+        .unwrap_or_else(|_| directory.to_owned());
     let mounted = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ');
         let (device, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        directory.starts_with(point).then_some((point.len(), kind, device))
+        directory
+            .starts_with(point)
+            .then_some((point.len(), kind, device))
     });
     mounted.max_by_key(|(depth, ..)| *depth).map_or_else(
         || "unknown".to_owned(),
@@ -123,7 +138,8 @@ mod tests {
 
     #[test]
     fn the_deepest_mount_is_the_files_own() {
-        let mounts = "/dev/a / ext4 rw 0 0\ntmpfs /nowhere/deep tmpfs rw 0 0\n/dev/b /nowhere xfs rw 0 0\n";
+        let mounts =
+            "/dev/a / ext4 rw 0 0\ntmpfs /nowhere/deep tmpfs rw 0 0\n/dev/b /nowhere xfs rw 0 0\n";
         let of = |path: &str| filesystem(mounts, Path::new(path));
         assert!(of("/nowhere/deep/x").starts_with("tmpfs on tmpfs"));
         assert!(of("/nowhere/else").starts_with("xfs on /dev/b"));

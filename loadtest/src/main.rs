@@ -1,1 +1,135 @@
-fn main() {}
+//! `stategate-loadtest`: measures the gateway beside the limits of its parts, in one run, on one
+//! machine. See `README.md`.
+
+mod audience;
+mod data;
+mod floor;
+mod load;
+mod machine;
+mod plain;
+mod process;
+mod report;
+mod round;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum as _};
+use serde_json::json;
+
+use crate::{
+    machine::Machine,
+    round::{Scenario, Stage},
+};
+
+/// As in the gateway: the floors are to have the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures the gateway beside the limits of its parts, in one run.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
+)]
+struct Args {
+    /// What to measure; everything when nothing is named
+    scenarios: Vec<Scenario>,
+    /// How often each is measured, in turn with its floors; the medians are shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// How many seconds each measure takes
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// One short round, to see that everything works; its figures say nothing
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The directory whose disk is measured; the system's for temporary files unless given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The gateway's binary; that beside this one unless given
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Serves the floors that answer over gRPC
+    #[command(hide = true)]
+    FloorEcho,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stategate-loadtest: {error:#}");
+            eprintln!("A run with errors is not a result.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    if let Some(Part::FloorEcho) = args.part {
+        return runtime.block_on(floor::serve());
+    }
+    let (rounds, seconds) = match args.quick {
+        true => (1, 0.3),
+        false => (args.rounds, args.seconds),
+    };
+    let during = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    let gateway = process::gateway_binary(args.gateway)?;
+    let directory = match &args.data {
+        Some(parent) => tempfile::tempdir_in(parent),
+        None => tempfile::tempdir(),
+    };
+    let directory =
+        directory.context("cannot make a directory for the data; name one with --data")?;
+    let machine = Machine::here(directory.path());
+    let mut scenarios = args.scenarios;
+    if scenarios.is_empty() {
+        scenarios = Scenario::value_variants().to_vec();
+    }
+    scenarios.sort_unstable();
+    scenarios.dedup();
+    let stage = Stage {
+        runtime: &runtime,
+        gateway: &gateway,
+        directory: directory.path(),
+        scenarios: &scenarios,
+        during,
+        say: &|line| eprintln!("{line}"),
+    };
+    let rounds = (1..=usize::from(rounds))
+        .map(|number| stage.round(number))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let figures = report::figures(&rounds);
+    if args.json {
+        let mut report = report::json(&figures, &rounds);
+        report["machine"] = machine.json();
+        report["seconds"] = json!(seconds);
+        report["durability"] = json!(DURABILITY);
+        report["errors"] = json!(0);
+        println!("{report:#}");
+    } else {
+        println!(
+            "{}\ndurability  {DURABILITY}\nerrors      0; {} rounds of {seconds} s a measure\n",
+            machine.text(),
+            rounds.len()
+        );
+        print!("{}", report::table(&figures));
+    }
+    Ok(())
+}
+
+/// What a round that ended well has checked.
+const DURABILITY: &str = "journal_mode = wal in the gateway's file; synchronous is a connection's own and cannot be \
+    read from outside, but no Set was quicker than half a sync of the disk; every acknowledged event was there at the end, without a hole";

@@ -61,7 +61,9 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {name} ({})", command.get_program().display()))?;
+            .with_context(|| {
+                format!("cannot start {name} ({})", command.get_program().display())
+            })?;
         let said = Arc::new(Mutex::new(VecDeque::new()));
         let (heard, listening) = mpsc::channel();
         if let Some(stderr) = child.stderr.take() {
@@ -77,7 +79,10 @@ impl Process {
         };
         match address {
             Ok(address) => process.address = address,
-            Err(_) => bail!("{name} did not say where it listens; it said:\n{}", process.said()),
+            Err(_) => bail!(
+                "{name} did not say where it listens; it said:\n{}",
+                process.said()
+            ),
         }
         Ok(process)
     }
@@ -91,7 +96,9 @@ impl Process {
     pub(crate) fn peak_mib(&self) -> Option<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib / 1_024)
     }
@@ -172,8 +179,15 @@ mod tests {
     #[test]
     fn only_the_line_that_says_so_has_the_address() {
         let line = r#"{"timestamp":"t","level":"INFO","message":"listening","grpc":"127.0.0.1:4711","admin":"127.0.0.1:4712"}"#;
-        assert_eq!(address(line), Some(SocketAddr::from(([127, 0, 0, 1], 4711))));
-        for other in ["", "listening on 127.0.0.1:1", r#"{"message":"ended","grpc":"127.0.0.1:1"}"#] {
+        assert_eq!(
+            address(line),
+            Some(SocketAddr::from(([127, 0, 0, 1], 4711)))
+        );
+        for other in [
+            "",
+            "listening on 127.0.0.1:1",
+            r#"{"message":"ended","grpc":"127.0.0.1:1"}"#,
+        ] {
             assert_eq!(address(other), None, "{other}");
         }
     }

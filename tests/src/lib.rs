@@ -1,1 +1,56 @@
-//! Placeholder.
+//! What the end-to-end tests stand on: real processes over real files, real gRPC clients, workloads
+//! that record what they were told, and a checker that compares it with the log.
+//!
+//! Nothing here is built on demand. `cargo build --workspace --features stategate-command/faults`
+//! puts the binaries where the tests look for them. `STATEGATE_TEST_LONG=1` raises the counts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness that cannot go on fails its test, with a message"
+)]
+
+pub mod ask;
+pub mod binaries;
+pub mod check;
+pub mod clients;
+pub mod gateway;
+pub mod history;
+pub mod process;
+pub mod subscriber;
+pub mod workload;
+
+use std::{env, time::Duration};
+
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use self::{
+    ask::Ask,
+    check::{Finding, Kind},
+    clients::Clients,
+    gateway::{Form, Gateway, Options, Role},
+    history::{Event, Log, Outcome, What, Write},
+    process::Process,
+    subscriber::{Selection, Subscriber},
+    workload::{Mix, Tail, Writers},
+};
+
+/// Longest wait for a condition that holds within milliseconds when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether to do as much as a long run does.
+pub fn is_long() -> bool {
+    env::var_os("STATEGATE_TEST_LONG").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// How much to do: `normal`, or `long` in a long run.
+pub fn scale<T>(normal: T, long: T) -> T {
+    if is_long() { long } else { normal }
+}
+
+/// Waits until no other test of this executable runs: they load the machine, and some measure it.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}

@@ -20,6 +20,9 @@ use super::{
 /// How often a connection without traffic is checked, so that a watch notices a gateway that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Keeps these apart from a command's own options.
+const HEADING: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -27,15 +30,23 @@ pub(crate) struct Options {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         env = "STATEGATE_ADDR",
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) addr: Address,
     /// Print JSON lines, on a terminal too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
     /// How long a call may take: 10s, 500ms, 2m
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = when::length)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = when::length
+    )]
     pub(crate) timeout: Duration,
 }
 

@@ -78,9 +78,15 @@ pub(crate) async fn history(
     Ok(())
 }
 
-fn print_table(events: &[json::Event], output: &mut Output, screen: &Screen) -> Result<(), Failure> {
+fn print_table(
+    events: &[json::Event],
+    output: &mut Output,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let header = ["VERSION", "TIME", "METHOD", "EVENT", "VALUES"];
     let mut table = Table::new(header.map(str::to_owned).to_vec());
+    // `revert` takes the whole id.
+    table.keep_whole(3);
     for event in events {
         table.row(vec![
             Cell::number(event.version.to_string()),
@@ -98,7 +104,10 @@ pub(crate) fn line(event: &json::Event, screen: &Screen) -> String {
     let time = text::time(event.time, &screen.zone);
     let method = text::method(&event.method);
     let Some(entity) = &event.entity else {
-        let line = format!("{time}  {method:<6}  lane {} position {}", event.lane, event.position);
+        let line = format!(
+            "{time}  {method:<6}  lane {} position {}",
+            event.lane, event.position
+        );
         return screen.paint.faint(&text::cut(&line, screen.width));
     };
     let name = text::plain(&format!("{}/{}/{}", entity.domain, entity.kind, entity.key));
@@ -116,7 +125,10 @@ pub(crate) fn line(event: &json::Event, screen: &Screen) -> String {
 }
 
 fn values(event: &json::Event) -> String {
-    let values = event.entity.as_ref().and_then(|entity| entity.values.as_ref());
+    let values = event
+        .entity
+        .as_ref()
+        .and_then(|entity| entity.values.as_ref());
     values.map_or_else(String::new, |values| {
         text::plain(&canonical::canonical_value(&Value::Object(values.clone())))
     })
@@ -137,7 +149,9 @@ mod tests {
                 domain: "faa".to_owned(),
                 kind: "airport".to_owned(),
                 key: "JFK".to_owned(),
-                values: Some(canonical::parse_object(r#"{"alt":13,"name":"John F Kennedy Intl"}"#).unwrap()),
+                values: Some(
+                    canonical::parse_object(r#"{"alt":13,"name":"John F Kennedy Intl"}"#).unwrap(),
+                ),
                 version: 0,
             }),
             claims: None,

@@ -238,17 +238,23 @@ mod tests {
                 "limit: is -1; it must be 0 or more",
             ),
             (
-                Problem::EntityNotFound { what: "faa/airport/XXX".to_owned() },
+                Problem::EntityNotFound {
+                    what: "faa/airport/XXX".to_owned(),
+                },
                 Exit::NotFound,
                 "no entity faa/airport/XXX",
             ),
             (
-                Problem::VersionMismatch { current: Some(Version::new(7)) },
+                Problem::VersionMismatch {
+                    current: Some(Version::new(7)),
+                },
                 Exit::Refused,
                 "the entity is not at a version the precondition asks for; it is at version 7",
             ),
             (
-                Problem::Busy { what: "the write queue is full" },
+                Problem::Busy {
+                    what: "the write queue is full",
+                },
                 Exit::Unavailable,
                 "the write queue is full; try again later",
             ),
@@ -258,12 +264,16 @@ mod tests {
                 "the storage cannot be reached; nothing was written",
             ),
             (
-                Problem::OutcomeUnknown { retry_is_safe: false },
+                Problem::OutcomeUnknown {
+                    retry_is_safe: false,
+                },
                 Exit::Unavailable,
                 "the write may have happened, once; read the entity to find out",
             ),
             (
-                Problem::Internal { id: "17".to_owned() },
+                Problem::Internal {
+                    id: "17".to_owned(),
+                },
                 Exit::Failed,
                 "internal error 17; the service's log has the cause under this id",
             ),
@@ -312,14 +322,21 @@ mod tests {
         let delay = |problem: Problem| retry_delay(&Status::from(problem));
         assert!(delay(Problem::StorageUnavailable).is_some());
         assert!(delay(Problem::Busy { what: "full" }).is_some());
-        assert!(delay(Problem::OutcomeUnknown { retry_is_safe: false }).is_none());
+        assert!(
+            delay(Problem::OutcomeUnknown {
+                retry_is_safe: false
+            })
+            .is_none()
+        );
         assert!(retry_delay(&Status::unavailable("connection reset")).is_none());
         assert!(retry_delay(&Status::deadline_exceeded("")).is_none());
     }
 
     #[test]
     fn what_a_gateway_says_cannot_steer_a_terminal() {
-        let status = Status::from(Problem::EntityNotFound { what: "\u{1b}[2Jx".to_owned() });
+        let status = Status::from(Problem::EntityNotFound {
+            what: "\u{1b}[2Jx".to_owned(),
+        });
         assert_eq!(told(&status, Kind::Read).1, "no entity \\u{1b}[2Jx");
     }
 

@@ -115,7 +115,10 @@ mod tests {
         );
         let event = pb::Event {
             id: "e1".to_owned(),
-            entity: Some(pb::Entity { version: 0, ..entity }),
+            entity: Some(pb::Entity {
+                version: 0,
+                ..entity
+            }),
             claims: Some(Struct::default()),
             time: i64::MAX,
             method: "/stategate.EntityService/Set".to_owned(),

@@ -191,10 +191,7 @@ mod tests {
             }
         }
         let mut output = Output::new(Box::new(Closed), Form::Json);
-        let failure = output
-            .line("x")
-            .and_then(|()| output.flush())
-            .unwrap_err();
+        let failure = output.line("x").and_then(|()| output.flush()).unwrap_err();
         assert_eq!(failure.message(), None);
         let mut output = Output::new(Box::new(Closed), Form::Json);
         let failure = output.json(&"x".repeat(100_000)).unwrap_err();

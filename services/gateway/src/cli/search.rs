@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use stategate_model::Value;
+use stategate_model::{
+    Value,
+    json::{self as strict, Json},
+};
 use stategate_protocol::pb;
 
 use super::{
@@ -79,11 +82,7 @@ impl Appetite {
 }
 
 /// Prints what is found.
-pub(crate) async fn run(
-    gateway: &Gateway,
-    args: Args,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
     let mut appetite = Appetite::new(args.limit);
     let mut options = pb::SearchEntityOpts {
         domain: args.domain,
@@ -97,6 +96,7 @@ pub(crate) async fn run(
         }),
         ..pb::SearchEntityOpts::default()
     };
+    let first = leading(&options);
     let mut found = 0_u64;
     loop {
         let request = gateway.request(options.clone());
@@ -104,12 +104,16 @@ pub(crate) async fn run(
             .answer(Kind::Read, gateway.entities().search(request))
             .await?
             .into_inner();
-        let mut page: Vec<_> = answer.entities.into_iter().map(json::Entity::from).collect();
+        let mut page: Vec<_> = answer
+            .entities
+            .into_iter()
+            .map(json::Entity::from)
+            .collect();
         let got = page.len();
         appetite.take(&mut page);
         let is_cut = page.len() < got || !answer.next_page_token.is_empty();
         found += page.len() as u64;
-        print(&page, output)?;
+        print(&page, &first, output)?;
         if appetite.is_sated() || answer.next_page_token.is_empty() {
             if let Form::Text(_) = output.form() {
                 output.flush()?;
@@ -132,27 +136,48 @@ fn summary(found: u64, is_cut: bool) {
     Note::stderr().say(&note);
 }
 
-fn print(page: &[json::Entity], output: &mut Output) -> Result<(), Failure> {
+fn print(page: &[json::Entity], first: &[String], output: &mut Output) -> Result<(), Failure> {
     match output.form().clone() {
         Form::Json => page.iter().try_for_each(|entity| output.json(entity)),
         Form::Text(_) if page.is_empty() => Ok(()),
-        Form::Text(screen) => print_table(page, output, &screen),
+        Form::Text(screen) => print_table(page, first, output, &screen),
     }
+}
+
+/// The values that the search is about, by their top-level names: what it sorts by, then what it
+/// asks for. They stand first in a table, where there is room for them.
+fn leading(options: &pb::SearchEntityOpts) -> Vec<String> {
+    let mut paths: Vec<String> = options.sort.iter().map(|sort| sort.field.clone()).collect();
+    // A filter that cannot be read here is the gateway's to refuse.
+    if let Ok(Json::Object(members)) = strict::parse(&options.query_string) {
+        let asked = members.into_iter().map(|(path, _)| path);
+        paths.extend(asked.filter(|path| !path.starts_with('$')));
+    }
+    let tops = paths.iter().filter_map(|path| path.split('.').next());
+    tops.map(str::to_owned).collect()
 }
 
 fn print_table(
     page: &[json::Entity],
+    first: &[String],
     output: &mut Output,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let names: BTreeSet<&String> = page
+    let present: BTreeSet<&String> = page
         .iter()
         .filter_map(|entity| entity.values.as_ref())
         .flat_map(|values| values.keys())
         .collect();
+    let mut names: Vec<&String> = Vec::with_capacity(present.len());
+    for name in first.iter().chain(present.iter().copied()) {
+        if present.contains(name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let mut header = vec!["KEY".to_owned()];
     header.extend(names.iter().map(|name| text::plain(name)));
     let mut table = Table::new(header);
+    table.keep_whole(0);
     for entity in page {
         let mut row = vec![Cell::text(text::plain(&entity.key))];
         row.extend(names.iter().map(|name| {
@@ -173,8 +198,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_search_is_about_comes_first() {
+        let options = pb::SearchEntityOpts {
+            query_string: r#"{"owner.name": "x", "$or": [{"a": 1}], "seats": {"$gte": 50}}"#
+                .to_owned(),
+            sort: Some(pb::Sort {
+                field: "year".to_owned(),
+                reverse: false,
+            }),
+            ..pb::SearchEntityOpts::default()
+        };
+        assert_eq!(leading(&options), ["year", "owner", "seats"]);
+    }
+
+    #[test]
     fn limits_become_pages_of_one_size() {
-        for (limit, page) in [(0, 1_000), (1, 1), (100, 100), (10_000, 10_000), (10_001, 1_000)] {
+        for (limit, page) in [
+            (0, 1_000),
+            (1, 1),
+            (100, 100),
+            (10_000, 10_000),
+            (10_001, 1_000),
+        ] {
             assert_eq!(Appetite::new(limit).page(), page, "{limit}");
         }
         let mut appetite = Appetite::new(3);

@@ -37,6 +37,7 @@ impl Cell {
 pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<Cell>>,
+    whole: Vec<usize>,
 }
 
 /// A table as lines.
@@ -53,7 +54,13 @@ impl Table {
         Self {
             header,
             rows: Vec::new(),
+            whole: Vec::new(),
         }
+    }
+
+    /// Never cuts the texts of a column, while the terminal has room for them.
+    pub(crate) fn keep_whole(&mut self, column: usize) {
+        self.whole.push(column);
     }
 
     /// Adds a row; cells that it has too few of are empty.
@@ -64,10 +71,13 @@ impl Table {
     /// The lines, none of which is wider than `width`.
     pub(crate) fn fit(&self, width: usize) -> Fitted {
         let natural: Vec<usize> = (0..self.header.len()).map(|at| self.natural(at)).collect();
-        let capped = |cap: usize| natural.iter().map(|width| *width.min(&cap)).collect();
-        let mut widths: Vec<usize> = natural.clone();
+        let mut widths = natural.clone();
         for cap in CAPS {
-            widths = capped(cap);
+            for (column, width) in widths.iter_mut().enumerate() {
+                if !self.whole.contains(&column) {
+                    *width = natural[column].min(cap);
+                }
+            }
             if total(&widths) <= width {
                 break;
             }
@@ -168,6 +178,20 @@ mod tests {
         }
         let fitted = airports().fit(12);
         assert_eq!((fitted.header.as_str(), fitted.left_out), ("KEY  alt", 1));
+    }
+
+    #[test]
+    fn what_is_to_be_copied_stays_whole() {
+        let mut table = Table::new(vec!["EVENT".to_owned(), "VALUES".to_owned()]);
+        table.keep_whole(0);
+        table.row(vec![
+            Cell::text("x".repeat(36)),
+            Cell::text("y".repeat(200)),
+        ]);
+        assert_eq!(
+            table.fit(64).rows[0],
+            format!("{}  {}…", "x".repeat(36), "y".repeat(23))
+        );
     }
 
     #[test]

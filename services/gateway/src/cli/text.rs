@@ -109,7 +109,10 @@ mod tests {
     fn numbers_have_no_needless_fraction() {
         assert_eq!(value(&Value::from(1.0)), "1");
         assert_eq!(value(&Value::from(-80.5)), "-80.5");
-        assert_eq!(value(&Value::Array(vec![1.0.into(), Value::Null])), "[1,null]");
+        assert_eq!(
+            value(&Value::Array(vec![1.0.into(), Value::Null])),
+            "[1,null]"
+        );
     }
 
     #[test]
@@ -144,7 +147,10 @@ mod tests {
 
     #[test]
     fn times_and_counts_are_readable() {
-        assert_eq!(time(1_357_020_000_123_456_789, &TimeZone::UTC), "2013-01-01 06:00:00.123");
+        assert_eq!(
+            time(1_357_020_000_123_456_789, &TimeZone::UTC),
+            "2013-01-01 06:00:00.123"
+        );
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(336_776), "336,776");

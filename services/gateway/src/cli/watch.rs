@@ -36,7 +36,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "START", default_value = "live")]
     from: From,
     /// A JSON filter over the event, such as '{"entity.values.alt": {"$gt": 1000}}'
-    #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "",
+        hide_default_value = true
+    )]
     filter: String,
     /// Only changes made by this method: set, edit, revert or del; may be given several times
     #[arg(long = "method", value_name = "METHOD")]
@@ -69,19 +74,16 @@ impl FromStr for From {
                 .parse()
                 .map(Self::After)
                 .map_err(|problem| format!("`{token}` {problem}")),
-            time => time.parse().map(Self::Since).map_err(|problem| {
-                format!("{problem}; or write live, beginning or a token")
-            }),
+            time => time
+                .parse()
+                .map(Self::Since)
+                .map_err(|problem| format!("{problem}; or write live, beginning or a token")),
         }
     }
 }
 
 /// Prints events until there are enough of them, or the user ends it.
-pub(crate) async fn run(
-    gateway: &Gateway,
-    args: Args,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
     let mut watch = Watch::new(args);
     let ended = tokio::select! {
         ended = watch.run(gateway, output) => ended,
@@ -272,7 +274,13 @@ fn method(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stategate_protocol::Problem;
+
     use super::*;
+    use crate::cli::{
+        failure::Exit,
+        testing::{Fake, LOG, Printed},
+    };
 
     #[test]
     fn a_start_is_a_word_a_token_or_a_time() {
@@ -292,5 +300,105 @@ mod tests {
         assert_eq!(method("set"), "/stategate.EntityService/Set");
         assert_eq!(method("Del"), "/stategate.EntityService/Del");
         assert_eq!(method("/x/Y"), "/x/Y");
+    }
+
+    fn event(position: i64) -> pb::Event {
+        pb::Event {
+            id: format!("e{position}"),
+            method: "/stategate.EntityService/Set".to_owned(),
+            position,
+            ..pb::Event::default()
+        }
+    }
+
+    fn progress(position: i64) -> pb::Event {
+        pb::Event {
+            id: String::new(),
+            method: PROGRESS.to_owned(),
+            ..event(position)
+        }
+    }
+
+    fn args(more: &[&str]) -> Args {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = ["watch"].iter().chain(more);
+        <Line as clap::Parser>::try_parse_from(line).unwrap().args
+    }
+
+    async fn watch(fake: &Fake, more: &[&str]) -> (Vec<String>, Result<(), Failure>) {
+        let gateway = fake.start().await;
+        let printed = Printed::default();
+        let ended = run(&gateway, args(more), &mut printed.output()).await;
+        let ids = printed.lines();
+        let ids = ids.iter().map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["id"].as_str().unwrap_or("-").to_owned()
+        });
+        (ids.collect(), ended)
+    }
+
+    #[tokio::test]
+    async fn a_lost_stream_goes_on_where_it_was() {
+        use pb::stream_opts::Start;
+
+        let fake = Fake::default();
+        fake.0.lock().unwrap().streams = [
+            (
+                vec![event(1), event(2)],
+                Some(Status::unavailable("draining")),
+            ),
+            (vec![progress(7)], None),
+            (vec![event(8)], Some(Problem::StorageUnavailable.into())),
+            (vec![event(9), event(10), event(11)], None),
+        ]
+        .into();
+        let (ids, ended) = watch(&fake, &["--from", "beginning", "--limit", "5"]).await;
+        ended.unwrap();
+        assert_eq!(ids, ["e1", "e2", "e8", "e9", "e10"]);
+        let script = fake.0.lock().unwrap();
+        let starts = script.subscriptions.iter().map(|asked| asked.start.clone());
+        let after = |position| Some(Start::After(format!("{LOG}/0:{position}")));
+        assert_eq!(
+            starts.collect::<Vec<_>>(),
+            [
+                Some(Start::FromBeginning(true)),
+                after(2),
+                after(7),
+                after(8)
+            ]
+        );
+        assert!(script.subscriptions.iter().all(|asked| asked.progress));
+    }
+
+    #[tokio::test]
+    async fn what_a_gateway_refuses_is_not_tried_again() {
+        let fake = Fake::default();
+        fake.0.lock().unwrap().streams = [
+            (vec![event(1)], Some(Problem::LogRewound.into())),
+            (vec![event(1)], None),
+        ]
+        .into();
+        let (ids, ended) = watch(&fake, &[]).await;
+        assert_eq!(ids, ["e1"]);
+        assert_eq!(ended.unwrap_err().exit(), Exit::Failed);
+        assert_eq!(fake.0.lock().unwrap().subscriptions.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn progress_is_printed_on_request_and_never_counted() {
+        for (more, expected) in [
+            (&["--limit", "1"][..], vec!["e2"]),
+            (&["--limit", "1", "--progress"], vec!["-", "e2"]),
+        ] {
+            let fake = Fake::default();
+            fake.0.lock().unwrap().streams = [(vec![progress(1), event(2)], None)].into();
+            let (ids, ended) = watch(&fake, more).await;
+            ended.unwrap();
+            assert_eq!(ids, expected);
+        }
     }
 }

@@ -92,7 +92,15 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "yesterday", "-10m", "10", "10 parsecs", "2013-01-01T05:00:00", "ago"] {
+        for text in [
+            "",
+            "yesterday",
+            "-10m",
+            "10",
+            "10 parsecs",
+            "2013-01-01T05:00:00",
+            "ago",
+        ] {
             assert!(at(text).is_err(), "{text}: {:?}", at(text));
         }
     }

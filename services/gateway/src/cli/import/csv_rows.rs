@@ -56,12 +56,16 @@ fn columns(header: &ByteRecord, plan: &Plan) -> Result<Vec<String>, Failure> {
         columns.push(name.to_owned());
     }
     if columns.is_empty() {
-        return Err(Failure::failed("the file is empty; its first line must name the columns"));
+        return Err(Failure::failed(
+            "the file is empty; its first line must name the columns",
+        ));
     }
     let mut seen = HashSet::new();
     if let Some(twice) = columns.iter().find(|name| !seen.insert(name.as_str())) {
         let twice = text::plain(twice);
-        return Err(Failure::failed(format!("line 1: two columns are named `{twice}`")));
+        return Err(Failure::failed(format!(
+            "line 1: two columns are named `{twice}`"
+        )));
     }
     let keys = plan.key.columns().map(|name| ("--key", name));
     let texts = plan.texts.iter().map(|name| ("--text", name.as_str()));

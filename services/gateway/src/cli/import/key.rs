@@ -21,7 +21,9 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("is empty; name a column, or a template such as {carrier}{flight}".to_owned());
+            return Err(
+                "is empty; name a column, or a template such as {carrier}{flight}".to_owned(),
+            );
         }
         if !text.contains(['{', '}']) {
             return Ok(Self(vec![Part::Column(text.to_owned())]));
@@ -32,7 +34,10 @@ impl FromStr for Template {
         while let Some(at) = rest.find(['{', '}']) {
             literal.push_str(&rest[..at]);
             let found = &rest[at..];
-            if let Some(after) = found.strip_prefix("{{").or_else(|| found.strip_prefix("}}")) {
+            if let Some(after) = found
+                .strip_prefix("{{")
+                .or_else(|| found.strip_prefix("}}"))
+            {
                 literal.push_str(&found[..1]);
                 rest = after;
                 continue;
@@ -96,7 +101,8 @@ impl Template {
                 }
                 Part::Column(name) => name,
             };
-            let text = column(name).map_err(|why| Refused::column(name, format!("{why}; the key needs it")))?;
+            let text = column(name)
+                .map_err(|why| Refused::column(name, format!("{why}; the key needs it")))?;
             match space {
                 Some(space) if text.contains(char::is_whitespace) => {
                     let words: Vec<_> = text.split_whitespace().collect();
@@ -104,7 +110,9 @@ impl Template {
                 }
                 _ => key.push_str(&text),
             }
-            let bad = text.chars().find(|c| c.is_control() || (space.is_none() && c.is_whitespace()));
+            let bad = text
+                .chars()
+                .find(|c| c.is_control() || (space.is_none() && c.is_whitespace()));
             if let Some(c) = bad {
                 let what = if c.is_whitespace() {
                     "has white space, which a key may not hold; --key-space _ puts _ in its place"
@@ -156,13 +164,27 @@ mod tests {
             ("{{{faa}}}", "{04G}"),
             ("x{{y}}{faa}z", "x{y}04Gz"),
         ] {
-            assert_eq!(key(template, None, row).as_deref(), Ok(expected), "{template}");
+            assert_eq!(
+                key(template, None, row).as_deref(),
+                Ok(expected),
+                "{template}"
+            );
         }
     }
 
     #[test]
     fn templates_that_cannot_be_meant_are_refused() {
-        for wrong in ["", "{", "}", "{faa", "faa}", "{}", "{{faa}}", "a{b{c}}", "plain}{x}"] {
+        for wrong in [
+            "",
+            "{",
+            "}",
+            "{faa",
+            "faa}",
+            "{}",
+            "{{faa}}",
+            "a{b{c}}",
+            "plain}{x}",
+        ] {
             assert!(wrong.parse::<Template>().is_err(), "{wrong}");
         }
     }
@@ -173,13 +195,19 @@ mod tests {
         for (template, why) in [
             ("z", "column `z`: is missing; the key needs it"),
             ("a", "column `a`: is null; the key needs it"),
-            ("b", "column `b`: is neither a string nor a number; the key needs it"),
+            (
+                "b",
+                "column `b`: is neither a string nor a number; the key needs it",
+            ),
             ("c", "column `c`: is empty; the key needs it"),
             (
                 "{d}",
                 "column `d`: has white space, which a key may not hold; --key-space _ puts _ in its place",
             ),
-            ("{e}", "column `e`: has a control character, which a key may not hold"),
+            (
+                "{e}",
+                "column `e`: has a control character, which a key may not hold",
+            ),
         ] {
             assert_eq!(key(template, None, row).unwrap_err(), why);
         }

@@ -10,9 +10,9 @@ mod key;
 mod row;
 mod send;
 mod source;
+mod tally;
 #[cfg(test)]
 mod tests;
-mod tally;
 
 use std::{
     fs::File,
@@ -100,11 +100,7 @@ pub(crate) struct Args {
 }
 
 /// Imports a file.
-pub(crate) async fn run(
-    gateway: &Gateway,
-    args: Args,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
     let is_strict = args.strict;
     let concurrency = args.concurrency.get();
     let (file, plan) = args.plan()?;
@@ -128,8 +124,9 @@ pub(crate) async fn run(
 
 impl Args {
     fn plan(self) -> Result<(String, Plan), Failure> {
-        KindRef::new(&self.domain, &self.kind)
-            .map_err(|invalid| Failure::usage(format!("--{}: {}", invalid.field, invalid.problem)))?;
+        KindRef::new(&self.domain, &self.kind).map_err(|invalid| {
+            Failure::usage(format!("--{}: {}", invalid.field, invalid.problem))
+        })?;
         let format = self.format.or_else(|| Format::of_name(&self.file));
         let Some(format) = format else {
             return Err(Failure::usage(format!(
@@ -155,7 +152,9 @@ fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
-        _ => Err(format!("`{text}` is not one ASCII character; write \\t for a tab")),
+        _ => Err(format!(
+            "`{text}` is not one ASCII character; write \\t for a tab"
+        )),
     }
 }
 
@@ -168,7 +167,9 @@ fn open(file: &str) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     let opened = File::open(file).map_err(unreadable)?;
     let about = opened.metadata().map_err(unreadable)?;
     if about.is_dir() {
-        return Err(Failure::failed(format!("cannot read {file}: it is a directory")));
+        return Err(Failure::failed(format!(
+            "cannot read {file}: it is a directory"
+        )));
     }
     Ok((Box::new(opened), about.is_file().then_some(about.len())))
 }
@@ -181,12 +182,15 @@ fn start(
 ) -> (mpsc::Receiver<Parsed>, JoinHandle<Result<(), Failure>>) {
     let (send, receive) = mpsc::channel(READ_AHEAD);
     let reader = tokio::task::spawn_blocking(move || {
-        source::read(input, &plan, &read, &mut |parsed| {
-            match send.blocking_send(parsed) {
+        source::read(
+            input,
+            &plan,
+            &read,
+            &mut |parsed| match send.blocking_send(parsed) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            }
-        })
+            },
+        )
     });
     (receive, reader)
 }
@@ -237,7 +241,14 @@ async fn carry(
                 tally.failed(&format!("{place}: {refused}"));
                 true
             }
-            (None, Some(Sent { place, key, outcome })) => {
+            (
+                None,
+                Some(Sent {
+                    place,
+                    key,
+                    outcome,
+                }),
+            ) => {
                 let failed = !matches!(outcome, Outcome::Written(_));
                 unanswered = match outcome {
                     Outcome::Unanswered(_) => unanswered + 1,

@@ -132,7 +132,10 @@ impl Flight {
             }
         };
         self.held = self.held.saturating_sub(1);
-        let later = self.waiting.get_mut(&sent.key).and_then(VecDeque::pop_front);
+        let later = self
+            .waiting
+            .get_mut(&sent.key)
+            .and_then(VecDeque::pop_front);
         match later {
             Some(row) => self.send(row),
             None => {

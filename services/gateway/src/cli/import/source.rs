@@ -156,8 +156,10 @@ fn lines(
             Ok(text) => match json::parse_object(text) {
                 Ok(object) => plan.of_json(place, &object),
                 // A line is a document of its own, but not the first of the file.
-                Err(problem) => Err(Refused::row(problem.replace(" at line 1 column", " at column")))
-                    .map_err(|refused| (place, refused)),
+                Err(problem) => Err(Refused::row(
+                    problem.replace(" at line 1 column", " at column"),
+                ))
+                .map_err(|refused| (place, refused)),
             },
             Err(_) => Err((place, Refused::row("is not UTF-8"))),
         };

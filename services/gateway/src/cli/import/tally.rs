@@ -11,7 +11,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use stategate_model::Token;
+use stategate_model::{Token, Value};
 
 use crate::cli::{
     failure::{Exit, Failure},
@@ -39,8 +39,8 @@ struct Counts {
     rows: u64,
     written: u64,
     failed: u64,
-    seconds: f64,
-    rows_per_second: f64,
+    seconds: Value,
+    rows_per_second: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<String>,
 }
@@ -90,8 +90,9 @@ impl Tally {
                 rows,
                 written: self.written,
                 failed: self.failed,
-                seconds: (seconds * 1e3).round() / 1e3,
-                rows_per_second: rate.round(),
+                // As a value, which prints whole seconds without a fraction.
+                seconds: Value::from((seconds * 1e3).round() / 1e3),
+                rows_per_second: whole(rate),
                 position: self.token.as_ref().map(Token::to_string),
             }),
             Form::Text(_) => output.line(&format!(
@@ -110,7 +111,11 @@ impl Tally {
             return Ok(());
         }
         let (failed, rows) = (self.failed, self.written + self.failed);
-        let message = format!("{} of {} rows failed", text::count(failed), text::count(rows));
+        let message = format!(
+            "{} of {} rows failed",
+            text::count(failed),
+            text::count(rows)
+        );
         Err(Failure::new(Exit::RowsFailed, message))
     }
 

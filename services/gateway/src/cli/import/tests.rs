@@ -1,1 +1,372 @@
-//! tests
+//! Files in, rows out; and rows through a gateway that refuses, delays and falls silent.
+
+use std::{collections::HashMap, io::Cursor, io::Write as _, time::Duration};
+
+use clap::Parser as _;
+use stategate_model::{Invalid, json};
+use stategate_protocol::Problem;
+use tonic::Status;
+
+use super::*;
+use crate::cli::testing::{Fake, LOG, Printed};
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(file: &str, more: &[&str]) -> Args {
+    let line = ["import", file, "--domain", "faa", "--type", "airport"];
+    Line::try_parse_from(line.iter().chain(more)).unwrap().args
+}
+
+/// Everything a file yields: `key values`, or where and why not.
+fn read(file: &str, options: &[&str], text: impl AsRef<[u8]>) -> (Vec<String>, Option<String>) {
+    let (_, plan) = args(file, options).plan().unwrap();
+    let mut seen = Vec::new();
+    let input = Cursor::new(text.as_ref().to_vec());
+    let done = source::read(Box::new(input), &plan, &AtomicU64::new(0), &mut |parsed| {
+        seen.push(match parsed {
+            Ok(row) => format!("{} {}", row.key, json::canonical(&row.values.into_object())),
+            Err((place, refused)) => format!("{place}: {refused}"),
+        });
+        ControlFlow::Continue(())
+    });
+    (
+        seen,
+        done.err()
+            .map(|failure| failure.message().unwrap().to_owned()),
+    )
+}
+
+#[test]
+fn csv_cells_are_typed_and_bad_rows_named() {
+    let text = b"\xef\xbb\xbffaa,name,alt,note\r\n\
+        04G,Lansdowne Airport,1044,NA\r\n\
+        06A,\"Moton, \"\"Field\"\"\",264,\"two\nlines\"\r\n\
+        short,1\r\n\
+        ,No key,1,x\r\n\
+        NA,Null key,1,x\r\n\
+        a b,Space,1,x\r\n\
+        bad,\xff,1,x\r\n\
+        ..,Dots,1,x\r\n\
+        007,,-1.5,true\r\n";
+    let (rows, end) = read("x.csv", &["--key", "faa"], text);
+    assert_eq!(
+        rows,
+        [
+            r#"04G {"alt":1044,"faa":"04G","name":"Lansdowne Airport","note":null}"#,
+            r#"06A {"alt":264,"faa":"06A","name":"Moton, \"Field\"","note":"two\nlines"}"#,
+            "line 5: has 2 columns; the header names 4",
+            "line 6: column `faa`: is empty; the key needs it",
+            "line 7: column `faa`: is null; the key needs it",
+            "line 8: column `faa`: has white space, which a key may not hold; --key-space _ puts _ in its place",
+            "line 9: column `name`: is not UTF-8",
+            "line 10: the key `..` must not be `.` or `..`",
+            r#"007 {"alt":-1.5,"faa":"007","name":null,"note":true}"#,
+        ]
+    );
+    assert_eq!(end, None);
+}
+
+#[test]
+fn nulls_texts_and_delimiters_are_the_users() {
+    let (rows, _) = read(
+        "x.csv",
+        &[
+            "--key",
+            "{id}-{b}",
+            "--null",
+            "-",
+            "--text",
+            "id",
+            "--delimiter",
+            ";",
+            "--key-space",
+            "_",
+        ],
+        "id;a;b\nNA;;x y\n1;-;2\n",
+    );
+    assert_eq!(
+        rows,
+        [
+            r#"NA-x_y {"a":"","b":"x y","id":"NA"}"#,
+            r#"1-2 {"a":null,"b":2,"id":"1"}"#
+        ]
+    );
+}
+
+#[test]
+fn a_header_that_cannot_be_meant_ends_it_all() {
+    for (text, why) in [
+        (
+            "",
+            "the file is empty; its first line must name the columns",
+        ),
+        ("a,a\n1,2\n", "line 1: two columns are named `a`"),
+        (
+            "a,b\n1,2\n",
+            "--key names the column `faa`, which the file does not have; it has a, b",
+        ),
+    ] {
+        let (rows, end) = read("x.csv", &["--key", "faa"], text);
+        assert_eq!((rows.len(), end.as_deref()), (0, Some(why)));
+    }
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_not_read_to_the_end() {
+    let mut text = b"faa,name\n04G,\"open\n".to_vec();
+    text.resize(9 << 20, b'x');
+    let (rows, end) = read("x.csv", &["--key", "faa"], text);
+    let end = end.unwrap();
+    assert!(
+        rows.is_empty() && end.contains("a quote or bracket never closed"),
+        "{end}"
+    );
+}
+
+#[test]
+fn ndjson_lines_stand_alone() {
+    let text = concat!(
+        "\u{feff}{\"faa\":\"04G\",\"alt\":1044.0}\n",
+        "\n",
+        "{\"faa\":\"06A\",\n",
+        "[1]\r\n",
+        "{\"faa\":1,\"faa\":2}\n",
+        "{\"faa\":\"x\",\"n\":9007199254740993}\n",
+        "{\"faa\":7,\"nested\":{\"a\":[null]}}",
+    );
+    let (rows, end) = read("x.ndjson", &["--key", "faa"], text);
+    assert_eq!(rows[0], r#"04G {"alt":1044,"faa":"04G"}"#);
+    assert!(rows[1].starts_with("line 3: is not JSON: "), "{}", rows[1]);
+    assert!(!rows[1].contains("line 1"), "{}", rows[1]);
+    assert_eq!(rows[2], "line 4: is not a JSON object");
+    assert!(
+        rows[3].starts_with("line 5: ") && rows[3].contains("faa"),
+        "{}",
+        rows[3]
+    );
+    assert!(
+        rows[4].starts_with("line 6: has an integer at `n`"),
+        "{}",
+        rows[4]
+    );
+    assert_eq!(rows[5], r#"7 {"faa":7,"nested":{"a":[null]}}"#);
+    assert_eq!((rows.len(), end), (6, None));
+}
+
+#[test]
+fn json_is_an_array_or_objects_one_after_another() {
+    let array = " [\n {\"faa\": \"A\",\n  \"alt\": 1},\n 5, {\"faa\": null},\n{\"faa\":\"B\"} ]\n";
+    let (rows, end) = read("x.json", &["--key", "faa"], array);
+    assert_eq!(
+        rows,
+        [
+            r#"A {"alt":1,"faa":"A"}"#,
+            "line 4 (element 2): is not a JSON object",
+            "line 4 (element 3): column `faa`: is null; the key needs it",
+            r#"B {"faa":"B"}"#,
+        ]
+    );
+    assert_eq!(end, None);
+
+    let objects = "{\"faa\":\"A\"}\n{\n\"faa\":\"B\"}{\"faa\":\"C\"}\n\n[]";
+    let (rows, end) = read("x.json", &["--key", "faa"], objects);
+    assert_eq!(
+        rows,
+        [
+            r#"A {"faa":"A"}"#,
+            r#"B {"faa":"B"}"#,
+            r#"C {"faa":"C"}"#,
+            "line 5: is not a JSON object"
+        ]
+    );
+    assert_eq!(end, None);
+
+    for broken in [
+        "[{\"faa\":\"A\"}\n,\n{]",
+        "[{\"faa\":\"A\"}\n\n",
+        "[{\"faa\":\"A\"}]\n\nx",
+    ] {
+        let (rows, end) = read("x.json", &["--key", "faa"], broken);
+        let end = end.unwrap();
+        assert_eq!(rows, [r#"A {"faa":"A"}"#], "{broken}");
+        assert!(end.starts_with("line 3: is not JSON: "), "{end}");
+    }
+}
+
+/// Imports into a gateway: what was printed, and how it ended.
+async fn import(fake: &Fake, text: &str, options: &[&str]) -> (String, Result<(), Failure>) {
+    let gateway = fake.start().await;
+    let mut file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let options: Vec<_> = ["--key", "faa"].iter().chain(options).copied().collect();
+    let args = args(file.path().to_str().unwrap(), &options);
+    let printed = Printed::default();
+    let ended = run(&gateway, args, &mut printed.output()).await;
+    (printed.lines().join("\n"), ended)
+}
+
+fn told(ended: Result<(), Failure>) -> (Exit, String) {
+    let failure = ended.unwrap_err();
+    (failure.exit(), failure.message().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn rows_of_one_key_arrive_in_the_order_of_the_file() {
+    let mut text = "faa,n\n".to_owned();
+    for n in 0..400 {
+        text.push_str(&format!("K{},{n}\n", n * n % 13));
+    }
+    let fake = Fake::default();
+    let (printed, ended) = import(&fake, &text, &["--concurrency", "16"]).await;
+    ended.unwrap();
+    assert!(
+        printed.starts_with(r#"{"rows":400,"written":400,"failed":0,"seconds":"#),
+        "{printed}"
+    );
+    assert!(
+        printed.ends_with(&format!(r#""position":"{LOG}/0:400"}}"#)),
+        "{printed}"
+    );
+
+    let script = fake.0.lock().unwrap();
+    let mut last: HashMap<&str, f64> = HashMap::new();
+    for (key, values) in &script.written {
+        let values = json::parse_object(values).unwrap();
+        let Some(stategate_model::Value::Number(n)) = values.get("n").cloned() else {
+            panic!("{values:?}");
+        };
+        let before = last.insert(key, n);
+        assert!(
+            before.is_none_or(|before| before < n),
+            "{key}: {before:?} then {n}"
+        );
+    }
+    assert_eq!(script.most_of_one_key, 1);
+    assert!(
+        (4..=16).contains(&script.most_running),
+        "{}",
+        script.most_running
+    );
+}
+
+#[tokio::test]
+async fn a_row_is_sent_again_only_when_it_surely_was_not_written() {
+    let fake = Fake::default();
+    {
+        let mut script = fake.0.lock().unwrap();
+        let away = || Status::from(Problem::StorageUnavailable);
+        script
+            .refusals
+            .insert("A".to_owned(), [away(), away()].into());
+        let unknown = Problem::OutcomeUnknown {
+            retry_is_safe: false,
+        };
+        script
+            .refusals
+            .insert("B".to_owned(), [unknown.into()].into());
+        let invalid = Invalid::new("values.x", "is too deep");
+        script
+            .refusals
+            .insert("C".to_owned(), [Problem::from(invalid).into()].into());
+    }
+    let (printed, ended) = import(&fake, "faa\nA\nB\nC\nD\n", &[]).await;
+    assert!(
+        printed.contains(r#""rows":4,"written":2,"failed":2"#),
+        "{printed}"
+    );
+    assert_eq!(
+        told(ended),
+        (Exit::RowsFailed, "2 of 4 rows failed".to_owned())
+    );
+    let script = fake.0.lock().unwrap();
+    let mut keys: Vec<_> = script.written.iter().map(|(key, _)| key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!((keys, script.asked), (vec!["A", "D"], 6));
+}
+
+#[tokio::test]
+async fn strict_ends_at_the_first_row_that_fails() {
+    let mut text = "faa,n\n".to_owned();
+    for n in 0..500 {
+        text.push_str(&format!("K{n},{n}\n"));
+    }
+    let text = text.replace("K20,20\n", "K20\n");
+    let fake = Fake::default();
+    let (printed, ended) = import(&fake, &text, &["--strict", "--concurrency", "4"]).await;
+    assert_eq!(
+        told(ended),
+        (
+            Exit::RowsFailed,
+            "ended at the first row that failed (--strict)".to_owned()
+        )
+    );
+    assert!(
+        printed.contains(r#""rows":21,"written":20,"failed":1"#),
+        "{printed}"
+    );
+
+    let (_, ended) = import(&Fake::default(), &text, &["--concurrency", "200"]).await;
+    assert_eq!(
+        told(ended),
+        (Exit::RowsFailed, "1 of 500 rows failed".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn what_is_refused_for_all_rows_is_refused_once() {
+    let fake = Fake::default();
+    let refusal = Status::unauthenticated("no token");
+    let everywhere = (0..300).map(|n| (format!("K{n}"), [refusal.clone()].into()));
+    fake.0.lock().unwrap().refusals = everywhere.collect();
+    let rows: String = (0..300).map(|n| format!("K{n}\n")).collect();
+    let (_, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "4"]).await;
+    assert_eq!(told(ended).0, Exit::Refused);
+    assert!(fake.0.lock().unwrap().asked <= 8);
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_answers_is_given_up() {
+    let fake = Fake::default();
+    let silence = Status::unknown("transport error");
+    let everywhere = (0..300).map(|n| (format!("K{n}"), [silence.clone()].into()));
+    fake.0.lock().unwrap().refusals = everywhere.collect();
+    let rows: String = (0..300).map(|n| format!("K{n}\n")).collect();
+    let (_, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "4"]).await;
+    assert_eq!(
+        told(ended),
+        (
+            Exit::Unavailable,
+            "the gateway answered none of the last 8 rows".to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_that_stays_busy_is_given_up() {
+    let fake = Fake::default();
+    let busy = Status::from(Problem::StorageUnavailable);
+    let always = std::iter::repeat_n(busy, 1_000).collect();
+    fake.0
+        .lock()
+        .unwrap()
+        .refusals
+        .insert("A".to_owned(), always);
+    let gateway = fake.start().await;
+    let mut flight = Flight::new(&gateway, "faa", "airport", 4).unwrap();
+    flight.set_patience(Duration::from_millis(300));
+    flight.push(row::Row {
+        place: row::Place::line(2),
+        key: "A".to_owned(),
+        values: stategate_protocol::Struct::default(),
+    });
+    let sent = flight.next().await.unwrap();
+    let Outcome::Over(failure) = sent.outcome else {
+        panic!("{:?}", sent.outcome);
+    };
+    assert_eq!(failure.exit(), Exit::Unavailable);
+    assert!(flight.is_empty() && fake.0.lock().unwrap().written.is_empty());
+}

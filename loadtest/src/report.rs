@@ -1,0 +1,397 @@
+//! What the rounds came to: each figure beside the limit that its parts set, and the comparison that
+//! users care about.
+
+use serde_json::json;
+
+use crate::round::{AUDIENCES, CALLERS, OPERATIONS, Quantity, Round, TRANSACT_CALLERS};
+
+/// Share of its limit that a figure has to reach (quality §4).
+const AIM: f64 = 0.7;
+const AIM_TRANSACT: f64 = 0.6;
+const AIM_DELIVERED: f64 = 0.8;
+/// Most milliseconds from commit to delivery, of 99 in 100 events.
+const AIM_DELAY: f64 = 3.0;
+
+/// A line of the report.
+pub(crate) struct Figure {
+    name: String,
+    measured: f64,
+    unit: &'static str,
+    limit: Option<Limit>,
+    facts: Vec<String>,
+}
+
+struct Limit {
+    text: String,
+    value: f64,
+    /// Measured by limit, of each round.
+    ratios: Vec<f64>,
+    bound: Bound,
+}
+
+enum Bound {
+    /// The ratio is to be at least this.
+    Share(f64),
+    /// The figure is to be at most the limit.
+    Most,
+}
+
+impl Figure {
+    /// Whether the aim is reached; `None` without one.
+    pub(crate) fn reached(&self) -> Option<bool> {
+        self.limit.as_ref().map(|limit| match limit.bound {
+            Bound::Share(share) => limit.ratio() >= share,
+            Bound::Most => self.measured <= limit.value,
+        })
+    }
+}
+
+impl Limit {
+    fn ratio(&self) -> f64 {
+        median(self.ratios.clone())
+    }
+}
+
+/// The figures of all that was measured.
+pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
+    let all = Rounds(rounds);
+    let mut figures = Vec::new();
+    let mut add = |figure: Option<Figure>| figures.extend(figure);
+
+    let echo_and =
+        |echo, disk| move |round: &Round| Some(together(&[*round.get(&echo)?, *round.get(&disk)?]));
+    add(all.share(
+        format!("durable Set/s, {CALLERS} callers"),
+        Quantity::Set,
+        "1/(1/echo + 1/batch)",
+        echo_and(Quantity::EchoSet, Quantity::Batch),
+        AIM,
+        vec![
+            all.times(
+                Quantity::Set,
+                Quantity::PlainMany,
+                "one transaction a write by 64 plain clients (one connection behind a mutex)",
+            ),
+            all.value(Quantity::EchoSet, "echo", "/s"),
+            all.value(Quantity::Batch, "batch of 256", "rows/s"),
+            all.value(Quantity::SyncP50, "sync of the disk p50", "ms"),
+            all.value(Quantity::SyncP99, "p99", "ms"),
+        ],
+    ));
+    add(all.share(
+        "durable Set/s, 1 caller".to_owned(),
+        Quantity::SetOne,
+        "1/(1/echo + 1/plain)",
+        echo_and(Quantity::EchoSetOne, Quantity::PlainOne),
+        AIM,
+        vec![
+            all.value(Quantity::SetOneP50, "latency p50", "ms"),
+            all.value(Quantity::SetOneP99, "p99", "ms"),
+            all.value(Quantity::EchoSetOne, "echo", "/s"),
+            all.value(
+                Quantity::PlainOne,
+                "one transaction a write by one plain client",
+                "/s",
+            ),
+        ],
+    ));
+    add(all.share(
+        format!("durable Transact of {OPERATIONS}, events/s, {TRANSACT_CALLERS} callers"),
+        Quantity::Transact,
+        "batch",
+        |round| round.get(&Quantity::Batch).copied(),
+        AIM_TRANSACT,
+        vec![all.times(
+            Quantity::Transact,
+            Quantity::PlainMany,
+            "one transaction a write by 64 plain clients",
+        )],
+    ));
+    add(all.share(
+        format!("Get/s, {CALLERS} callers"),
+        Quantity::Get,
+        "1/(1/echo + 1/select)",
+        echo_and(Quantity::EchoGet, Quantity::Select),
+        AIM,
+        vec![
+            all.times(Quantity::Get, Quantity::EchoGet, "echo"),
+            all.value(Quantity::EchoGet, "echo", "/s"),
+            all.value(Quantity::Select, "select by a connection a processor", "/s"),
+        ],
+    ));
+    add(all.figure(Quantity::DelayP99).map(|measured| Figure {
+        name: "delivered − committed, half load, p99".to_owned(),
+        measured,
+        unit: "ms",
+        limit: Some(Limit {
+            text: "3 ms".to_owned(),
+            value: AIM_DELAY,
+            ratios: all.of(|round| Some(round.get(&Quantity::DelayP99)? / AIM_DELAY)),
+            bound: Bound::Most,
+        }),
+        facts: [
+            all.value(Quantity::DelayP50, "p50", "ms"),
+            all.value(
+                Quantity::SinceDecidedP50,
+                "delivered − decided (the append included) p50",
+                "ms",
+            ),
+            all.value(Quantity::SinceDecidedP99, "p99", "ms"),
+            all.value(Quantity::HalfLoad, "at", "Set/s"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+    }));
+    add(all.share(
+        "events/s to 1 subscriber, the log from its beginning".to_owned(),
+        Quantity::Replay,
+        "stream floor",
+        |round| round.get(&Quantity::Stream(1)).copied(),
+        AIM_DELIVERED,
+        Vec::new(),
+    ));
+    for size in AUDIENCES {
+        let live = format!("events delivered/s, live, {size} subscribers");
+        if size == 1 {
+            // One subscriber takes in more than can be written: the figure is the writers'.
+            add(all.figure(Quantity::Deliver(size)).map(|measured| Figure {
+                name: live,
+                measured,
+                unit: "/s",
+                limit: None,
+                facts: [
+                    all.times(
+                        Quantity::Deliver(size),
+                        Quantity::Stream(size),
+                        "the stream floor",
+                    ),
+                    all.times(
+                        Quantity::Deliver(size),
+                        Quantity::Batch,
+                        "batch, which is what writes are limited by",
+                    ),
+                ]
+                .into_iter()
+                .flatten()
+                .collect(),
+            }));
+            continue;
+        }
+        add(all.share(
+            live,
+            Quantity::Deliver(size),
+            "stream floor",
+            move |round| round.get(&Quantity::Stream(size)).copied(),
+            AIM_DELIVERED,
+            Vec::new(),
+        ));
+    }
+    add(all.figure(Quantity::PeakMib).map(|measured| Figure {
+        name: "most memory the gateway held".to_owned(),
+        measured,
+        unit: "MiB",
+        limit: None,
+        facts: Vec::new(),
+    }));
+    figures
+}
+
+/// The rate of doing several things one after the other.
+fn together(rates: &[f64]) -> f64 {
+    1.0 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+struct Rounds<'a>(&'a [Round]);
+
+impl Rounds<'_> {
+    fn of(&self, quantity: impl Fn(&Round) -> Option<f64>) -> Vec<f64> {
+        self.0.iter().filter_map(quantity).collect()
+    }
+
+    /// The median of a quantity, if it was measured.
+    fn figure(&self, quantity: Quantity) -> Option<f64> {
+        let values = self.of(|round| round.get(&quantity).copied());
+        (!values.is_empty()).then(|| median(values))
+    }
+
+    fn value(&self, quantity: Quantity, name: &str, unit: &str) -> Option<String> {
+        let value = self.figure(quantity)?;
+        Some(format!("{name} {} {unit}", number(value)))
+    }
+
+    fn times(&self, quantity: Quantity, by: Quantity, name: &str) -> Option<String> {
+        let ratios = self.of(|round| Some(round.get(&quantity)? / round.get(&by)?));
+        (!ratios.is_empty()).then(|| format!("{:.2} × {name}", median(ratios)))
+    }
+
+    fn share(
+        &self,
+        name: String,
+        quantity: Quantity,
+        text: &str,
+        limit: impl Fn(&Round) -> Option<f64>,
+        aim: f64,
+        facts: Vec<Option<String>>,
+    ) -> Option<Figure> {
+        let ratios = self.of(|round| Some(round.get(&quantity)? / limit(round)?));
+        Some(Figure {
+            name,
+            measured: self.figure(quantity)?,
+            unit: "/s",
+            limit: Some(Limit {
+                text: text.to_owned(),
+                value: median(self.of(limit)),
+                ratios,
+                bound: Bound::Share(aim),
+            }),
+            facts: facts.into_iter().flatten().collect(),
+        })
+    }
+}
+
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+/// The figures as a table for people.
+pub(crate) fn table(figures: &[Figure]) -> String {
+    let mut rows =
+        vec![["what", "measured", "limit", "ratio", "aim", "reached"].map(str::to_owned)];
+    for figure in figures {
+        let measured = format!("{} {}", number(figure.measured), figure.unit);
+        let mut row = [
+            figure.name.clone(),
+            measured,
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+        ];
+        if let Some(limit) = &figure.limit {
+            let spread = limit.ratios.iter().copied();
+            let (low, high) = (
+                spread.clone().fold(f64::INFINITY, f64::min),
+                spread.fold(f64::NEG_INFINITY, f64::max),
+            );
+            row[2] = number(limit.value);
+            row[3] = format!("{:.2} ({low:.2}–{high:.2})", limit.ratio());
+            row[4] = match limit.bound {
+                Bound::Share(share) => format!("≥ {share} of {}", limit.text),
+                Bound::Most => format!("≤ {}", limit.text),
+            };
+            row[5] = if figure.reached() == Some(true) {
+                "yes"
+            } else {
+                "NO"
+            }
+            .to_owned();
+        }
+        rows.push(row);
+    }
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut out = String::new();
+    for (n, row) in rows.iter().enumerate() {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+        let facts = n
+            .checked_sub(1)
+            .and_then(|n| figures.get(n))
+            .map(|figure| &figure.facts);
+        if let Some(facts) = facts.filter(|facts| !facts.is_empty()) {
+            out.push_str(&format!("    {}\n", facts.join("; ")));
+        }
+    }
+    out
+}
+
+/// The figures for programs.
+pub(crate) fn json(figures: &[Figure], rounds: &[Round]) -> serde_json::Value {
+    let figures = figures.iter().map(|figure| {
+        let limit = figure.limit.as_ref();
+        json!({
+            "name": figure.name,
+            "measured": figure.measured,
+            "unit": figure.unit,
+            "limit": limit.map(|limit| limit.value),
+            "limit_is": limit.map(|limit| &limit.text),
+            "ratio": limit.map(Limit::ratio),
+            "ratios": limit.map(|limit| &limit.ratios),
+            "aim": limit.map(|limit| match limit.bound {
+                Bound::Share(share) => share,
+                Bound::Most => limit.value,
+            }),
+            "reached": figure.reached(),
+            "facts": figure.facts,
+        })
+    });
+    let rounds = rounds.iter().map(|round| {
+        let quantities = round
+            .iter()
+            .map(|(quantity, value)| (format!("{quantity:?}"), json!(value)));
+        serde_json::Value::Object(quantities.collect())
+    });
+    json!({ "figures": figures.collect::<Vec<_>>(), "rounds": rounds.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(set: f64, echo: f64, batch: f64) -> Round {
+        Round::from([
+            (Quantity::Set, set),
+            (Quantity::EchoSet, echo),
+            (Quantity::Batch, batch),
+        ])
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_median_round() {
+        let rounds = [
+            round(5_000.0, 20_000.0, 20_000.0),
+            round(8_000.0, 20_000.0, 20_000.0),
+            round(1_000.0, 2_000.0, 2_000.0),
+        ];
+        let figures = figures(&rounds);
+        let [figure] = figures.as_slice() else {
+            panic!("only Set was measured")
+        };
+        assert!((figure.measured - 5_000.0).abs() < 1e-9);
+        let limit = figure.limit.as_ref().unwrap();
+        assert!((limit.ratio() - 0.8).abs() < 1e-9, "0.5, 0.8 and 1.0");
+        assert_eq!(figure.reached(), Some(true));
+        let table = table(&figures);
+        assert!(table.contains("0.80 (0.50–1.00)"), "{table}");
+    }
+
+    #[test]
+    fn delay_is_an_upper_bound() {
+        let late = [Round::from([(Quantity::DelayP99, 3.5)])];
+        assert_eq!(figures(&late)[0].reached(), Some(false));
+    }
+}

@@ -1,0 +1,435 @@
+//! One round: a fresh gateway, and each of its figures in turn with the floors it is compared with.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
+use tokio::runtime::Runtime;
+
+use crate::{
+    audience::{Audience, Order, Witness, connections_for, replay},
+    data::Source,
+    load::{
+        Acknowledged, Connections, Get, Measured, Set, Transact, callers, measure, set_at_rate,
+        write_for, write_products,
+    },
+    machine::sync_latency,
+    plain::{self, Files, Rows},
+    process::Process,
+};
+
+/// Callers at once, where there are many.
+pub(crate) const CALLERS: usize = 64;
+/// Callers of Transact at once: more than enough to keep appends full.
+pub(crate) const TRANSACT_CALLERS: usize = 16;
+/// Operations of a Transact.
+pub(crate) const OPERATIONS: u32 = 100;
+/// Sizes of audiences.
+pub(crate) const AUDIENCES: [usize; 3] = [1, 100, 1_000];
+/// Events that are written before the audience has heard them, on the average.
+const AHEAD: u64 = 600;
+/// Callers that write for an audience.
+const AUTHORS: usize = 4;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// Durable Set, 64 callers
+    Set,
+    /// Durable Set, 1 caller
+    SetOne,
+    /// Durable Transact of 100 operations
+    Transact,
+    /// Get, 64 callers
+    Get,
+    /// Time from commit to delivery at half load
+    Delay,
+    /// Events delivered to 1, 100 and 1,000 live subscribers
+    Deliver,
+    /// The log from its beginning to one subscriber
+    Replay,
+}
+
+/// A quantity that rounds measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Quantity {
+    Set,
+    SetOne,
+    SetOneP50,
+    SetOneP99,
+    Transact,
+    Get,
+    Replay,
+    Deliver(usize),
+    /// Delivered − committed, in ms.
+    DelayP50,
+    DelayP99,
+    /// Delivered − decided, which has the append within it, in ms.
+    SinceDecidedP50,
+    SinceDecidedP99,
+    HalfLoad,
+    PeakMib,
+    EchoSet,
+    EchoSetOne,
+    EchoGet,
+    Batch,
+    PlainOne,
+    PlainMany,
+    Select,
+    Stream(usize),
+    SyncP50,
+    SyncP99,
+}
+
+/// What a round measured.
+pub(crate) type Round = BTreeMap<Quantity, f64>;
+
+/// What rounds are run with.
+pub(crate) struct Stage<'a> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) gateway: &'a Path,
+    pub(crate) directory: &'a Path,
+    pub(crate) scenarios: &'a [Scenario],
+    pub(crate) during: Duration,
+    pub(crate) say: &'a dyn Fn(&str),
+}
+
+impl Stage<'_> {
+    /// Runs a round.
+    pub(crate) fn round(&self, number: usize) -> anyhow::Result<Round> {
+        let directory = self.directory.join(format!("round-{number}"));
+        std::fs::create_dir(&directory)?;
+        let file = directory.join("stategate.db");
+        let gateway = Process::gateway(self.gateway, &file)?;
+        let floor = Process::floor()?;
+        let mut running = Running {
+            stage: self,
+            connections: self
+                .runtime
+                .block_on(Connections::open(gateway.address()))?,
+            floor_connections: self.runtime.block_on(Connections::open(floor.address()))?,
+            files: Files::new(&directory, self.runtime.handle().clone()),
+            source: Source::new(),
+            gateway,
+            floor,
+            file,
+            directory: directory.clone(),
+            written: 0,
+            round: Round::new(),
+        };
+        for scenario in self.scenarios {
+            let begun = std::time::Instant::now();
+            running
+                .play(*scenario)
+                .with_context(|| format!("round {number}, scenario {scenario:?}"))?;
+            (self.say)(&format!(
+                "round {number}: {scenario:?} took {:.1?}",
+                begun.elapsed()
+            ));
+        }
+        let round = running.end()?;
+        std::fs::remove_dir_all(directory)?;
+        Ok(round)
+    }
+}
+
+struct Running<'a> {
+    stage: &'a Stage<'a>,
+    gateway: Process,
+    floor: Process,
+    connections: Connections,
+    floor_connections: Connections,
+    files: Files,
+    source: Source,
+    file: PathBuf,
+    directory: PathBuf,
+    /// Events that the gateway acknowledged.
+    written: u64,
+    round: Round,
+}
+
+impl Running<'_> {
+    fn play(&mut self, scenario: Scenario) -> anyhow::Result<()> {
+        match scenario {
+            Scenario::Set => self.set_many(),
+            Scenario::SetOne => self.set_one(),
+            Scenario::Transact => self.transact(),
+            Scenario::Get => self.get(),
+            Scenario::Delay => self.delay(),
+            Scenario::Deliver => AUDIENCES
+                .into_iter()
+                .try_for_each(|size| self.deliver(size)),
+            Scenario::Replay => self.replay(),
+        }
+    }
+
+    fn put(&mut self, quantity: Quantity, value: f64) {
+        self.round.insert(quantity, value);
+    }
+
+    fn set_many(&mut self) -> anyhow::Result<()> {
+        let set = self.sets(CALLERS, &self.connections.clone())?;
+        self.written += set.done;
+        self.put(Quantity::Set, set.per_second);
+        let echo = self.sets(CALLERS, &self.floor_connections.clone())?;
+        self.put(Quantity::EchoSet, echo.per_second);
+        let rows = self.batch()?;
+        let plain = rows.by_clients(&mut self.files, self.stage.during, CALLERS)?;
+        self.put(Quantity::PlainMany, plain);
+        self.sync()
+    }
+
+    fn set_one(&mut self) -> anyhow::Result<()> {
+        let set = self.sets(1, &self.connections.clone())?;
+        self.written += set.done;
+        self.put(Quantity::SetOne, set.per_second);
+        self.put(Quantity::SetOneP50, milliseconds(&set.latency, 0.5));
+        self.put(Quantity::SetOneP99, milliseconds(&set.latency, 0.99));
+        let echo = self.sets(1, &self.floor_connections.clone())?;
+        self.put(Quantity::EchoSetOne, echo.per_second);
+        let rows = Rows::of(&self.file)?;
+        let plain = rows.one_by_one(&mut self.files, self.stage.during)?;
+        self.put(Quantity::PlainOne, plain);
+        self.sync()
+    }
+
+    fn sets(&self, count: usize, connections: &Connections) -> anyhow::Result<Measured> {
+        let callers = callers(count, connections, &self.source, Set);
+        self.stage
+            .runtime
+            .block_on(measure(callers, self.stage.during))
+    }
+
+    fn transact(&mut self) -> anyhow::Result<()> {
+        let callers = callers(TRANSACT_CALLERS, &self.connections, &self.source, author);
+        let done = self
+            .stage
+            .runtime
+            .block_on(measure(callers, self.stage.during))?;
+        self.written += done.done;
+        self.put(Quantity::Transact, done.per_second);
+        if !self.round.contains_key(&Quantity::Batch) {
+            self.batch()?;
+        }
+        Ok(())
+    }
+
+    fn get(&mut self) -> anyhow::Result<()> {
+        let runtime = self.stage.runtime;
+        self.written += runtime.block_on(write_products(&self.connections, &self.source))?;
+        let get = |connections: &Connections| {
+            let callers = callers(CALLERS, connections, &self.source, Get);
+            runtime.block_on(measure(callers, self.stage.during))
+        };
+        let (read, echo) = (get(&self.connections)?, get(&self.floor_connections)?);
+        self.put(Quantity::Get, read.per_second);
+        self.put(Quantity::EchoGet, echo.per_second);
+        let select = plain::select(&self.file, self.stage.during)?;
+        self.put(Quantity::Select, select);
+        Ok(())
+    }
+
+    fn delay(&mut self) -> anyhow::Result<()> {
+        if !self.round.contains_key(&Quantity::Set) {
+            let set = self.sets(CALLERS, &self.connections)?;
+            self.written += set.done;
+            self.put(Quantity::Set, set.per_second);
+        }
+        if !self.round.contains_key(&Quantity::EchoSetOne) {
+            let echo = self.sets(1, &self.floor_connections)?;
+            self.put(Quantity::EchoSetOne, echo.per_second);
+        }
+        let of = |quantity| self.round.get(&quantity).copied().unwrap_or_default();
+        let rate = of(Quantity::Set) / 2.0;
+        let one_way = 0.5e9 / of(Quantity::EchoSetOne);
+        let callers = callers(CALLERS, &self.connections, &self.source, Set);
+        let during = self.stage.during;
+        let (mut acknowledged, delivered) = self.stage.runtime.block_on(async {
+            let witness = Witness::seat(&self.connections).await?;
+            let acknowledged = set_at_rate(callers, rate, during).await?;
+            anyhow::Ok((acknowledged, witness.heard().await?))
+        })?;
+        self.written += acknowledged.len() as u64;
+        if acknowledged.len() != delivered.len() {
+            bail!(
+                "{} writes were acknowledged, {} events delivered",
+                acknowledged.len(),
+                delivered.len()
+            );
+        }
+        acknowledged.sort_unstable_by_key(|one| one.position);
+        latest_commits(&mut acknowledged);
+        let mut since_commit = Histogram::<u64>::new(3)?;
+        let mut since_decision = Histogram::<u64>::new(3)?;
+        for (one, event) in acknowledged.iter().zip(&delivered) {
+            if one.position != event.position {
+                bail!(
+                    "position {} was acknowledged, {} delivered",
+                    one.position,
+                    event.position
+                );
+            }
+            #[allow(clippy::cast_possible_truncation, reason = "a part of a second")]
+            let committed = one.at - one_way as i64;
+            since_commit.record(u64::try_from(event.at - committed).unwrap_or(0))?;
+            since_decision.record(u64::try_from(event.at - event.decided).unwrap_or(0))?;
+        }
+        self.put(
+            Quantity::HalfLoad,
+            acknowledged.len() as f64 / during.as_secs_f64(),
+        );
+        self.put(Quantity::DelayP50, milliseconds(&since_commit, 0.5));
+        self.put(Quantity::DelayP99, milliseconds(&since_commit, 0.99));
+        self.put(
+            Quantity::SinceDecidedP50,
+            milliseconds(&since_decision, 0.5),
+        );
+        self.put(
+            Quantity::SinceDecidedP99,
+            milliseconds(&since_decision, 0.99),
+        );
+        Ok(())
+    }
+
+    fn deliver(&mut self, size: usize) -> anyhow::Result<()> {
+        let during = self.stage.during;
+        let authors = callers(AUTHORS, &self.connections, &self.source, author);
+        let address = self.gateway.address();
+        let (rate, written) = self.stage.runtime.block_on(async {
+            let connections = Connections::open_many(address, connections_for(size)).await?;
+            let mut audience = Audience::gather(&connections, size, Order::Checked).await?;
+            let written = Arc::new(AtomicU64::new(0));
+            let (heard, size) = (audience.counter(), audience.size());
+            let authors = authors.into_iter().map(|author| {
+                let heard = heard.clone();
+                write_for(author, move || heard() / size, AHEAD, Arc::clone(&written))
+            });
+            let rate = tokio::select! {
+                rate = audience.measure(during) => rate?,
+                end = futures::future::try_join_all(authors) => {
+                    end?;
+                    bail!("the authors stopped");
+                }
+            };
+            anyhow::Ok((rate, written.load(Relaxed)))
+        })?;
+        self.written += written;
+        self.put(Quantity::Deliver(size), rate);
+        self.stream_floor(size)
+    }
+
+    fn stream_floor(&mut self, size: usize) -> anyhow::Result<()> {
+        let (address, during) = (self.floor.address(), self.stage.during);
+        let rate = self.stage.runtime.block_on(async {
+            let connections = Connections::open_many(address, connections_for(size)).await?;
+            let mut audience = Audience::gather(&connections, size, Order::None).await?;
+            audience.measure(during).await
+        })?;
+        self.put(Quantity::Stream(size), rate);
+        Ok(())
+    }
+
+    fn replay(&mut self) -> anyhow::Result<()> {
+        let mut head = plain::kept(&self.file)?.head;
+        if head == 0 {
+            let runtime = self.stage.runtime;
+            self.written += runtime.block_on(write_products(&self.connections, &self.source))?;
+            head = plain::kept(&self.file)?.head;
+        }
+        let during = self.stage.during;
+        let rate = self
+            .stage
+            .runtime
+            .block_on(replay(&self.connections, head, during))?;
+        self.put(Quantity::Replay, rate);
+        if !self.round.contains_key(&Quantity::Stream(1)) {
+            self.stream_floor(1)?;
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self) -> anyhow::Result<Rows> {
+        let rows = Rows::of(&self.file)?;
+        let batch = rows.in_batches(&mut self.files, self.stage.during)?;
+        self.put(Quantity::Batch, batch);
+        Ok(rows)
+    }
+
+    fn sync(&mut self) -> anyhow::Result<()> {
+        let taken = sync_latency(&self.directory, self.stage.during / 2)?;
+        self.put(Quantity::SyncP50, milliseconds(&taken, 0.5));
+        self.put(Quantity::SyncP99, milliseconds(&taken, 0.99));
+        Ok(())
+    }
+
+    /// Ends the processes and looks whether the gateway kept what it acknowledged, the way it should.
+    fn end(mut self) -> anyhow::Result<Round> {
+        if let Some(peak) = self.gateway.peak_mib() {
+            self.put(Quantity::PeakMib, peak as f64);
+        }
+        // In WAL mode the file says so itself as long as it is open.
+        let kept = plain::kept(&self.file)?;
+        if kept.journal_mode != "wal" {
+            bail!(
+                "durability was lowered: the journal mode is {}",
+                kept.journal_mode
+            );
+        }
+        drop((self.connections, self.floor_connections));
+        self.gateway.end()?;
+        self.floor.end()?;
+        let kept = plain::kept(&self.file)?;
+        if kept.events < self.written || kept.events != kept.head {
+            bail!(
+                "{} events were acknowledged, {} are kept, and the last is at position {}",
+                self.written,
+                kept.events,
+                kept.head
+            );
+        }
+        let of = |quantity| self.round.get(&quantity).copied();
+        if let (Some(set), Some(sync)) = (of(Quantity::SetOneP50), of(Quantity::SyncP50))
+            && set < sync / 2.0
+        {
+            bail!(
+                "durability was lowered: a Set took {set:.2} ms, and the disk needs {sync:.2} ms to sync"
+            );
+        }
+        Ok(self.round)
+    }
+}
+
+fn author(
+    client: stategate_protocol::pb::entity_service_client::EntityServiceClient<
+        tonic::transport::Channel,
+    >,
+    source: Source,
+) -> Transact {
+    Transact {
+        client,
+        source,
+        operations: OPERATIONS,
+    }
+}
+
+/// From when each write was acknowledged to when it was committed at the latest: positions become
+/// durable in order, so what is after an event was acknowledged after the event was committed.
+fn latest_commits(acknowledged: &mut [Acknowledged]) {
+    let mut earliest = i64::MAX;
+    for one in acknowledged.iter_mut().rev() {
+        earliest = earliest.min(one.at);
+        one.at = earliest;
+    }
+}
+
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1e6
+}

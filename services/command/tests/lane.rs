@@ -1,0 +1,564 @@
+//! The lane writer against storages that fail on purpose: nothing acknowledged is lost, nothing is
+//! written twice, and one bad write never fails its neighbours.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use stategate_channel::{Channel, InMemory, InMemoryConfig};
+use stategate_command::{
+    Operation, Refused,
+    lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write},
+};
+use stategate_model::{
+    At, Claims, Command, Digest, EntityQuery, EntityRef, Event, EventId, EventQuery, Expect, Heads,
+    IdempotencyKey, Lane, Limits, Position, Refusal, State, Timestamp, Values, Version,
+};
+use stategate_storage::{
+    Appended, Batch, Error, Found, Info, Kind, Loaded, Memory, MemoryConfig, Page, Read, ReadLimit,
+    Result, Storage,
+};
+
+/// What goes wrong with the next append.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// It is written, but nobody says so.
+    WrittenUnknown,
+    /// It is not written, and nobody says so.
+    LostUnknown,
+    /// Nothing is written, for sure.
+    Unavailable,
+    /// Another process writes first.
+    Overtaken,
+    /// Batches with more than one event are refused for their content.
+    RejectedTogether,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: Memory,
+    faults: Mutex<VecDeque<Fault>>,
+    appends: AtomicUsize,
+    loads: AtomicUsize,
+}
+
+impl Faulty {
+    fn new(faults: &[Fault]) -> Arc<Self> {
+        let config: MemoryConfig = serde_json::from_str("{}").unwrap();
+        Arc::new(Self {
+            inner: Memory::new(&config).unwrap(),
+            faults: Mutex::new(faults.iter().copied().collect()),
+            appends: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+        })
+    }
+
+    /// A write of another process to the same lane.
+    async fn overtake(&self, lane: Lane) {
+        let head = self.inner.load(lane, &[], &[]).await.unwrap().head;
+        let entity = entity(&format!("other-{}", head.position));
+        let event = Event {
+            id: EventId::random(),
+            entity,
+            values: Values::empty(),
+            version: Version::new(1),
+            lane,
+            position: head.position.next(),
+            time: Timestamp::following(Timestamp(0), head.time),
+            method: stategate_model::Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        };
+        let batch = Arc::new(Batch {
+            events: vec![event],
+            keys: Vec::new(),
+        });
+        assert_eq!(
+            self.inner.append(lane, head.position, batch).await.unwrap(),
+            Appended::Done
+        );
+    }
+}
+
+#[async_trait]
+impl Storage for Faulty {
+    fn info(&self) -> &Info {
+        self.inner.info()
+    }
+
+    async fn load(
+        &self,
+        lane: Lane,
+        entities: &[EntityRef],
+        keys: &[IdempotencyKey],
+    ) -> Result<Loaded> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.inner.load(lane, entities, keys).await
+    }
+
+    async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        let fault = self.faults.lock().pop_front();
+        match fault {
+            None => self.inner.append(lane, expected, batch).await,
+            Some(Fault::WrittenUnknown) => {
+                self.inner.append(lane, expected, batch).await?;
+                Err(Error::new(Kind::Unknown, "append"))
+            }
+            Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
+            Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
+            Some(Fault::Overtaken) => {
+                self.overtake(lane).await;
+                self.inner.append(lane, expected, batch).await
+            }
+            Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
+                self.faults.lock().push_front(Fault::RejectedTogether);
+                Err(Error::new(Kind::Rejected, "append"))
+            }
+            Some(Fault::RejectedTogether) => {
+                self.faults.lock().push_front(Fault::RejectedTogether);
+                if batch
+                    .events
+                    .iter()
+                    .any(|event| event.entity.key() == "poison")
+                {
+                    return Err(Error::new(Kind::Rejected, "append"));
+                }
+                self.inner.append(lane, expected, batch).await
+            }
+        }
+    }
+
+    async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
+        self.inner.get(entity).await
+    }
+
+    async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Read<Option<Event>>> {
+        self.inner.get_at(entity, at).await
+    }
+
+    async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
+        self.inner.search_entities(query).await
+    }
+
+    async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
+        self.inner.get_event(entity, id).await
+    }
+
+    async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
+        self.inner.search_events(query).await
+    }
+
+    async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
+        self.inner.read_log(lane, after, limit).await
+    }
+
+    async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {
+        self.inner.seek(lane, time).await
+    }
+
+    async fn heads(&self) -> Result<Heads> {
+        self.inner.heads().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+fn entity(key: &str) -> EntityRef {
+    EntityRef::new("d", "t", key).unwrap()
+}
+
+fn write(key: &str, expect: Expect, command: Command) -> Write {
+    Write {
+        operations: vec![Operation {
+            entity: entity(key),
+            expect,
+            command,
+        }],
+        idempotency: None,
+        claims: Claims::none(),
+        trace_parent: None,
+    }
+}
+
+fn set(key: &str) -> Write {
+    write(key, Expect::Anything, Command::Set(Values::empty()))
+}
+
+fn with_key(write: Write, key: &str, digest: u8) -> Write {
+    let key = IdempotencyKey::new("d", "", "", key).unwrap();
+    Write {
+        idempotency: Some((key, Digest([digest; 32]))),
+        ..write
+    }
+}
+
+/// A writer that is not running yet, so that what is queued first makes one batch.
+fn lane(storage: &Arc<Faulty>) -> (LaneWriter, LaneHandle) {
+    let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
+    let bounds = QueueBounds {
+        writes: 1_000,
+        bytes: 1 << 20,
+    };
+    LaneWriter::new(
+        Lane(0),
+        Arc::clone(storage) as _,
+        channel,
+        Limits::default(),
+        bounds,
+        1 << 20,
+    )
+}
+
+async fn log(storage: &Faulty) -> Vec<Event> {
+    let limit = ReadLimit {
+        events: 10_000,
+        bytes: usize::MAX,
+    };
+    storage
+        .inner
+        .read_log(Lane(0), Position::ZERO, limit)
+        .await
+        .unwrap()
+}
+
+/// Queues writes as one batch and answers what became of each.
+async fn batch(
+    storage: &Arc<Faulty>,
+    writes: Vec<Write>,
+) -> Vec<std::result::Result<(Vec<Event>, bool), Failure>> {
+    let (writer, handle) = lane(storage);
+    let calls: Vec<_> = writes
+        .into_iter()
+        .map(|write| {
+            let handle = handle.clone();
+            async move { handle.write(write).await }
+        })
+        .collect();
+    let mut calls = Box::pin(futures::future::join_all(calls));
+    // Polled once, everything is queued.
+    assert!(futures::poll!(&mut calls).is_pending());
+    drop(handle);
+    let writer = tokio::spawn(writer.run());
+    let outcomes = calls.await;
+    writer.await.unwrap();
+    outcomes
+        .into_iter()
+        .map(|outcome| outcome.map(|written| (written.events, written.replayed)))
+        .collect()
+}
+
+#[tokio::test]
+async fn many_writes_are_one_append() {
+    let storage = Faulty::new(&[]);
+    let outcomes = batch(
+        &storage,
+        (0..500).map(|i| set(&format!("k{}", i % 50))).collect(),
+    )
+    .await;
+    let positions: Vec<u64> = outcomes
+        .iter()
+        .map(|o| o.as_ref().unwrap().0[0].position.get())
+        .collect();
+    assert_eq!(positions, (1..=500).collect::<Vec<_>>());
+    assert_eq!(storage.appends.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        log(&storage).await.last().unwrap().version,
+        Version::new(10)
+    );
+}
+
+#[tokio::test]
+async fn states_are_kept_while_the_head_is_unmoved() {
+    let storage = Faulty::new(&[]);
+    let (writer, handle) = lane(&storage);
+    tokio::spawn(writer.run());
+    for _ in 0..20 {
+        handle.write(set("a")).await.unwrap();
+    }
+    assert_eq!(
+        storage.loads.load(Ordering::SeqCst),
+        1,
+        "one round trip a batch"
+    );
+    storage.overtake(Lane(0)).await;
+    let written = handle.write(set("a")).await.unwrap();
+    assert_eq!(written.events[0].version, Version::new(21));
+    assert_eq!(written.events[0].position, Position::new(22));
+}
+
+#[tokio::test]
+async fn an_append_in_doubt_is_found_out() {
+    for (faults, appends) in [
+        (vec![Fault::WrittenUnknown], 2),
+        (vec![Fault::LostUnknown], 2),
+        (
+            vec![
+                Fault::LostUnknown,
+                Fault::LostUnknown,
+                Fault::WrittenUnknown,
+            ],
+            4,
+        ),
+        (vec![Fault::WrittenUnknown, Fault::LostUnknown], 3),
+        // In doubt, and another process overtakes: surely not written, so decided anew.
+        (vec![Fault::LostUnknown, Fault::Overtaken], 3),
+        (vec![Fault::WrittenUnknown, Fault::Overtaken], 2),
+        (
+            vec![Fault::Overtaken, Fault::Overtaken, Fault::WrittenUnknown],
+            4,
+        ),
+    ] {
+        let storage = Faulty::new(&faults);
+        let outcomes = batch(&storage, vec![set("a"), set("b")]).await;
+        assert!(
+            outcomes.iter().all(std::result::Result::is_ok),
+            "{faults:?}: {outcomes:?}"
+        );
+        let log = log(&storage).await;
+        for key in ["a", "b"] {
+            let events: Vec<_> = log
+                .iter()
+                .filter(|event| event.entity.key() == key)
+                .collect();
+            assert_eq!(
+                events.len(),
+                1,
+                "{faults:?}: {key} was written {} times",
+                events.len()
+            );
+        }
+        for (outcome, key) in outcomes.iter().zip(["a", "b"]) {
+            let (events, _) = outcome.as_ref().unwrap();
+            assert!(
+                log.contains(&events[0]),
+                "{faults:?}: what {key} was told is not what is in the log"
+            );
+        }
+        assert_eq!(
+            storage.appends.load(Ordering::SeqCst),
+            appends,
+            "{faults:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_that_lasts_is_said() {
+    let storage = Faulty::new(&[Fault::LostUnknown; 1_000]);
+    let outcomes = batch(&storage, vec![set("a"), set("b")]).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Err(Failure::Unknown))),
+        "{outcomes:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_surely_not_written_is_said() {
+    let storage = Faulty::new(&[Fault::Unavailable]);
+    let outcomes = batch(&storage, vec![set("a"), set("b")]).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Err(Failure::Unavailable)))
+    );
+    assert!(log(&storage).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_bad_write_fails_alone() {
+    let storage = Faulty::new(&[Fault::RejectedTogether]);
+    let outcomes = batch(&storage, vec![set("a"), set("poison"), set("b"), set("a")]).await;
+    assert!(matches!(outcomes[1], Err(Failure::Internal(_))));
+    for index in [0, 2, 3] {
+        assert!(outcomes[index].is_ok(), "{index}: {outcomes:?}");
+    }
+    assert_eq!(log(&storage).await.len(), 3);
+}
+
+#[tokio::test]
+async fn refusals_leave_no_trace() {
+    let storage = Faulty::new(&[]);
+    let edit = || Command::Edit(Values::from_canonical(r#"{"x":1}"#));
+    let outcomes = batch(
+        &storage,
+        vec![
+            write("absent", Expect::Anything, edit()),
+            set("a"),
+            write("a", Expect::Versions(vec![Version::new(2)]), edit()),
+            write("a", Expect::Versions(vec![Version::new(1)]), edit()),
+            write("a", Expect::Absent, Command::Set(Values::empty())),
+            write("a", Expect::Anything, Command::Del),
+            write("a", Expect::Anything, Command::Del),
+            write("a", Expect::Absent, Command::Set(Values::empty())),
+        ],
+    )
+    .await;
+    let refusal = |index: usize| match &outcomes[index] {
+        Err(Failure::Refused(Refused::Operation { refusal, .. })) => refusal.clone(),
+        other => panic!("{index}: {other:?}"),
+    };
+    assert_eq!(refusal(0), Refusal::EntityNotFound);
+    assert_eq!(
+        refusal(2),
+        Refusal::VersionMismatch {
+            current: Some(Version::new(1))
+        }
+    );
+    assert_eq!(
+        refusal(4),
+        Refusal::VersionMismatch {
+            current: Some(Version::new(2))
+        }
+    );
+    assert_eq!(refusal(6), Refusal::EntityNotFound);
+    let versions: Vec<u64> = log(&storage)
+        .await
+        .iter()
+        .map(|event| event.version.get())
+        .collect();
+    assert_eq!(versions, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_given_on_old_states() {
+    let storage = Faulty::new(&[]);
+    let (writer, handle) = lane(&storage);
+    tokio::spawn(writer.run());
+    // Now known: `b` does not exist.
+    let absent = handle
+        .write(write("b", Expect::Anything, Command::Del))
+        .await;
+    assert!(matches!(absent, Err(Failure::Refused(_))));
+    // Another process creates it, and its caller knows.
+    let head = storage.inner.load(Lane(0), &[], &[]).await.unwrap().head;
+    let (other, other_handle) = lane(&storage);
+    tokio::spawn(other.run());
+    other_handle.write(set("b")).await.unwrap();
+    assert_eq!(head.position, Position::ZERO);
+    let found = handle
+        .write(write("b", Expect::Exists, Command::Del))
+        .await
+        .unwrap();
+    assert_eq!(found.events[0].version, Version::new(2));
+}
+
+#[tokio::test]
+async fn transactions_are_all_or_nothing() {
+    let storage = Faulty::new(&[]);
+    let operation = |key: &str, expect, command| Operation {
+        entity: entity(key),
+        expect,
+        command,
+    };
+    let edit = Command::Edit(Values::from_canonical(r#"{"x":1}"#));
+    let good = Write {
+        operations: vec![
+            operation("a", Expect::Absent, Command::Set(Values::empty())),
+            operation("a", Expect::Versions(vec![Version::new(1)]), edit.clone()),
+            operation("b", Expect::Anything, Command::Set(Values::empty())),
+        ],
+        ..set("a")
+    };
+    let bad = Write {
+        operations: vec![
+            operation("c", Expect::Anything, Command::Set(Values::empty())),
+            operation("b", Expect::Versions(vec![Version::new(7)]), edit),
+        ],
+        ..set("c")
+    };
+    let outcomes = batch(&storage, vec![bad, good, set("c")]).await;
+    assert!(matches!(
+        &outcomes[0],
+        Err(Failure::Refused(Refused::Operation { index: 1, .. }))
+    ));
+    assert_eq!(outcomes[1].as_ref().unwrap().0.len(), 3);
+    assert_eq!(
+        outcomes[2].as_ref().unwrap().0[0].version,
+        Version::new(1),
+        "the refused transaction left nothing"
+    );
+}
+
+#[tokio::test]
+async fn copies_of_a_request_are_one_event() {
+    let storage = Faulty::new(&[]);
+    // In one batch.
+    let outcomes = batch(
+        &storage,
+        vec![
+            with_key(set("a"), "k", 1),
+            with_key(set("a"), "k", 1),
+            with_key(set("b"), "k", 2),
+        ],
+    )
+    .await;
+    let first = outcomes[0].as_ref().unwrap();
+    let copy = outcomes[1].as_ref().unwrap();
+    assert_eq!((first.1, copy.1), (false, true));
+    assert_eq!(first.0, copy.0);
+    assert!(matches!(
+        &outcomes[2],
+        Err(Failure::Refused(Refused::KeyReused))
+    ));
+    // In another process, later, looked up before the precondition that no longer holds.
+    let again = Write {
+        operations: set("a").operations,
+        ..with_key(set("a"), "k", 1)
+    };
+    let outcomes = batch(&storage, vec![again, with_key(set("b"), "k", 2)]).await;
+    let replay = outcomes[0].as_ref().unwrap();
+    assert!(replay.1);
+    assert_eq!(replay.0, first.0);
+    assert!(matches!(
+        &outcomes[1],
+        Err(Failure::Refused(Refused::KeyReused))
+    ));
+    assert_eq!(log(&storage).await.len(), 1);
+    // A failed call consumes no key.
+    let absent = || with_key(write("z", Expect::Anything, Command::Del), "free", 3);
+    assert!(batch(&storage, vec![absent()]).await[0].is_err());
+    assert!(batch(&storage, vec![with_key(set("z"), "free", 4)]).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded() {
+    let storage = Faulty::new(&[]);
+    let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
+    let bounds = QueueBounds {
+        writes: 3,
+        bytes: 1 << 20,
+    };
+    let (_writer, handle) = LaneWriter::new(
+        Lane(0),
+        Arc::clone(&storage) as _,
+        channel,
+        Limits::default(),
+        bounds,
+        1 << 20,
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut call = Box::pin(handle.write(set("a")));
+        assert!(futures::poll!(&mut call).is_pending());
+        waiting.push(call);
+    }
+    assert!(matches!(handle.write(set("a")).await, Err(Failure::Busy)));
+    let big = Values::from_canonical(format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20)));
+    assert!(matches!(
+        handle
+            .write(write("a", Expect::Anything, Command::Set(big)))
+            .await,
+        Err(Failure::Busy)
+    ));
+}
