@@ -66,7 +66,7 @@ async fn subscribe(channel: Channel, opts: pb::StreamOpts) -> Result<Streaming<S
 }
 
 /// The log of the domain: from the beginning, or from now on.
-pub(crate) fn everything(from_beginning: bool) -> pb::StreamOpts {
+fn everything(from_beginning: bool) -> pb::StreamOpts {
     pb::StreamOpts {
         domain: DOMAIN.to_owned(),
         r#type: "*".to_owned(),
@@ -102,7 +102,12 @@ impl Audience {
         let mut tasks = JoinSet::new();
         for n in 0..size {
             let channel = connections.of(n / STREAMS_PER_CONNECTION);
-            let stream = subscribe(channel, everything(false)).await?;
+            let mut opts = everything(false);
+            if order == Order::None {
+                // How many the floor is to wait for.
+                opts.key = size.to_string();
+            }
+            let stream = subscribe(channel, opts).await?;
             tasks.spawn(listen(stream, order, Arc::clone(&heard)));
         }
         Ok(Self {

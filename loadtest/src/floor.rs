@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, pin::Pin};
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use stategate_protocol::{
     Encoded, pb,
     server::{
@@ -11,7 +11,7 @@ use stategate_protocol::{
         event_service_server::{EventService, EventServiceServer},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{
     Request, Response, Status,
     transport::{Server, server::TcpIncoming},
@@ -26,6 +26,7 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let floor = Floor {
         entity: Source::new().product(0),
         event: data::ready_made_event()?,
+        listeners: watch::Sender::new(0),
     };
     eprintln!(r#"{{"message":"listening","grpc":"{address}"}}"#);
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -43,6 +44,27 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
 struct Floor {
     entity: pb::Entity,
     event: Encoded,
+    listeners: watch::Sender<usize>,
+}
+
+/// One of the streams that are there.
+struct Listener {
+    count: watch::Sender<usize>,
+}
+
+impl Listener {
+    fn enter(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self {
+            count: count.clone(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= 1);
+    }
 }
 
 fn not_here<T>() -> Result<Response<T>, Status> {
@@ -90,14 +112,28 @@ impl EntityService for Floor {
 impl EventService for Floor {
     type StreamStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
-    /// Ready-made bytes, as fast as they are taken.
+    /// Ready-made bytes, as fast as they are taken. They begin when as many streams are there as the
+    /// field `key` says: the first of a thousand would otherwise be in the way of the others.
     async fn stream(
         &self,
-        _: Request<pb::StreamOpts>,
+        request: Request<pb::StreamOpts>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let size: usize = request.get_ref().key.parse().unwrap_or(1);
+        let listener = Listener::enter(&self.listeners);
         let event = self.event.clone();
-        let events = stream::iter(std::iter::repeat_with(move || Ok(event.clone())));
-        Ok(Response::new(Box::pin(events)))
+        let events = stream::once(async move {
+            // The sender is held by every listener, this one included.
+            let _ = listener
+                .count
+                .subscribe()
+                .wait_for(|count| *count >= size)
+                .await;
+            stream::iter(std::iter::repeat_with(move || {
+                let _ = &listener;
+                Ok(event.clone())
+            }))
+        });
+        Ok(Response::new(Box::pin(events.flatten())))
     }
 
     async fn search(

@@ -264,10 +264,7 @@ impl Ask {
     }
 
     /// Search of events.
-    pub async fn history(
-        &self,
-        opts: pb::SearchEventOpts,
-    ) -> Result<Response<pb::Events>, Status> {
+    pub async fn history(&self, opts: pb::SearchEventOpts) -> Result<Response<pb::Events>, Status> {
         self.events().search(self.request(opts)).await
     }
 

@@ -234,11 +234,7 @@ impl Process {
 
     /// Memory it holds, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("the status of a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size")
+        resident_bytes(self.child.id())
     }
 
     /// The sum of a metric over its labels; 0 while it was never touched.
@@ -279,6 +275,14 @@ impl Process {
             self.last_words()
         );
     }
+}
+
+/// Memory that a process holds, in bytes; 0 once it is gone.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()
 }
 
 impl Drop for Process {

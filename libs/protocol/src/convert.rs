@@ -2,7 +2,8 @@
 //! printed from them. A refusal names the field as the client knows it.
 
 use stategate_model::{
-    At, EntityRef, Event, EventId, Invalid, Limits, Timestamp, Values, Version, value::Corrupt,
+    At, Claims, EntityRef, Event, EventId, Invalid, Lane, Limits, Method, Position, Timestamp,
+    TraceParent, Values, Version, value::Corrupt,
 };
 
 use crate::{Struct, pb};
@@ -79,5 +80,30 @@ pub fn event_message(event: &Event) -> Result<pb::Event, Corrupt> {
             .trace_parent
             .as_ref()
             .map_or_else(String::new, |trace| trace.as_str().to_owned()),
+    })
+}
+
+/// An event as it was received; `None` when it is not one that this version makes.
+pub fn event(message: pb::Event) -> Option<Event> {
+    let entity = message.entity?;
+    let trace_parent = match message.trace_parent.as_str() {
+        "" => None,
+        text => Some(TraceParent::parse(text)?),
+    };
+    // It was within the limits of whoever wrote it.
+    let unlimited = Limits {
+        value_bytes: usize::MAX,
+    };
+    Some(Event {
+        id: EventId::parse(&message.id).ok()?,
+        entity: EntityRef::new(&entity.domain, &entity.r#type, &entity.key).ok()?,
+        values: Values::new(entity.values?.into_object(), &unlimited).ok()?,
+        version: Version::from_i64(message.version)?,
+        lane: Lane(u8::try_from(message.lane).ok()?),
+        position: Position::from_i64(message.position)?,
+        time: Timestamp(message.time),
+        method: Method::parse(&message.method)?,
+        claims: Claims::new(message.claims?.into_object()).ok()?,
+        trace_parent,
     })
 }

@@ -5,13 +5,10 @@ use prost::{
     DecodeError, Message,
     encoding::{self, DecodeContext, WireType, encoded_len_varint},
 };
-use stategate_model::{
-    Claims, EntityRef, Event, EventId, Lane, Method, Position, Timestamp, TraceParent, Values,
-    Version, limits::Limits, value::Corrupt,
-};
+use stategate_model::{Event, Lane, Position, Timestamp, value::Corrupt};
 
 use crate::{
-    Struct, pb,
+    Struct, convert, pb,
     structs::{delimited, put_delimited},
 };
 
@@ -75,10 +72,7 @@ pub fn encode_event(event: &Event) -> Result<Encoded, Corrupt> {
         + delimited(entity_len)
         + delimited(claims.encoded_len())
         + delimited(method.len())
-        + numbers
-            .iter()
-            .map(|(_, number)| 1 + encoded_len_varint(wire(*number)))
-            .sum::<usize>()
+        + numbers.iter().map(number_len).sum::<usize>()
         + event
             .trace_parent
             .as_ref()
@@ -110,10 +104,20 @@ pub fn encode_event(event: &Event) -> Result<Encoded, Corrupt> {
     Ok(Encoded(out.into()))
 }
 
+/// A number; proto3 leaves zeros out.
 fn put_number((tag, number): (u8, i64), out: &mut Vec<u8>) {
-    // proto3 leaves zeros out, and so does every published client's expectation of the bytes.
-    out.push(tag);
-    encoding::encode_varint(wire(number), out);
+    if number != 0 {
+        out.push(tag);
+        encoding::encode_varint(wire(number), out);
+    }
+}
+
+fn number_len((_, number): &(u8, i64)) -> usize {
+    if *number == 0 {
+        0
+    } else {
+        1 + encoded_len_varint(wire(*number))
+    }
 }
 
 #[allow(
@@ -140,34 +144,13 @@ pub fn encode_progress(lane: Lane, position: Position, time: Timestamp) -> Encod
 /// Decodes what [`encode_event`] encoded; `None` for anything else. Used for messages of a channel,
 /// which are hints: one that cannot be read is one that was lost.
 pub fn decode_event(bytes: Bytes) -> Option<Event> {
-    let event = pb::Event::decode(bytes).ok()?;
-    let entity = event.entity?;
-    Some(Event {
-        id: EventId::parse(&event.id).ok()?,
-        entity: EntityRef::new(&entity.domain, &entity.r#type, &entity.key).ok()?,
-        values: Values::new(
-            entity.values?.into_object(),
-            &Limits {
-                value_bytes: usize::MAX,
-            },
-        )
-        .ok()?,
-        version: Version::from_i64(event.version)?,
-        lane: Lane(u8::try_from(event.lane).ok()?),
-        position: Position::from_i64(event.position)?,
-        time: Timestamp(event.time),
-        method: Method::parse(&event.method)?,
-        claims: Claims::new(event.claims?.into_object()).ok()?,
-        trace_parent: if event.trace_parent.is_empty() {
-            None
-        } else {
-            Some(TraceParent::parse(&event.trace_parent)?)
-        },
-    })
+    convert::event(pb::Event::decode(bytes).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use stategate_model::{Claims, EntityRef, EventId, Method, TraceParent, Values, Version};
+
     use super::*;
 
     fn event(trace_parent: Option<&str>) -> Event {
@@ -197,6 +180,11 @@ mod tests {
             let encoded = encode_event(&event).unwrap();
             let message = pb::Event::decode(encoded.0.clone()).unwrap();
             assert_eq!(message.id, event.id.to_string());
+            assert_eq!(
+                message.encoded_len(),
+                encoded.0.len(),
+                "prost would write as many bytes"
+            );
             assert_eq!(message.method, "/stategate.EntityService/Revert");
             assert!(message.claims.is_some(), "claims are always set");
             assert_eq!(

@@ -1,11 +1,11 @@
 //! Reading what one has written: a read that names a token waits until its answer is at least that
 //! new (contract §5).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use stategate_model::{Invalid, Lane, Position, Token};
 use stategate_protocol::{Problem, headers};
-use stategate_storage::{Kind, Storage};
+use stategate_storage::{Error, Kind, Read, Storage};
 use tokio::time::{Instant, sleep};
 use tonic::metadata::MetadataMap;
 
@@ -42,23 +42,34 @@ pub(crate) fn min_position(
     Ok(token.get(lane))
 }
 
-/// Waits until the storage answers at least at `position` of `lane`.
-pub(crate) async fn reach(
-    storage: &Arc<dyn Storage>,
-    lane: Lane,
-    position: Position,
-) -> Result<(), Problem> {
+/// Reads until the answer is at least at `min`: at once, as a rule, since a storage reflects what was
+/// acknowledged.
+pub(crate) async fn read<T, F>(
+    min: Option<Position>,
+    read: impl Fn() -> F,
+) -> Result<Read<T>, Problem>
+where
+    F: Future<Output = stategate_storage::Result<Read<T>>>,
+{
     let until = Instant::now() + PATIENCE;
     loop {
-        match storage.heads().await {
-            Ok(heads) if heads.get(lane) >= position => return Ok(()),
-            Ok(_) => {}
-            Err(error) if *error.kind() == Kind::Unavailable => {}
-            Err(error) => return Err(Problem::internal(&error)),
+        let answer = read().await.map_err(|error| failed(&error))?;
+        match min {
+            Some(min) if answer.position < min => {}
+            _ => return Ok(answer),
         }
         if Instant::now() >= until {
             return Err(Problem::DeadlineExceeded);
         }
         sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What a client is told of a read that failed.
+fn failed(error: &Error) -> Problem {
+    match error.kind() {
+        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+        Kind::Invalid(invalid) => Problem::Invalid(invalid.clone()),
+        Kind::Rejected | Kind::Corrupt | Kind::Config => Problem::internal(error),
     }
 }

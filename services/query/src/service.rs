@@ -11,7 +11,7 @@ use stategate_model::{
 };
 use stategate_protocol::{Encoded, Problem, convert, encode_event, headers, pb};
 use stategate_server::QueryApi;
-use stategate_storage::{Error, Found, Kind, Storage};
+use stategate_storage::{Found, Storage};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{freshness, page_token::Binding};
@@ -20,14 +20,6 @@ use crate::{freshness, page_token::Binding};
 #[derive(Debug)]
 pub struct QueryService {
     storage: Arc<dyn Storage>,
-}
-
-fn failed(error: &Error) -> Problem {
-    match error.kind() {
-        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
-        Kind::Invalid(invalid) => Problem::Invalid(invalid.clone()),
-        Kind::Rejected | Kind::Corrupt | Kind::Config => Problem::internal(error),
-    }
 }
 
 fn corrupt(corrupt: Corrupt) -> Problem {
@@ -40,13 +32,10 @@ impl QueryService {
         Self { storage }
     }
 
-    /// Waits for the position that the caller wants to see, if it names one.
-    async fn fresh(&self, metadata: &MetadataMap, domain: &str) -> Result<(), Problem> {
+    /// The position that the caller wants an answer about a domain to reflect.
+    fn min(&self, metadata: &MetadataMap, domain: &str) -> Result<Option<Position>, Problem> {
         let lane = self.storage.info().lanes.of(domain);
-        match freshness::min_position(metadata, &*self.storage, lane)? {
-            Some(position) => freshness::reach(&self.storage, lane, position).await,
-            None => Ok(()),
-        }
+        freshness::min_position(metadata, &*self.storage, lane)
     }
 
     /// An answer with the token it was read at.
@@ -69,12 +58,12 @@ impl QueryService {
         response
     }
 
-    async fn get_now(&self, entity: &EntityRef) -> Result<Response<pb::Entity>, Problem> {
-        let read = self
-            .storage
-            .get(entity)
-            .await
-            .map_err(|error| failed(&error))?;
+    async fn get_now(
+        &self,
+        entity: &EntityRef,
+        fresh: Option<Position>,
+    ) -> Result<Response<pb::Entity>, Problem> {
+        let read = freshness::read(fresh, || self.storage.get(entity)).await?;
         let version = read.value.version;
         let Some(values) = read.value.values else {
             return Err(Problem::EntityNotFound {
@@ -85,12 +74,13 @@ impl QueryService {
         Ok(self.respond(message, read.lane, read.position, Some(version)))
     }
 
-    async fn get_then(&self, entity: &EntityRef, at: At) -> Result<Response<pb::Entity>, Problem> {
-        let read = self
-            .storage
-            .get_at(entity, at)
-            .await
-            .map_err(|error| failed(&error))?;
+    async fn get_then(
+        &self,
+        entity: &EntityRef,
+        at: At,
+        fresh: Option<Position>,
+    ) -> Result<Response<pb::Entity>, Problem> {
+        let read = freshness::read(fresh, || self.storage.get_at(entity, at)).await?;
         let point = match at {
             At::Version(version) => format!("at version {version}"),
             At::Time(time) => format!("at time {}", time.0),
@@ -135,18 +125,14 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        self.fresh(metadata, of.domain.as_str()).await?;
+        let fresh = self.min(metadata, of.domain.as_str())?;
         let query = EntityQuery {
             of,
             filter,
             sort: sort.parsed,
             page,
         };
-        let read = self
-            .storage
-            .search_entities(&query)
-            .await
-            .map_err(|error| failed(&error))?;
+        let read = freshness::read(fresh, || self.storage.search_entities(&query)).await?;
 
         let mut entities = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -197,7 +183,7 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        self.fresh(metadata, of.domain.as_str()).await?;
+        let fresh = self.min(metadata, of.domain.as_str())?;
         let query = EventQuery {
             of,
             filter,
@@ -206,11 +192,7 @@ impl QueryService {
             sort: sort.parsed,
             page,
         };
-        let read = self
-            .storage
-            .search_events(&query)
-            .await
-            .map_err(|error| failed(&error))?;
+        let read = freshness::read(fresh, || self.storage.search_events(&query)).await?;
 
         let mut events = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -316,10 +298,10 @@ impl QueryApi for QueryService {
         let message = request.get_ref();
         let entity = convert::entity_ref(message).map_err(Problem::from)?;
         let at = convert::at(message).map_err(Problem::from)?;
-        self.fresh(request.metadata(), entity.domain()).await?;
+        let fresh = self.min(request.metadata(), entity.domain())?;
         Ok(match at {
-            None => self.get_now(&entity).await?,
-            Some(at) => self.get_then(&entity, at).await?,
+            None => self.get_now(&entity, fresh).await?,
+            Some(at) => self.get_then(&entity, at, fresh).await?,
         })
     }
 
@@ -341,12 +323,8 @@ impl QueryApi for QueryService {
 
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
         let (entity, id) = convert::event_ref(request.get_ref()).map_err(Problem::from)?;
-        self.fresh(request.metadata(), entity.domain()).await?;
-        let read = self
-            .storage
-            .get_event(&entity, id)
-            .await
-            .map_err(|error| failed(&error))?;
+        let fresh = self.min(request.metadata(), entity.domain())?;
+        let read = freshness::read(fresh, || self.storage.get_event(&entity, id)).await?;
         let Some(event) = read.value else {
             return Err(Problem::EventNotFound {
                 what: format!("{id} of {entity}"),

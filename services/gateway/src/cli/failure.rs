@@ -160,7 +160,7 @@ pub(crate) fn explain(status: &Status, kind: Kind, gateway: &Address) -> String 
 /// Whether a failed write surely wrote nothing and may be sent again: the gateway says so, or it was
 /// never sent. Everything else might append a second event (contract §3).
 pub(crate) fn retry_delay(status: &Status) -> Option<Duration> {
-    if connect_error(status).is_some() {
+    if connect_error(status).is_some() || was_never_sent(status) {
         return Some(Duration::ZERO);
     }
     status
@@ -181,14 +181,24 @@ fn outcome_of(kind: Kind) -> &'static str {
 }
 
 fn connect_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
+    causes(status).find(|error| error.is::<tonic::ConnectError>())
+}
+
+/// Whether the request still waited for the connection when that was closed, as happens when a
+/// gateway ends in good order.
+fn was_never_sent(status: &Status) -> bool {
+    causes(status)
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next = status.source();
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
 }
 
 fn explain_connect(gateway: &Address, error: &(dyn std::error::Error + 'static)) -> String {
@@ -207,13 +217,8 @@ fn explain_connect(gateway: &Address, error: &(dyn std::error::Error + 'static))
 }
 
 fn innermost(status: &Status) -> String {
-    let mut words = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        words = error.to_string();
-        cause = error.source();
-    }
-    text::plain(&words)
+    let words = causes(status).last().map(ToString::to_string);
+    text::plain(words.as_deref().unwrap_or(status.message()))
 }
 
 #[cfg(test)]

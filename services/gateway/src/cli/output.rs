@@ -128,8 +128,13 @@ impl Output {
         }
         if fitted.left_out > 0 {
             self.flush()?;
+            let columns = if fitted.left_out == 1 {
+                "column"
+            } else {
+                "columns"
+            };
             Note::stderr().say(&format!(
-                "{} more columns had no room; --json prints them all",
+                "{} more {columns} had no room; --json prints everything",
                 fitted.left_out
             ));
         }

@@ -5,7 +5,7 @@ use super::text;
 /// What stands between two columns.
 const GAP: &str = "  ";
 /// How long a text may be, tried in this order until the table fits.
-const CAPS: [usize; 4] = [usize::MAX, 60, 40, 24];
+const CAPS: [usize; 5] = [usize::MAX, 60, 40, 24, 16];
 
 /// One cell.
 #[derive(Debug, Clone, Default)]
@@ -191,6 +191,10 @@ mod tests {
         assert_eq!(
             table.fit(64).rows[0],
             format!("{}  {}…", "x".repeat(36), "y".repeat(23))
+        );
+        assert_eq!(
+            table.fit(54).rows[0],
+            format!("{}  {}…", "x".repeat(36), "y".repeat(15))
         );
     }
 

@@ -1,6 +1,12 @@
 //! Rows of a CSV file: a header that names the columns, then one record a row.
 
-use std::{borrow::Cow, collections::HashSet, io::Read};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    collections::HashSet,
+    io::{self, BufRead, BufReader, Read},
+    rc::Rc,
+};
 
 use csv::{ByteRecord, ReaderBuilder};
 use stategate_model::{Object, Value};
@@ -19,32 +25,61 @@ pub(super) fn read(
     row: &RowBytes,
     sink: Sink<'_>,
 ) -> Result<(), Failure> {
+    let line = Rc::new(Cell::new(0));
     let mut reader = ReaderBuilder::new()
         .delimiter(plan.delimiter.unwrap_or(delimiter))
         // A record of the wrong length is a bad row, not the end of the file.
         .flexible(true)
-        .from_reader(input);
+        .from_reader(ByLine {
+            input: BufReader::new(input),
+            line: line.clone(),
+            is_begun: false,
+        });
     row.begin();
     let header = reader
         .byte_headers()
         .map_err(|error| unreadable(0, &error.into()))?;
     let columns = columns(header, plan)?;
     let mut record = ByteRecord::new();
-    let mut line = 1;
     loop {
         row.begin();
         let more = reader
             .read_byte_record(&mut record)
-            .map_err(|error| unreadable(line, &error.into()))?;
+            .map_err(|error| unreadable(line.get(), &error.into()))?;
         if !more {
             return Ok(());
         }
-        line = record.position().map_or(line, csv::Position::line);
-        let place = Place::line(line);
+        let breaks = record.iter().flatten().filter(|byte| **byte == b'\n');
+        let place = Place::line(line.get().saturating_sub(breaks.count() as u64));
         let parsed = parse(place, &record, &columns, plan);
         if sink(parsed).is_break() {
             return Ok(());
         }
+    }
+}
+
+/// Hands out a line at a time and counts them, so that the count is where the record ends that was
+/// read last. (The parser's own count is a line behind where lines end in CR LF.)
+struct ByLine<R> {
+    input: BufReader<R>,
+    line: Rc<Cell<u64>>,
+    /// Whether part of the current line was handed out.
+    is_begun: bool,
+}
+
+impl<R: Read> Read for ByLine<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.input.fill_buf()?;
+        let most = bytes.len().min(buffer.len());
+        let end = bytes[..most].iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(most, |at| at + 1);
+        buffer[..taken].copy_from_slice(&bytes[..taken]);
+        self.input.consume(taken);
+        if taken > 0 {
+            self.line.set(self.line.get() + u64::from(!self.is_begun));
+            self.is_begun = end.is_none();
+        }
+        Ok(taken)
     }
 }
 
@@ -84,7 +119,8 @@ fn parse(place: Place, record: &ByteRecord, columns: &[String], plan: &Plan) -> 
     let refuse = |refused| (place, refused);
     if record.len() != columns.len() {
         let (has, wants) = (record.len(), columns.len());
-        let why = format!("has {has} columns; the header names {wants}");
+        let cells = if has == 1 { "cell" } else { "cells" };
+        let why = format!("has {has} {cells}; the header names {wants} columns");
         return Err(refuse(Refused::row(why)));
     }
     let mut values = Object::new();

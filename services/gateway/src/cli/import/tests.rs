@@ -45,6 +45,7 @@ fn csv_cells_are_typed_and_bad_rows_named() {
     let text = b"\xef\xbb\xbffaa,name,alt,note\r\n\
         04G,Lansdowne Airport,1044,NA\r\n\
         06A,\"Moton, \"\"Field\"\"\",264,\"two\nlines\"\r\n\
+        \r\n\
         short,1\r\n\
         ,No key,1,x\r\n\
         NA,Null key,1,x\r\n\
@@ -58,12 +59,12 @@ fn csv_cells_are_typed_and_bad_rows_named() {
         [
             r#"04G {"alt":1044,"faa":"04G","name":"Lansdowne Airport","note":null}"#,
             r#"06A {"alt":264,"faa":"06A","name":"Moton, \"Field\"","note":"two\nlines"}"#,
-            "line 5: has 2 columns; the header names 4",
-            "line 6: column `faa`: is empty; the key needs it",
-            "line 7: column `faa`: is null; the key needs it",
-            "line 8: column `faa`: has white space, which a key may not hold; --key-space _ puts _ in its place",
-            "line 9: column `name`: is not UTF-8",
-            "line 10: the key `..` must not be `.` or `..`",
+            "line 6: has 2 cells; the header names 4 columns",
+            "line 7: column `faa`: is empty; the key needs it",
+            "line 8: column `faa`: is null; the key needs it",
+            "line 9: column `faa`: has white space, which a key may not hold; --key-space _ puts _ in its place",
+            "line 10: column `name`: is not UTF-8",
+            "line 11: the key `..` must not be `.` or `..`",
             r#"007 {"alt":-1.5,"faa":"007","name":null,"note":true}"#,
         ]
     );

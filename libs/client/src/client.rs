@@ -1,0 +1,268 @@
+//! The client itself: connections, deadlines, and what every call has in common.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use stategate_model::{Token, limits::MESSAGE_BYTES};
+use stategate_protocol::{
+    headers,
+    pb::{entity_service_client::EntityServiceClient, event_service_client::EventServiceClient},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataMap, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{Error, Kind, Retry, turns::Turns};
+
+/// How often a connection without traffic is checked, so that a stream notices a gateway that is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A client of one gateway. Cheap to clone; clones share connections and see each other's writes.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+    authorization: Option<MetadataValue<Ascii>>,
+    deadline: Duration,
+    retry: Retry,
+    /// The newest place seen in each lane; `None` until there is one, or when it is not wanted.
+    seen: Option<Mutex<Option<Token>>>,
+    turns: Turns,
+}
+
+/// How a client is made.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    address: String,
+    token: Option<String>,
+    connections: usize,
+    deadline: Duration,
+    retry: Retry,
+    reads_its_writes: bool,
+}
+
+impl Builder {
+    /// The bearer token of every call.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// How many connections calls are spread over: 1 unless set.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// How long a call may take, retries included: 10 seconds unless set. Streams have no end.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How calls are tried again.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Whether reads wait for what this client wrote or read before (`stategate-min-position`): they
+    /// do unless this is called.
+    #[must_use]
+    pub fn without_read_your_writes(mut self) -> Self {
+        self.reads_its_writes = false;
+        self
+    }
+
+    /// The client. Connections are made with the first call.
+    pub fn build(self) -> Result<Client, Error> {
+        let invalid = |field: &str, problem: String| {
+            let message = format!("{field}: {problem}");
+            Error::new(Kind::Invalid(vec![(field.to_owned(), problem)]), message)
+        };
+        let endpoint = Endpoint::from_shared(self.address.clone())
+            .map_err(|error| invalid("address", format!("{} is not one: {error}", self.address)))?
+            .connect_timeout(self.deadline)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tcp_nodelay(true);
+        let authorization = match &self.token {
+            Some(token) => {
+                let mut value: MetadataValue<Ascii> =
+                    format!("Bearer {token}").parse().map_err(|_| {
+                        invalid("token", "has characters that no header can hold".to_owned())
+                    })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Client(Arc::new(Inner {
+            channels: (0..self.connections)
+                .map(|_| endpoint.connect_lazy())
+                .collect(),
+            next: AtomicUsize::new(0),
+            authorization,
+            deadline: self.deadline,
+            retry: self.retry,
+            seen: self.reads_its_writes.then(Mutex::default),
+            turns: Turns::default(),
+        })))
+    }
+}
+
+impl Client {
+    /// A client of the gateway at an address such as `http://127.0.0.1:8080`, with everything as it is
+    /// by default. Needs a tokio runtime; connects with the first call.
+    pub fn connect(address: impl Into<String>) -> Result<Self, Error> {
+        Self::builder(address).build()
+    }
+
+    /// Sets up a client.
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder {
+            address: address.into(),
+            token: None,
+            connections: 1,
+            deadline: Duration::from_secs(10),
+            retry: Retry::default(),
+            reads_its_writes: true,
+        }
+    }
+
+    /// The newest place in the log that this client wrote or read: hand it to another client's
+    /// [`Client::observe`], and that one's reads are at least as new.
+    pub fn position(&self) -> Option<Token> {
+        self.0.seen.as_ref().and_then(|seen| seen.lock().clone())
+    }
+
+    /// Has reads of this client wait for a place in the log.
+    pub fn observe(&self, token: &Token) {
+        let Some(seen) = &self.0.seen else { return };
+        let mut seen = seen.lock();
+        match &mut *seen {
+            Some(known) if known.log_id == token.log_id => known.merge(token),
+            other => *other = Some(token.clone()),
+        }
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
+    pub(crate) fn retry(&self) -> Retry {
+        self.0.retry
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.deadline
+    }
+
+    pub(crate) fn entities(&self) -> EntityServiceClient<Channel> {
+        EntityServiceClient::new(self.channel()).max_decoding_message_size(4 * MESSAGE_BYTES)
+    }
+
+    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel()).max_decoding_message_size(4 * MESSAGE_BYTES)
+    }
+
+    fn channel(&self) -> Channel {
+        let channels = &self.0.channels;
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed) % channels.len();
+        channels[turn].clone()
+    }
+
+    /// A request with what every one has.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.0.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", authorization.clone());
+        }
+        request
+    }
+
+    /// Makes a read until it is answered, it fails for good, or the time is up.
+    pub(crate) async fn read<T, R, F>(
+        &self,
+        message: T,
+        call: impl Fn(Request<T>) -> F,
+    ) -> Result<Response<R>, Error>
+    where
+        T: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let min = self
+            .position()
+            .and_then(|token| token.to_string().parse::<MetadataValue<Ascii>>().ok());
+        let prepare = |metadata: &mut MetadataMap| {
+            if let Some(min) = &min {
+                metadata.insert(headers::MIN_POSITION, min.clone());
+            }
+        };
+        self.attempt(message, false, prepare, call, self.deadline())
+            .await
+    }
+
+    /// Makes a call until it is answered, it fails for good, or the time is up; takes note of the
+    /// place in the log that the answer names.
+    pub(crate) async fn attempt<T, R, F>(
+        &self,
+        message: T,
+        writes: bool,
+        prepare: impl Fn(&mut MetadataMap),
+        call: impl Fn(Request<T>) -> F,
+        until: Instant,
+    ) -> Result<Response<R>, Error>
+    where
+        T: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut waits = self.0.retry.waits();
+        loop {
+            let mut request = self.request(message.clone());
+            request.set_timeout(until.saturating_duration_since(Instant::now()));
+            prepare(request.metadata_mut());
+            let error = match timeout_at(until, call(request)).await {
+                Ok(Ok(response)) => {
+                    if let Some(token) = token_of(response.metadata()) {
+                        self.observe(&token);
+                    }
+                    return Ok(response);
+                }
+                Ok(Err(status)) => Error::of(status, writes),
+                Err(_) => Error::new(Kind::DeadlineExceeded, "the time for this call ran out"),
+            };
+            if !error.passes() {
+                return Err(error);
+            }
+            match waits.next(error.retry_delay()) {
+                Some(wait) if Instant::now() + wait < until => sleep(wait).await,
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+/// The place in the log that an answer names.
+pub(crate) fn token_of(metadata: &MetadataMap) -> Option<Token> {
+    metadata.get(headers::POSITION)?.to_str().ok()?.parse().ok()
+}

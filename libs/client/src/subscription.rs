@@ -1,0 +1,217 @@
+//! Subscriptions that go on where they were: after a lost connection, a restart, or another process
+//! of the stream service.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use stategate_model::{Event, Lane, Method, Position, Timestamp, Token};
+use stategate_protocol::{event::PROGRESS, pb};
+use tokio::time::{sleep, timeout};
+use tonic::Streaming;
+
+use crate::{
+    Client, Error, Kind,
+    client::token_of,
+    reads,
+    retry::{Retry, Waits},
+};
+
+/// How long a subscription may take to be in force before it is tried again.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Where a subscription starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Start {
+    /// From now on.
+    #[default]
+    Live,
+    /// At the beginning of the log.
+    Beginning,
+    /// After a token.
+    After(Token),
+    /// At a time.
+    Since(Timestamp),
+}
+
+/// Which changes to deliver, and from where.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    opts: pb::StreamOpts,
+    start: Start,
+}
+
+impl Subscription {
+    /// Every change of entities whose domain and type match two globs, from now on.
+    pub fn new(domain: impl Into<String>, kind: impl Into<String>) -> Self {
+        let opts = pb::StreamOpts {
+            domain: domain.into(),
+            r#type: kind.into(),
+            // So that a subscription that matches little resumes near the end of the log.
+            progress: true,
+            ..Default::default()
+        };
+        Self {
+            opts,
+            start: Start::Live,
+        }
+    }
+
+    /// Only of entities whose key matches a glob.
+    #[must_use]
+    pub fn key(mut self, glob: impl Into<String>) -> Self {
+        self.opts.key = glob.into();
+        self
+    }
+
+    /// Only events that match a filter.
+    #[must_use]
+    pub fn filter(mut self, filter: &Value) -> Self {
+        self.opts.query_string = filter.to_string();
+        self
+    }
+
+    /// Only changes made by these methods.
+    #[must_use]
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.opts.methods = methods
+            .into_iter()
+            .map(|method| method.as_str().to_owned())
+            .collect();
+        self
+    }
+
+    /// Where to start.
+    #[must_use]
+    pub fn from(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+}
+
+/// A subscription in force.
+#[derive(Debug)]
+pub struct Watch {
+    client: Client,
+    subscription: Subscription,
+    stream: Option<Streaming<pb::Event>>,
+    token: Option<Token>,
+    waits: Waits,
+}
+
+impl Client {
+    /// Subscribes. When this returns, the subscription is in force: what is written from now on is
+    /// delivered.
+    ///
+    /// ```no_run
+    /// # use stategate_client::{Client, Start, Subscription};
+    /// # async fn run(client: Client) -> Result<(), stategate_client::Error> {
+    /// let mut changes = client.subscribe(Subscription::new("faa", "airport").from(Start::Beginning)).await?;
+    /// loop {
+    ///     let event = changes.next().await?;
+    ///     println!("{} {:?}", event.entity, changes.token());
+    /// }
+    /// # }
+    /// ```
+    pub async fn subscribe(&self, subscription: Subscription) -> Result<Watch, Error> {
+        // A stream goes on for ever, and so do its tries.
+        let waits = Retry {
+            tries: u32::MAX,
+            ..self.retry()
+        }
+        .waits();
+        let mut watch = Watch {
+            client: self.clone(),
+            subscription,
+            stream: None,
+            token: None,
+            waits,
+        };
+        watch.open().await?;
+        Ok(watch)
+    }
+}
+
+impl Watch {
+    /// The next event. Waits as long as it takes, reconnecting as often as it takes; fails only for
+    /// what does not pass.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                self.reopen().await?;
+                continue;
+            };
+            match stream.message().await {
+                Ok(Some(message)) => {
+                    self.waits.reset();
+                    let place = u8::try_from(message.lane)
+                        .ok()
+                        .map(Lane)
+                        .zip(Position::from_i64(message.position));
+                    let progress = message.method == PROGRESS;
+                    let event = if progress {
+                        None
+                    } else {
+                        Some(reads::event(message)?)
+                    };
+                    if let (Some(token), Some((lane, position))) = (&mut self.token, place) {
+                        token.advance(lane, position);
+                    }
+                    if let Some(event) = event {
+                        return Ok(event);
+                    }
+                }
+                Ok(None) => self.stream = None,
+                Err(status) => {
+                    self.stream = None;
+                    let error = Error::of(status, false);
+                    if !error.passes() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How far the log was read: a subscription that starts after it goes on with the next event.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    async fn reopen(&mut self) -> Result<(), Error> {
+        if let Some(wait) = self.waits.next(None) {
+            sleep(wait).await;
+        }
+        match self.open().await {
+            Err(error) if error.passes() || *error.kind() == Kind::DeadlineExceeded => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), Error> {
+        use pb::stream_opts::Start as Wire;
+        let mut opts = self.subscription.opts.clone();
+        opts.start = match (&self.token, &self.subscription.start) {
+            (Some(token), _) | (None, Start::After(token)) => Some(Wire::After(token.to_string())),
+            (None, Start::Live) => None,
+            (None, Start::Beginning) => Some(Wire::FromBeginning(true)),
+            (None, Start::Since(time)) => Some(Wire::Since(time.0)),
+        };
+        let mut events = self.client.events();
+        let opening = timeout(OPENING, events.stream(self.client.request(opts))).await;
+        let response = opening
+            .map_err(|_| {
+                Error::new(
+                    Kind::DeadlineExceeded,
+                    "the subscription was not in force in time",
+                )
+            })?
+            .map_err(|status| Error::of(status, false))?;
+        if self.token.is_none() {
+            self.token = token_of(response.metadata());
+        }
+        self.stream = Some(response.into_inner());
+        Ok(())
+    }
+}
