@@ -98,9 +98,10 @@ pub fn event(message: pb::Event) -> Option<Event> {
         id: EventId::parse(&message.id).ok()?,
         entity: EntityRef::new(&entity.domain, &entity.r#type, &entity.key).ok()?,
         values: Values::new(entity.values?.into_object(), &unlimited).ok()?,
-        version: Version::from_i64(message.version)?,
+        version: Version::from_i64(message.version).filter(|version| *version > Version::ZERO)?,
         lane: Lane(u8::try_from(message.lane).ok()?),
-        position: Position::from_i64(message.position)?,
+        position: Position::from_i64(message.position)
+            .filter(|position| *position > Position::ZERO)?,
         time: Timestamp(message.time),
         method: Method::parse(&message.method)?,
         claims: Claims::new(message.claims?.into_object()).ok()?,

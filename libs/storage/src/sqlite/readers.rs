@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, sync::Arc, thread};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use stategate_model::{Heads, Lane, Lanes, Position};
 use tokio::sync::oneshot;
 
@@ -187,10 +187,16 @@ impl Snapshot<'_> {
     /// The position of a lane's last event.
     pub(super) fn head(&self, operation: &'static str, lane: Lane) -> Result<Position> {
         let (start, end) = rows::lane_range(lane);
+        const SQL: &str =
+            "SELECT seq FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
         let last: Option<i64> = self
             .connection
-            .prepare_cached("SELECT max(seq) FROM events WHERE seq > ?1 AND seq <= ?2")
-            .and_then(|mut statement| statement.query_row((start, end), |row| row.get(0)))
+            .prepare_cached(SQL)
+            .and_then(|mut statement| {
+                statement
+                    .query_row((start, end), |row| row.get(0))
+                    .optional()
+            })
             .map_err(failure(operation))?;
         Ok(last.map_or(Position::ZERO, rows::position))
     }

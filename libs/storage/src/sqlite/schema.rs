@@ -225,9 +225,13 @@ fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
 
 fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> {
     let mut connection = open(path)?;
-    if matches!(nature(&connection)?, Nature::Empty) {
+    let nature = nature(&connection)?;
+    if matches!(nature, Nature::Empty) {
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+    }
+    // Kept in the file, but lost where it was restored from a dump.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    if matches!(nature, Nature::Empty) {
         create(&mut connection, lanes)?;
     }
     check_durability(&connection).map_err(Step::Refused)?;
