@@ -61,6 +61,21 @@ impl Ingress {
         }
     }
 
+    /// Straight to the process of one role, whatever is asked.
+    pub fn only(gateway: &mut Gateway, role: Role) -> Self {
+        let all = Self::new(gateway);
+        let one = match role {
+            Role::Everything | Role::Command => all.command,
+            Role::Query => all.query,
+            Role::Stream => all.stream,
+        };
+        Self {
+            command: one.clone(),
+            query: one.clone(),
+            stream: one,
+        }
+    }
+
     fn channel(&self, path: &str) -> &Channel {
         match path {
             "/stategate.EventService/Stream" => &self.stream,
@@ -142,8 +157,13 @@ pub struct Ask {
 impl Ask {
     /// A client of a gateway, over connections of its own.
     pub fn new(gateway: &mut Gateway) -> Self {
+        Self::through(Ingress::new(gateway))
+    }
+
+    /// A client behind this ingress.
+    pub fn through(ingress: Ingress) -> Self {
         Self {
-            ingress: Ingress::new(gateway),
+            ingress,
             metadata: Vec::new(),
             deadline: DEADLINE,
         }
@@ -166,6 +186,11 @@ impl Ask {
             deadline,
             ..self.clone()
         }
+    }
+
+    /// What stands between this client and the processes.
+    pub fn ingress(&self) -> Ingress {
+        self.ingress.clone()
     }
 
     /// A client of the entity service.

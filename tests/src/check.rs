@@ -69,7 +69,11 @@ impl fmt::Display for Finding {
 pub fn assert_none(findings: &[Finding]) {
     let shown: Vec<String> = findings.iter().take(20).map(Finding::to_string).collect();
     let count = findings.len();
-    assert!(findings.is_empty(), "{count} findings:\n{}", shown.join("\n"));
+    assert!(
+        findings.is_empty(),
+        "{count} findings:\n{}",
+        shown.join("\n")
+    );
 }
 
 /// An entity as the log has it.
@@ -116,7 +120,9 @@ pub async fn state(clients: &Clients, log: &Log) -> Vec<Finding> {
                     values: entity.values.map(stategate_protocol::Struct::into_object),
                 };
                 if found.insert(name.expect("a name"), state).is_some() {
-                    checker.find(Kind::State, || format!("search answers {} twice", entity.key));
+                    checker.find(Kind::State, || {
+                        format!("search answers {} twice", entity.key)
+                    });
                 }
             }
             page_token = page.next_page_token;
@@ -142,7 +148,10 @@ pub async fn state(clients: &Clients, log: &Log) -> Vec<Finding> {
         let got = match clients.entities.clone().get(request(reference)).await {
             Ok(answer) => Some(State {
                 version: version(answer.metadata()).expect("an etag"),
-                values: answer.into_inner().values.map(|values| values.into_object()),
+                values: answer
+                    .into_inner()
+                    .values
+                    .map(|values| values.into_object()),
             }),
             Err(status) if status.code() == Code::NotFound => None,
             Err(status) => panic!("get {entity}: {status}"),
@@ -275,7 +284,9 @@ pub fn delivery(
         }
     }
     for lane in by_lane.keys() {
-        checker.find(Kind::Delivery, || format!("{name}: events of the unknown lane {lane}"));
+        checker.find(Kind::Delivery, || {
+            format!("{name}: events of the unknown lane {lane}")
+        });
     }
     checker.findings
 }
@@ -284,7 +295,11 @@ pub fn delivery(
 pub fn due(start: &Token, log: &Log, matches: &dyn Fn(&Event) -> bool) -> usize {
     let lanes = log.heads.iter();
     lanes
-        .map(|(lane, _)| log.after(start, lane).filter(|event| matches(event)).count())
+        .map(|(lane, _)| {
+            log.after(start, lane)
+                .filter(|event| matches(event))
+                .count()
+        })
         .sum()
 }
 
@@ -367,7 +382,10 @@ impl Checker {
                     if (event.version, (event.lane, event.position)) != (*version, *at) {
                         self.find(Kind::Lost, || format!("{write:?} is {event:?}"));
                     }
-                    if values.as_ref().is_some_and(|values| *values != event.values) {
+                    if values
+                        .as_ref()
+                        .is_some_and(|values| *values != event.values)
+                    {
                         self.find(Kind::Values, || format!("{write:?} is {event:?}"));
                     }
                 }

@@ -6,8 +6,7 @@ use stategate_model::Token;
 use stategate_protocol::{
     headers,
     pb::{
-        self, entity_service_client::EntityServiceClient,
-        event_service_client::EventServiceClient,
+        self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
     },
 };
 use tonic::{
@@ -94,12 +93,7 @@ pub fn request<T>(message: T) -> Request<T> {
 
 /// The token an answer carries.
 pub fn position(metadata: &MetadataMap) -> Option<Token> {
-    metadata
-        .get(headers::POSITION)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    metadata.get(headers::POSITION)?.to_str().ok()?.parse().ok()
 }
 
 /// The version an answer carries.

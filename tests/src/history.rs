@@ -158,7 +158,10 @@ impl Log {
             let next = timeout(PATIENCE, stream.message()).await;
             let reached = || lanes.iter().map(Vec::len).collect::<Vec<_>>();
             let next = next.unwrap_or_else(|_| {
-                panic!("the stream stopped at {:?}, the heads are {heads}", reached())
+                panic!(
+                    "the stream stopped at {:?}, the heads are {heads}",
+                    reached()
+                )
             });
             let event = Event::of(next.expect("a stream that goes on").expect("another event"));
             lanes[event.lane.index()].push(event);

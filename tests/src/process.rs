@@ -159,7 +159,11 @@ impl Process {
         });
         match found.await {
             Ok(Some(found)) => found,
-            Ok(None) => panic!("{} ended before it {what}:\n{}", self.name, self.last_words()),
+            Ok(None) => panic!(
+                "{} ended before it {what}:\n{}",
+                self.name,
+                self.last_words()
+            ),
             Err(_) => panic!("{} never {what}:\n{}", self.name, self.last_words()),
         }
     }
@@ -167,7 +171,10 @@ impl Process {
     /// The step that a batch was at when the last line of that kind was written.
     pub fn last_step(&self) -> Option<String> {
         let read = self.lines.read.lock().unwrap();
-        let step = read.iter().rev().find_map(|line| line.strip_prefix("step "))?;
+        let step = read
+            .iter()
+            .rev()
+            .find_map(|line| line.strip_prefix("step "))?;
         step.split(' ').next().map(str::to_owned)
     }
 
@@ -183,9 +190,9 @@ impl Process {
     /// Lines that are errors in its own eyes.
     pub fn errors(&self) -> Vec<String> {
         let read = self.lines.read.lock().unwrap();
-        let errors = read.iter().filter(|line| {
-            line.contains(r#""level":"ERROR""#) || line.contains("panicked at")
-        });
+        let errors = read
+            .iter()
+            .filter(|line| line.contains(r#""level":"ERROR""#) || line.contains("panicked at"));
         errors.cloned().collect()
     }
 
@@ -223,7 +230,9 @@ impl Process {
         };
         let mut progress = self.lines.progress.subscribe();
         let over = timeout(PATIENCE, progress.wait_for(|progress| progress.is_over));
-        over.await.expect("the end of its lines").expect("its lines");
+        over.await
+            .expect("the end of its lines")
+            .expect("its lines");
         status
     }
 
@@ -254,7 +263,8 @@ impl Process {
     /// What the listener beside gRPC answers, if it is 200.
     async fn http(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: stategate\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: stategate\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -282,7 +292,9 @@ pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    1024 * kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()
+    1024 * kib
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or_default()
 }
 
 impl Drop for Process {

@@ -142,7 +142,8 @@ impl Subscriber {
     /// Lets it read what is left of the log, and compares. Answers how many events it got.
     pub async fn finish(self, log: &Log) -> (usize, Vec<Finding>) {
         let matches = &*self.selection.matches;
-        self.goal.send_replace(Some(check::due(&self.start, log, matches)));
+        self.goal
+            .send_replace(Some(check::due(&self.start, log, matches)));
         let ended = timeout(2 * PATIENCE, self.task).await;
         let delivered = ended.expect("a subscriber ends").expect("a subscriber");
         let name = self.selection.name();

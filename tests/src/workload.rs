@@ -184,14 +184,20 @@ impl Writers {
                 return;
             }
             let more = timeout(PATIENCE, acknowledged.changed()).await;
-            assert!(more.is_ok(), "writers stopped at {before} acknowledgements of {count}");
+            assert!(
+                more.is_ok(),
+                "writers stopped at {before} acknowledgements of {count}"
+            );
         }
     }
 
     /// Waits until every writer has ended by itself, and answers what they did.
     pub async fn ended(self) -> Vec<Write> {
         let all = timeout(PATIENCE, self.tasks.join_all()).await;
-        all.expect("every write has an end").into_iter().flatten().collect()
+        all.expect("every write has an end")
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Ends the writers after the write each is at, and answers what they did.
@@ -253,19 +259,27 @@ impl Writer {
         match choice {
             60..80 => {
                 let field = format!("edited-{}", self.rng.random_range(0..4));
-                What::Edit(Object::from([("id".to_owned(), name.clone()), (field, name)]))
+                What::Edit(Object::from([
+                    ("id".to_owned(), name.clone()),
+                    (field, name),
+                ]))
             }
             80..88 => What::Del,
             88.. if let Some(event) = self.recent.any(entity, &mut self.rng) => What::Revert(event),
             _ => {
-                let size = self.rng.random_range(self.mix.bytes / 2..=self.mix.bytes * 3 / 2);
+                let size = self
+                    .rng
+                    .random_range(self.mix.bytes / 2..=self.mix.bytes * 3 / 2);
                 let text = name_of_size(&name, size);
                 let number = f64::from(self.rng.random_range(-1_000_000..1_000_000)) / 8.0;
                 What::Set(Object::from([
                     ("id".to_owned(), name),
                     ("text".to_owned(), Value::String(text)),
                     ("number".to_owned(), Value::Number(number)),
-                    ("nested".to_owned(), Value::Array(vec![Value::Null, true.into()])),
+                    (
+                        "nested".to_owned(),
+                        Value::Array(vec![Value::Null, true.into()]),
+                    ),
                 ]))
             }
         }
@@ -298,7 +312,10 @@ pub async fn send(
     let answer: Result<Response<Option<pb::Entity>>, Status> = match what {
         What::Set(values) => {
             let request = named(message(values), id, if_version);
-            commands.set(request).await.map(|answer| answer.map(|_| None))
+            commands
+                .set(request)
+                .await
+                .map(|answer| answer.map(|_| None))
         }
         What::Edit(values) => {
             let request = named(message(values), id, if_version);
@@ -312,7 +329,10 @@ pub async fn send(
                 at: None,
             };
             let request = named(reference, id, if_version);
-            commands.del(request).await.map(|answer| answer.map(|_| None))
+            commands
+                .del(request)
+                .await
+                .map(|answer| answer.map(|_| None))
         }
         What::Revert(event) => {
             let reference = pb::EventRef {
@@ -322,7 +342,10 @@ pub async fn send(
                 id: event.to_string(),
             };
             let request = named(reference, id, if_version);
-            commands.revert(request).await.map(|answer| answer.map(Some))
+            commands
+                .revert(request)
+                .await
+                .map(|answer| answer.map(Some))
         }
     };
     match answer {
@@ -405,7 +428,8 @@ impl Tail {
 
     /// Waits until everything in the log was delivered, and answers what was.
     pub async fn finish(self, log: &Log) -> Heard {
-        self.goal.send_replace(check::due(&self.start, log, &|_| true));
+        self.goal
+            .send_replace(check::due(&self.start, log, &|_| true));
         self.ended().await.0
     }
 }

@@ -49,7 +49,9 @@ fn opts(domain: &str, kind: &str, key: &str) -> pb::StreamOpts {
 fn selections() -> Vec<Selection> {
     let mut selections = vec![
         Selection::new(opts("*", "*", ""), |_| true),
-        Selection::new(opts("domain-3", "*", "*"), |event| event.entity.domain() == "domain-3"),
+        Selection::new(opts("domain-3", "*", "*"), |event| {
+            event.entity.domain() == "domain-3"
+        }),
         Selection::new(opts("domain-[02]", "thing", ""), |event| {
             ["domain-0", "domain-2"].contains(&event.entity.domain())
         }),
@@ -74,7 +76,10 @@ fn selections() -> Vec<Selection> {
     ));
     selections.push(Selection::new(
         pb::StreamOpts {
-            methods: vec![Method::Del.as_str().to_owned(), Method::Revert.as_str().to_owned()],
+            methods: vec![
+                Method::Del.as_str().to_owned(),
+                Method::Revert.as_str().to_owned(),
+            ],
             progress: true,
             ..opts("*", "*", "")
         },
@@ -121,7 +126,11 @@ async fn reconnecting(form: Form, lanes: u8, reconnects: usize) -> usize {
         log.len(),
         begun.elapsed()
     );
-    assert!(log.len() >= reconnects, "{} events prove too little", log.len());
+    assert!(
+        log.len() >= reconnects,
+        "{} events prove too little",
+        log.len()
+    );
     came_back
 }
 
@@ -129,16 +138,27 @@ async fn reconnecting(form: Form, lanes: u8, reconnects: usize) -> usize {
 async fn reconnecting_subscribers_miss_and_repeat_nothing() {
     let _alone = alone().await;
     let mut reconnects = 0;
-    for (form, lanes) in [(Form::One, 1), (Form::One, 8), (Form::Three, 1), (Form::Three, 8)] {
+    for (form, lanes) in [
+        (Form::One, 1),
+        (Form::One, 8),
+        (Form::Three, 1),
+        (Form::Three, 8),
+    ] {
         reconnects += reconnecting(form, lanes, scale(200, 2_500)).await;
     }
     println!("in all: {reconnects} reconnects");
-    assert!(reconnects >= scale(500, 10_000), "{reconnects} reconnects prove too little");
+    assert!(
+        reconnects >= scale(500, 10_000),
+        "{reconnects} reconnects prove too little"
+    );
 }
 
 /// Now, in nanoseconds, as a number that values hold to a fraction of a microsecond.
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
 }
 
 /// Sets that say when they were sent.
@@ -258,7 +278,10 @@ async fn stalled(form: Form) {
     for _ in 0..STALLED {
         // A connection of its own, which nobody reads from either.
         let clients = gateway.clients();
-        standing.push((clients.stream(everything(None)).await.expect("subscribe"), clients));
+        standing.push((
+            clients.stream(everything(None)).await.expect("subscribe"),
+            clients,
+        ));
     }
     let process = gateway.process(Role::Stream);
     let pid = process.pid();
@@ -288,7 +311,14 @@ async fn stalled(form: Form) {
         readers.spawn(async move {
             let delivered = read_on(stream, &start, &log).await;
             drop(clients);
-            check::delivery("a stalled one", &delivered, &start, &log, &|_| true, Due::All)
+            check::delivery(
+                "a stalled one",
+                &delivered,
+                &start,
+                &log,
+                &|_| true,
+                Due::All,
+            )
         });
     }
     let findings = readers.join_all().await.concat();
@@ -306,9 +336,15 @@ async fn stalled(form: Form) {
     );
     assert!(written > 200 << 20, "{written} bytes prove too little");
     assert!(grown < 150 << 20, "memory grew by {grown} bytes");
-    assert!(fell >= STALLED as f64, "only {fell} subscribers fell behind");
+    assert!(
+        fell >= STALLED as f64,
+        "only {fell} subscribers fell behind"
+    );
     let (before, during) = (before.iter().max().unwrap(), during.iter().max().unwrap());
-    assert!(*during < 3 * *before + Duration::from_millis(100), "{before:?} became {during:?}");
+    assert!(
+        *during < 3 * *before + Duration::from_millis(100),
+        "{before:?} became {during:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +416,16 @@ async fn streams_start_where_they_are_asked_to() {
     let mut times: Vec<i64> = log.events().map(|event| event.time).collect();
     times.sort_unstable();
     let chosen = [0, times.len() / 3, times.len() / 2, times.len() - 1].map(|at| times[at]);
-    let since = [-5, 0, 1, chosen[0], chosen[1], chosen[1] + 1, chosen[2], chosen[3]];
+    let since = [
+        -5,
+        0,
+        1,
+        chosen[0],
+        chosen[1],
+        chosen[1] + 1,
+        chosen[2],
+        chosen[3],
+    ];
     let mut replayed = 0;
     for since in since {
         let start = everything(Some(Start::Since(since)));
@@ -419,13 +464,19 @@ async fn streams_start_where_they_are_asked_to() {
     while told.len() < log.lanes.len() {
         let next = timeout(PATIENCE, stream.message()).await.expect("progress");
         let message = next.unwrap().unwrap();
-        assert_eq!((message.method.as_str(), message.id.as_str()), (PROGRESS, ""));
+        assert_eq!(
+            (message.method.as_str(), message.id.as_str()),
+            (PROGRESS, "")
+        );
         assert!(message.entity.is_none());
         told.insert(message.lane, message.position);
         take(message, &mut token, &mut Vec::new());
     }
     let waited = begun.elapsed();
-    assert!(waited < Duration::from_secs(15), "progress after {waited:?}");
+    assert!(
+        waited < Duration::from_secs(15),
+        "progress after {waited:?}"
+    );
     assert_eq!(token, log.heads);
     // And from there it is live.
     let after = everything(Some(Start::After(token.to_string())));
@@ -439,7 +490,12 @@ async fn streams_start_where_they_are_asked_to() {
         values: Some(Struct::default()),
         ..pb::Entity::default()
     };
-    clients.commands.clone().set(request(message)).await.expect("a set");
+    clients
+        .commands
+        .clone()
+        .set(request(message))
+        .await
+        .expect("a set");
     let next = timeout(PATIENCE, stream.message()).await.expect("an event");
     assert_eq!(Event::of(next.unwrap().unwrap()).entity, entity);
     gateway.assert_no_errors();

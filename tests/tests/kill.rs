@@ -66,7 +66,10 @@ impl Killed {
 
     async fn restart(&mut self, pause: Option<&str>) {
         let pause = pause.map(|step| format!("{step}:20:100"));
-        let env: Vec<_> = pause.into_iter().map(|p| ("STATEGATE_TEST_PAUSE", p)).collect();
+        let env: Vec<_> = pause
+            .into_iter()
+            .map(|p| ("STATEGATE_TEST_PAUSE", p))
+            .collect();
         if self.gateway.is_one_process()
             && let Some(tail) = self.tail.take()
         {
@@ -76,7 +79,10 @@ impl Killed {
     }
 
     fn acknowledged(&self) -> usize {
-        self.writes.iter().filter(|write| write.is_acknowledged()).count()
+        self.writes
+            .iter()
+            .filter(|write| write.is_acknowledged())
+            .count()
     }
 
     fn kills(&self) -> usize {
@@ -110,9 +116,19 @@ async fn kill(options: Options, kills: usize, acknowledged: usize) -> Killed {
     let (form, lanes) = (options.form, options.lanes);
     let mut killed = Killed::start(options, 0x5eed + u64::from(lanes)).await;
     let mut pause = None;
-    for next in [None, Some("decided"), Some("appended"), None, Some("loaded")].into_iter().cycle()
+    for next in [
+        None,
+        Some("decided"),
+        Some("appended"),
+        None,
+        Some("loaded"),
+    ]
+    .into_iter()
+    .cycle()
     {
-        killed.round(acknowledged / kills + 1, pause.is_some()).await;
+        killed
+            .round(acknowledged / kills + 1, pause.is_some())
+            .await;
         pause = next;
         killed.restart(pause).await;
         if killed.kills() >= kills && killed.acknowledged() >= acknowledged {
@@ -139,9 +155,21 @@ async fn kill(options: Options, kills: usize, acknowledged: usize) -> Killed {
 async fn nothing_acknowledged_is_lost() {
     let _alone = alone().await;
     let runs = [
-        (Options::new(Form::One).lanes(1), scale(8, 120), scale(8_000, 120_000)),
-        (Options::new(Form::One).lanes(8), scale(8, 120), scale(8_000, 120_000)),
-        (Options::new(Form::Three).lanes(8), scale(6, 60), scale(6_000, 60_000)),
+        (
+            Options::new(Form::One).lanes(1),
+            scale(8, 120),
+            scale(8_000, 120_000),
+        ),
+        (
+            Options::new(Form::One).lanes(8),
+            scale(8, 120),
+            scale(8_000, 120_000),
+        ),
+        (
+            Options::new(Form::Three).lanes(8),
+            scale(6, 60),
+            scale(6_000, 60_000),
+        ),
     ];
     let (mut kills, mut acknowledged, mut proven) = (0, 0, 0);
     for (options, least_kills, least_acknowledged) in runs {
@@ -152,8 +180,14 @@ async fn nothing_acknowledged_is_lost() {
     }
     println!("in all: {acknowledged} writes acknowledged, {kills} kills, {proven} of them proven");
     assert!(kills >= scale(20, 300), "{kills} kills prove too little");
-    assert!(acknowledged >= scale(20_000, 300_000), "{acknowledged} writes prove too little");
-    assert!(proven >= scale(5, 60), "{proven} proven kills prove too little");
+    assert!(
+        acknowledged >= scale(20_000, 300_000),
+        "{acknowledged} writes prove too little"
+    );
+    assert!(
+        proven >= scale(5, 60),
+        "{proven} proven kills prove too little"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +201,10 @@ async fn an_acknowledgement_before_the_append_is_found_out() {
         killed.restart(None).await;
         let log = Log::read(&killed.gateway.clients()).await;
         let findings = check::history(&killed.writes, &log);
-        lost = findings.iter().filter(|finding| finding.kind == Kind::Lost).count();
+        lost = findings
+            .iter()
+            .filter(|finding| finding.kind == Kind::Lost)
+            .count();
     }
     println!(
         "planted: {lost} of {} acknowledged writes found lost after {} kills",

@@ -99,10 +99,19 @@ async fn stopped_at(step: &str, stops: usize) {
         log.len(),
         begun.elapsed()
     );
-    assert!(held.acknowledged + held.refused >= stops, "hardly anything was held");
-    assert!(moved >= stops as f64, "what was stopped was not decided again");
+    assert!(
+        held.acknowledged + held.refused >= stops,
+        "hardly anything was held"
+    );
+    assert!(
+        moved >= stops as f64,
+        "what was stopped was not decided again"
+    );
     assert!(held.acknowledged > 0, "nothing that was held was written");
-    assert!(meanwhile >= 200 * stops, "{meanwhile} writes prove too little");
+    assert!(
+        meanwhile >= 200 * stops,
+        "{meanwhile} writes prove too little"
+    );
 }
 
 fn clients_of(process: &Process) -> Clients {
@@ -156,5 +165,7 @@ async fn two_processes_write_at_once() {
     check::assert_none(&findings);
     gateway.assert_no_errors();
     let slowest = writes.iter().map(|write| write.ended - write.begun).max();
-    println!("two processes at once: {each:?} writes acknowledged, the slowest after {slowest:.1?}");
+    println!(
+        "two processes at once: {each:?} writes acknowledged, the slowest after {slowest:.1?}"
+    );
 }

@@ -27,14 +27,19 @@ use crate::{Error, Kind, Retry, turns::Turns};
 /// How often a connection without traffic is checked, so that a stream notices a gateway that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Largest answer taken. A page may be as large as any message, and a gateway newer than this may allow
+/// more.
+const ANSWER_BYTES: usize = 4 * MESSAGE_BYTES;
+
 /// A client of one gateway. Cheap to clone; clones share connections and see each other's writes.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    channels: Vec<Channel>,
-    next: AtomicUsize,
+    command: Connections,
+    query: Connections,
+    stream: Connections,
     authorization: Option<MetadataValue<Ascii>>,
     deadline: Duration,
     retry: Retry,
@@ -43,10 +48,23 @@ struct Inner {
     turns: Turns,
 }
 
+/// Connections to one address, taken in turn.
+#[derive(Debug, Clone)]
+struct Connections(Arc<(Vec<Channel>, AtomicUsize)>);
+
+impl Connections {
+    fn next(&self) -> Channel {
+        let (channels, next) = &*self.0;
+        let turn = next.fetch_add(1, Ordering::Relaxed) % channels.len();
+        channels[turn].clone()
+    }
+}
+
 /// How a client is made.
 #[derive(Debug, Clone)]
 pub struct Builder {
     address: String,
+    services: Option<[String; 3]>,
     token: Option<String>,
     connections: usize,
     deadline: Duration,
@@ -59,6 +77,19 @@ impl Builder {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// The addresses of the command, the query and the stream service, where nothing in front of them
+    /// routes by method.
+    #[must_use]
+    pub fn services(
+        mut self,
+        command: impl Into<String>,
+        query: impl Into<String>,
+        stream: impl Into<String>,
+    ) -> Self {
+        self.services = Some([command.into(), query.into(), stream.into()]);
         self
     }
 
@@ -93,16 +124,17 @@ impl Builder {
 
     /// The client. Connections are made with the first call.
     pub fn build(self) -> Result<Client, Error> {
-        let invalid = |field: &str, problem: String| {
-            let message = format!("{field}: {problem}");
-            Error::new(Kind::Invalid(vec![(field.to_owned(), problem)]), message)
+        let (command, query, stream) = match &self.services {
+            Some([command, query, stream]) => (
+                self.connect(command)?,
+                self.connect(query)?,
+                self.connect(stream)?,
+            ),
+            None => {
+                let all = self.connect(&self.address)?;
+                (all.clone(), all.clone(), all)
+            }
         };
-        let endpoint = Endpoint::from_shared(self.address.clone())
-            .map_err(|error| invalid("address", format!("{} is not one: {error}", self.address)))?
-            .connect_timeout(self.deadline)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .tcp_nodelay(true);
         let authorization = match &self.token {
             Some(token) => {
                 let mut value: MetadataValue<Ascii> =
@@ -115,10 +147,9 @@ impl Builder {
             None => None,
         };
         Ok(Client(Arc::new(Inner {
-            channels: (0..self.connections)
-                .map(|_| endpoint.connect_lazy())
-                .collect(),
-            next: AtomicUsize::new(0),
+            command,
+            query,
+            stream,
             authorization,
             deadline: self.deadline,
             retry: self.retry,
@@ -126,6 +157,26 @@ impl Builder {
             turns: Turns::default(),
         })))
     }
+}
+
+impl Builder {
+    fn connect(&self, address: &str) -> Result<Connections, Error> {
+        let endpoint = Endpoint::from_shared(address.to_owned())
+            .map_err(|error| invalid("address", format!("{address} is not one: {error}")))?
+            .connect_timeout(self.deadline)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tcp_nodelay(true);
+        let channels = (0..self.connections)
+            .map(|_| endpoint.connect_lazy())
+            .collect();
+        Ok(Connections(Arc::new((channels, AtomicUsize::new(0)))))
+    }
+}
+
+fn invalid(field: &str, problem: String) -> Error {
+    let message = format!("{field}: {problem}");
+    Error::new(Kind::Invalid(vec![(field.to_owned(), problem)]), message)
 }
 
 impl Client {
@@ -139,6 +190,7 @@ impl Client {
     pub fn builder(address: impl Into<String>) -> Builder {
         Builder {
             address: address.into(),
+            services: None,
             token: None,
             connections: 1,
             deadline: Duration::from_secs(10),
@@ -175,18 +227,20 @@ impl Client {
         Instant::now() + self.0.deadline
     }
 
+    pub(crate) fn writes(&self) -> EntityServiceClient<Channel> {
+        EntityServiceClient::new(self.0.command.next()).max_decoding_message_size(ANSWER_BYTES)
+    }
+
     pub(crate) fn entities(&self) -> EntityServiceClient<Channel> {
-        EntityServiceClient::new(self.channel()).max_decoding_message_size(4 * MESSAGE_BYTES)
+        EntityServiceClient::new(self.0.query.next()).max_decoding_message_size(ANSWER_BYTES)
     }
 
     pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        EventServiceClient::new(self.channel()).max_decoding_message_size(4 * MESSAGE_BYTES)
+        EventServiceClient::new(self.0.query.next()).max_decoding_message_size(ANSWER_BYTES)
     }
 
-    fn channel(&self) -> Channel {
-        let channels = &self.0.channels;
-        let turn = self.0.next.fetch_add(1, Ordering::Relaxed) % channels.len();
-        channels[turn].clone()
+    pub(crate) fn streams(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.0.stream.next()).max_decoding_message_size(ANSWER_BYTES)
     }
 
     /// A request with what every one has.

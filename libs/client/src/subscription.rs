@@ -198,7 +198,7 @@ impl Watch {
             (None, Start::Beginning) => Some(Wire::FromBeginning(true)),
             (None, Start::Since(time)) => Some(Wire::Since(time.0)),
         };
-        let mut events = self.client.events();
+        let mut events = self.client.streams();
         let opening = timeout(OPENING, events.stream(self.client.request(opts))).await;
         let response = opening
             .map_err(|_| {

@@ -146,7 +146,7 @@ impl Client {
     pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
         let write = OneWrite::new(Condition::Always)?;
         let call = |request| {
-            let mut entities = self.entities();
+            let mut entities = self.writes();
             async move { entities.transact(request).await }
         };
         let response = self

@@ -139,7 +139,7 @@ impl Client {
     ) -> Result<Written, Error> {
         let write = OneWrite::new(condition)?;
         let call = |request| {
-            let mut entities = self.entities();
+            let mut entities = self.writes();
             async move { entities.set(request).await }
         };
         written(
@@ -171,7 +171,7 @@ impl Client {
         let message = message(entity, encode(&values)?);
         let write = OneWrite::new(condition)?;
         let call = |request| {
-            let mut entities = self.entities();
+            let mut entities = self.writes();
             async move { entities.edit(request).await }
         };
         let response = self
@@ -207,7 +207,7 @@ impl Client {
         };
         let write = OneWrite::new(condition)?;
         let call = |request| {
-            let mut entities = self.entities();
+            let mut entities = self.writes();
             async move { entities.revert(request).await }
         };
         let response = self
@@ -245,7 +245,7 @@ impl Client {
         let message = reads::entity_ref(entity, None);
         let write = OneWrite::new(condition)?;
         let call = |request| {
-            let mut entities = self.entities();
+            let mut entities = self.writes();
             async move { entities.del(request).await }
         };
         written(

@@ -62,7 +62,7 @@ impl From<bool> for Value {
 pub struct Values(Arc<Inner>);
 
 struct Inner {
-    json: Box<str>,
+    json: Arc<str>,
     tree: OnceLock<Object>,
 }
 
@@ -107,7 +107,7 @@ impl Values {
 
     /// Values from canonical bytes that [`Values::json`] once gave. Not checked here: the bytes are
     /// trusted as far as the storage is, and [`Values::object`] finds those that are no object.
-    pub fn from_canonical(json: impl Into<Box<str>>) -> Self {
+    pub fn from_canonical(json: impl Into<Arc<str>>) -> Self {
         Self(Arc::new(Inner {
             json: json.into(),
             tree: OnceLock::new(),
@@ -126,6 +126,15 @@ impl Values {
         }
         let tree = json::from_canonical(&self.0.json).ok_or(Corrupt)?;
         Ok(self.0.tree.get_or_init(|| tree))
+    }
+
+    /// The same values without the tree, which takes several times the room of the bytes: for keeping.
+    #[must_use]
+    pub fn lean(&self) -> Self {
+        Self(Arc::new(Inner {
+            json: Arc::clone(&self.0.json),
+            tree: OnceLock::new(),
+        }))
     }
 
     /// Bytes of the canonical form.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use lru::LruCache;
-use stategate_model::{EntityRef, State};
+use stategate_model::{EntityRef, State, Values};
 
 /// States by entity, the least recently used going first when there are too many.
 ///
@@ -19,12 +19,7 @@ pub(crate) struct States {
 const ENTRY: usize = 200;
 
 fn size(entity: &EntityRef, state: &State) -> usize {
-    ENTRY
-        + entity.size()
-        + state
-            .values
-            .as_ref()
-            .map_or(0, stategate_model::Values::size)
+    ENTRY + entity.size() + state.values.as_ref().map_or(0, Values::size)
 }
 
 impl States {
@@ -70,7 +65,8 @@ impl States {
     /// Takes in the states a durable batch led to, and makes room.
     pub(crate) fn replace(&mut self, changed: HashMap<EntityRef, State>) {
         for (entity, state) in changed {
-            self.put(entity, state);
+            let values = state.values.as_ref().map(Values::lean);
+            self.put(entity, State { values, ..state });
         }
         while self.bytes > self.most {
             let Some((entity, state)) = self.known.pop_lru() else {
@@ -90,7 +86,7 @@ impl States {
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::{Values, Version};
+    use stategate_model::Version;
 
     use super::*;
 

@@ -41,9 +41,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let kept = storage.location();
     let storage = stategate_storage::open(&storage).await?;
-    let log = Log { log_id: storage.info().log_id, heads: Arc::new(stategate_storage::heads_of(&storage)) };
+    let log = Log {
+        log_id: storage.info().log_id,
+        heads: Arc::new(stategate_storage::heads_of(&storage)),
+    };
     let channel = stategate_channel::open(&config.channel.parse::<ChannelConfig>()?, log).await?;
-    let command = Arc::new(CommandService::start(Arc::clone(&storage), &channel, &(&config).into()));
+    let command = Arc::new(CommandService::start(
+        Arc::clone(&storage),
+        &channel,
+        &(&config).into(),
+    ));
     let query = Arc::new(QueryService::new(Arc::clone(&storage)));
     let stream = Arc::new(StreamService::start(
         Arc::clone(&storage),
@@ -64,8 +71,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     });
 
     drain.on_signals()?;
-    let services = Services { command: Some(command), query: Some(query), stream: Some(stream) };
-    let running = Server::bind(&config).await?.start(services, &telemetry, &drain).await?;
+    let services = Services {
+        command: Some(command),
+        query: Some(query),
+        stream: Some(stream),
+    };
+    let running = Server::bind(&config)
+        .await?
+        .start(services, &telemetry, &drain)
+        .await?;
     running.ready().await;
     welcome(&running.addresses(), &kept);
     Ok(running.ended().await?)
@@ -84,7 +98,11 @@ fn loopback_only(host: IpAddr) -> anyhow::Result<()> {
 
 fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let address = addresses.grpc;
-    let elsewhere = if address.port() == 8080 { String::new() } else { format!(" --addr {address}") };
+    let elsewhere = if address.port() == 8080 {
+        String::new()
+    } else {
+        format!(" --addr {address}")
+    };
     eprintln!(
         "\nstategate is listening on http://{address} (gRPC) and http://{admin} (metrics, health)\n\
          data: {kept}\n\

@@ -38,11 +38,18 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// An event, and its encoding where it came with one.
-    pub(crate) fn new(event: Event, encoded: Option<Encoded>) -> Self {
+    pub(crate) fn new(mut event: Event, encoded: Option<Encoded>) -> Self {
+        event.values = event.values.lean();
         Self {
             event,
             encoded: encoded.map_or_else(OnceLock::new, OnceLock::from),
         }
+    }
+
+    /// Bytes the entry may come to hold: the event, its encoding, and the tree that a filter needs.
+    fn size(&self) -> usize {
+        const TREE: usize = 5;
+        self.event.size() + self.event.values.size() * (1 + TREE)
     }
 
     /// The event's bytes, encoded by whoever needs them first.
@@ -136,7 +143,7 @@ impl Subscriber {
     /// Queues an event that matches; `false` when it did not fit and the queue was dropped.
     fn offer(&self, entry: &Arc<Entry>) -> bool {
         let mut queue = self.queue.lock();
-        let size = entry.event.size();
+        let size = entry.size();
         let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
         if full && !queue.entries.is_empty() {
             *queue = Queue {
@@ -371,13 +378,13 @@ impl Hub {
             let entry = Arc::new(entry);
             tail.head = entry.event.position;
             tail.head_id = Some(entry.event.id);
-            tail.bytes += entry.event.size();
+            tail.bytes += entry.size();
             tail.entries.push_back(Arc::clone(&entry));
             while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
                 let Some(oldest) = tail.entries.pop_front() else {
                     break;
                 };
-                tail.bytes -= oldest.event.size();
+                tail.bytes -= oldest.size();
             }
             self.fan_out(&mut state, &entry, &mut woken);
         }

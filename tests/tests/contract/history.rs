@@ -43,7 +43,11 @@ async fn an_event_holds_everything() {
             assert_eq!(event.method, method, "the full gRPC method");
             assert_eq!(event.version, version);
             assert_eq!(event.position, version, "the log holds nothing else");
-            assert!(event.time > time, "times go up: {} after {time}", event.time);
+            assert!(
+                event.time > time,
+                "times go up: {} after {time}",
+                event.time
+            );
             time = event.time;
             let claims = event.claims.clone().expect("claims are always set");
             assert!(claims.into_object().is_empty(), "there are none");
@@ -99,9 +103,15 @@ async fn every_way_to_an_event_shows_the_same() {
 async fn a_trace_goes_with_its_event() {
     in_every_form(async |ask| {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        ask.with("traceparent", trace).set("d/t/k", "{}").await.unwrap();
+        ask.with("traceparent", trace)
+            .set("d/t/k", "{}")
+            .await
+            .unwrap();
         // A broken trace header is no reason to fail a write.
-        ask.with("traceparent", "broken").set("d/t/k", "{}").await.unwrap();
+        ask.with("traceparent", "broken")
+            .set("d/t/k", "{}")
+            .await
+            .unwrap();
         let events = ask.history_of("d/t/k").await;
         assert_eq!(events[0].trace_parent, trace);
         assert_eq!(events[1].trace_parent, "");

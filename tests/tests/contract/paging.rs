@@ -56,7 +56,12 @@ async fn pages_neither_skip_nor_repeat_what_did_not_change() {
             };
             ask.set(&format!("d/t/{n:03}"), &values).await.unwrap();
         }
-        let sorts = [None, Some(("n", false)), Some(("n", true)), Some(("missing", true))];
+        let sorts = [
+            None,
+            Some(("n", false)),
+            Some(("n", true)),
+            Some(("missing", true)),
+        ];
         let mut count = 0;
         for (sorting, sort) in sorts.into_iter().enumerate() {
             let whole = pages(&ask, opts(10_000, sort), async |_| {}).await;
@@ -102,7 +107,9 @@ async fn pages_neither_skip_nor_repeat_what_did_not_change() {
 async fn the_place_of_a_page_outlives_its_last_item() {
     in_every_form(async |ask| {
         for n in 0..9 {
-            ask.set(&format!("d/t/{n:03}"), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
+            ask.set(&format!("d/t/{n:03}"), &format!(r#"{{"n":{n}}}"#))
+                .await
+                .unwrap();
         }
         for sort in [None, Some(("n", false))] {
             let found = pages(&ask, opts(3, sort), async |page| {
@@ -112,7 +119,9 @@ async fn the_place_of_a_page_outlives_its_last_item() {
             .await;
             assert_eq!(found.concat().len(), 9, "{found:?}");
             for n in [2, 5] {
-                ask.set(&format!("d/t/{n:03}"), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
+                ask.set(&format!("d/t/{n:03}"), &format!(r#"{{"n":{n}}}"#))
+                    .await
+                    .unwrap();
             }
         }
     })
@@ -136,27 +145,66 @@ async fn a_page_token_belongs_to_its_request() {
             ..opts(3, None)
         };
         // How much is wanted may change between pages.
-        let more = pb::SearchEntityOpts { limit: 100, ..good() };
+        let more = pb::SearchEntityOpts {
+            limit: 100,
+            ..good()
+        };
         let more = ask.search(more).await.unwrap().into_inner();
         assert_eq!((more.entities.len(), &*more.entities[0].key), (6, "003"));
 
-        let sort = |field: &str, reverse| Some(Sort { field: field.into(), reverse });
+        let sort = |field: &str, reverse| {
+            Some(Sort {
+                field: field.into(),
+                reverse,
+            })
+        };
         let others = [
-            pb::SearchEntityOpts { domain: "e".into(), ..good() },
-            pb::SearchEntityOpts { r#type: "u".into(), ..good() },
-            pb::SearchEntityOpts { query_string: String::new(), ..good() },
-            pb::SearchEntityOpts { query_string: r#"{"n":1}"#.into(), ..good() },
-            pb::SearchEntityOpts { sort: sort("n", false), ..good() },
-            pb::SearchEntityOpts { page_token: "x".into(), ..good() },
-            pb::SearchEntityOpts { page_token: format!("{page_token}A"), ..good() },
-            pb::SearchEntityOpts { page_token: page_token[1..].to_owned(), ..good() },
+            pb::SearchEntityOpts {
+                domain: "e".into(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                r#type: "u".into(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                query_string: String::new(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                query_string: r#"{"n":1}"#.into(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                sort: sort("n", false),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                page_token: "x".into(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                page_token: format!("{page_token}A"),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                page_token: page_token[1..].to_owned(),
+                ..good()
+            },
         ];
         for other in others {
             invalid(ask.search(other).await, "page_token");
         }
-        let offset = pb::SearchEntityOpts { offset: 1, ..good() };
+        let offset = pb::SearchEntityOpts {
+            offset: 1,
+            ..good()
+        };
         invalid(ask.search(offset).await, "offset");
-        let forward = ask.search(opts(3, Some(("n", false)))).await.unwrap().into_inner();
+        let forward = ask
+            .search(opts(3, Some(("n", false))))
+            .await
+            .unwrap()
+            .into_inner();
         let backward = pb::SearchEntityOpts {
             page_token: forward.next_page_token,
             ..opts(3, Some(("n", true)))
@@ -182,9 +230,18 @@ async fn a_page_token_belongs_to_its_request() {
         let others = [
             pb::SearchEventOpts { min: 1, ..good() },
             pb::SearchEventOpts { max, ..good() },
-            pb::SearchEventOpts { query_string: "{}".into(), ..good() },
-            pb::SearchEventOpts { sort: sort("position", true), ..good() },
-            pb::SearchEventOpts { r#type: "u".into(), ..good() },
+            pb::SearchEventOpts {
+                query_string: "{}".into(),
+                ..good()
+            },
+            pb::SearchEventOpts {
+                sort: sort("position", true),
+                ..good()
+            },
+            pb::SearchEventOpts {
+                r#type: "u".into(),
+                ..good()
+            },
         ];
         for other in others {
             invalid(ask.history(other).await, "page_token");
@@ -213,7 +270,9 @@ async fn a_page_ends_at_three_mebibytes_on_the_wire() {
             ("h", 160_000),
             ("i", 1),
         ] {
-            ask.set(&format!("d/t/{key}"), &numbers(count)).await.unwrap();
+            ask.set(&format!("d/t/{key}"), &numbers(count))
+                .await
+                .unwrap();
             sizes.push(count * 11);
         }
         for sort in [None, Some(("missing", false)), Some(("missing", true))] {
@@ -253,7 +312,10 @@ async fn a_page_ends_at_three_mebibytes_on_the_wire() {
         loop {
             let page = ask.history(request.clone()).await.unwrap().into_inner();
             let size = page.encoded_len();
-            assert!(size <= PAGE + 1_024 || page.events.len() == 1, "{size} bytes");
+            assert!(
+                size <= PAGE + 1_024 || page.events.len() == 1,
+                "{size} bytes"
+            );
             positions.extend(page.events.iter().map(|event| event.position));
             if page.next_page_token.is_empty() {
                 break;

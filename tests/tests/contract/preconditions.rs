@@ -26,7 +26,10 @@ async fn if_match_asks_for_versions() {
         ask.set(name, r#"{"n":1}"#).await.unwrap();
         let first = ask.history_of(name).await[0].id.clone();
 
-        let set = if_match(&ask, "\"1\"").set(name, r#"{"n":2}"#).await.unwrap();
+        let set = if_match(&ask, "\"1\"")
+            .set(name, r#"{"n":2}"#)
+            .await
+            .unwrap();
         assert_eq!(etag(&set), Some(2));
         // What a Get's etag says is what a write may ask for.
         let got = ask.get(name).await.unwrap();
@@ -34,7 +37,13 @@ async fn if_match_asks_for_versions() {
         let edited = if_match(&ask, tag).edit(name, r#"{"m":1}"#).await.unwrap();
         assert_eq!(etag(&edited), Some(3));
 
-        for stale in ["\"1\"", "\"2\"", "\"4\"", "\"1\", \"2\"", "\"9223372036854775807\""] {
+        for stale in [
+            "\"1\"",
+            "\"2\"",
+            "\"4\"",
+            "\"1\", \"2\"",
+            "\"9223372036854775807\"",
+        ] {
             let stale = if_match(&ask, stale);
             mismatch(stale.set(name, "{}").await, 3);
             mismatch(stale.edit(name, "{}").await, 3);
@@ -44,7 +53,10 @@ async fn if_match_asks_for_versions() {
         assert_eq!(ask.history_of(name).await.len(), 3, "nothing was written");
 
         // A list: one of them is enough. It may be sent over several lines.
-        if_match(&ask, "\"1\" , \"3\"").revert(name, &first).await.unwrap();
+        if_match(&ask, "\"1\" , \"3\"")
+            .revert(name, &first)
+            .await
+            .unwrap();
         let lines = if_match(&ask, "\"7\"").with("if-match", "\"4\"");
         lines.set(name, "{}").await.unwrap();
         if_match(&ask, "*").edit(name, r#"{"n":6}"#).await.unwrap();
@@ -91,7 +103,11 @@ async fn if_none_match_asks_for_absence() {
         assert_eq!(etag(&again), Some(3));
         // It holds, and then the entity is absent.
         ask.del(name).await.unwrap();
-        refused(new.edit(name, "{}").await, Code::NotFound, "ENTITY_NOT_FOUND");
+        refused(
+            new.edit(name, "{}").await,
+            Code::NotFound,
+            "ENTITY_NOT_FOUND",
+        );
     })
     .await;
 }

@@ -158,8 +158,14 @@ async fn reads_wait_for_a_position() {
 
         // Nothing comes: the deadline ends it.
         let begun = Instant::now();
-        let hasty = ask.with("stategate-min-position", &next).within(Duration::from_millis(300));
-        refused(hasty.get("d/t/k").await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        let hasty = ask
+            .with("stategate-min-position", &next)
+            .within(Duration::from_millis(300));
+        refused(
+            hasty.get("d/t/k").await,
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+        );
         assert!(begun.elapsed() >= Duration::from_millis(250));
 
         // It comes.
@@ -194,7 +200,10 @@ async fn reads_wait_for_a_position() {
         // A token without the domain's lane asks for nothing here.
         if let Some(other) = lanes.iter().find(|other| *other != lane) {
             let elsewhere = Token::of_lane(log_id, other, Position::new(1_000_000)).to_string();
-            ask.with("stategate-min-position", elsewhere).get("d/t/k").await.unwrap();
+            ask.with("stategate-min-position", elsewhere)
+                .get("d/t/k")
+                .await
+                .unwrap();
         }
     })
     .await;
@@ -218,8 +227,18 @@ async fn a_position_of_another_log_or_of_none_is_refused() {
 
         let unknown = format!("{log_id}/{}:1", lanes.get());
         let status = invalid(ask.with(header, unknown).get("d/t/k").await, header);
-        assert!(status.message().contains(&format!("lane {}", lanes.get())), "{status}");
-        for bad in ["", "x", "0:1", &format!("{log_id}/"), &format!("{log_id}/0:-1"), "é"] {
+        assert!(
+            status.message().contains(&format!("lane {}", lanes.get())),
+            "{status}"
+        );
+        for bad in [
+            "",
+            "x",
+            "0:1",
+            &format!("{log_id}/"),
+            &format!("{log_id}/0:-1"),
+            "é",
+        ] {
             invalid(ask.with(header, bad).get("d/t/k").await, header);
         }
         let good = format!("{log_id}/0:0");

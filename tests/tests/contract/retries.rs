@@ -34,8 +34,8 @@ async fn a_copy_gets_the_first_answer_and_appends_nothing() {
             precondition: None,
         };
         let operations = vec![operation.clone(), operation];
-        let transact = keyed(&ask, "transact").transact("d", operations.clone());
-        let transact = transact.await.unwrap();
+        let transacting = keyed(&ask, "transact");
+        let transact = transacting.transact("d", operations.clone()).await.unwrap();
         ask.set(name, r#"{"later":true}"#).await.unwrap();
 
         // Whatever happened since.
@@ -54,15 +54,20 @@ async fn a_copy_gets_the_first_answer_and_appends_nothing() {
             let again = keyed(&ask, "revert").revert(name, &id).await.unwrap();
             assert!(is_replayed(&again));
             assert_eq!(again.get_ref(), revert.get_ref());
-            assert_eq!((etag(&again), token(&again)), (etag(&revert), token(&revert)));
-            let again = keyed(&ask, "transact").transact("d", operations.clone());
-            let again = again.await.unwrap();
+            assert_eq!(
+                (etag(&again), token(&again)),
+                (etag(&revert), token(&revert))
+            );
+            let again = transacting.transact("d", operations.clone()).await.unwrap();
             assert!(is_replayed(&again));
             assert_eq!(again.get_ref(), transact.get_ref(), "the same events");
             assert_eq!(token(&again), token(&transact));
         }
         let got = ask.get(name).await.unwrap();
-        assert_eq!((etag(&got), &*values(got.get_ref())), (Some(7), r#"{"later":true}"#));
+        assert_eq!(
+            (etag(&got), &*values(got.get_ref())),
+            (Some(7), r#"{"later":true}"#)
+        );
         assert_eq!(ask.history_of(name).await.len(), 7);
     })
     .await;
@@ -76,13 +81,13 @@ async fn copies_at_the_same_instant_are_one_write() {
             let key = keyed(&ask, &format!("key-{round}"));
             let answers = join_all((0..32).map(|_| key.set(&name, r#"{"n":1}"#))).await;
             let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
-            let first: Vec<_> = answers.iter().filter(|answer| !is_replayed(answer)).collect();
+            let first: Vec<_> = answers
+                .iter()
+                .filter(|answer| !is_replayed(answer))
+                .collect();
             assert_eq!(first.len(), 1, "one of them wrote");
             for answer in &answers {
-                assert_eq!(
-                    (etag(answer), token(answer)),
-                    (Some(1), token(first[0]))
-                );
+                assert_eq!((etag(answer), token(answer)), (Some(1), token(first[0])));
             }
             assert_eq!(ask.history_of(&name).await.len(), 1);
 
@@ -121,20 +126,37 @@ async fn a_key_stands_for_one_request() {
             operation: Some(pb::operation::Operation::Set(entity(name, values))),
             precondition: None,
         };
-        reused(key.transact("d", vec![operation(r#"{"a":[1,2]}"#)]).await.map(drop));
+        reused(
+            key.transact("d", vec![operation(r#"{"a":[1,2]}"#)])
+                .await
+                .map(drop),
+        );
         // Preconditions are a part of the request, and are looked at after the key.
-        reused(key.with("if-match", "\"1\"").set(name, r#"{"a":[1,2]}"#).await.map(drop));
+        reused(
+            key.with("if-match", "\"1\"")
+                .set(name, r#"{"a":[1,2]}"#)
+                .await
+                .map(drop),
+        );
         let conditional = keyed(&ask, "two").with("if-match", "\"1\"");
         conditional.set(name, "{}").await.unwrap();
         assert!(is_replayed(&conditional.set(name, "{}").await.unwrap()));
         reused(keyed(&ask, "two").set(name, "{}").await.map(drop));
 
         // The order of keys is none of the request.
-        keyed(&ask, "three").set(name, r#"{"x":1,"y":2}"#).await.unwrap();
-        let again = keyed(&ask, "three").set(name, r#"{"y":2.0,"x":1}"#).await.unwrap();
+        keyed(&ask, "three")
+            .set(name, r#"{"x":1,"y":2}"#)
+            .await
+            .unwrap();
+        let again = keyed(&ask, "three")
+            .set(name, r#"{"y":2.0,"x":1}"#)
+            .await
+            .unwrap();
         assert!(is_replayed(&again));
         // Another domain has keys of its own.
-        assert!(!is_replayed(&key.set("e/t/k", r#"{"a":[1,2]}"#).await.unwrap()));
+        assert!(!is_replayed(
+            &key.set("e/t/k", r#"{"a":[1,2]}"#).await.unwrap()
+        ));
         assert_eq!(ask.history_of(name).await.len(), 3);
     })
     .await;
@@ -145,10 +167,18 @@ async fn a_failed_call_consumes_no_key() {
     in_every_form(async |ask| {
         let name = "d/t/k";
         let key = keyed(&ask, "one");
-        refused(key.edit(name, r#"{"a":1}"#).await, Code::NotFound, "ENTITY_NOT_FOUND");
+        refused(
+            key.edit(name, r#"{"a":1}"#).await,
+            Code::NotFound,
+            "ENTITY_NOT_FOUND",
+        );
         refused(key.del(name).await, Code::NotFound, "ENTITY_NOT_FOUND");
         let picky = key.with("if-match", "\"9\"");
-        refused(picky.set(name, "{}").await, Code::Aborted, "VERSION_MISMATCH");
+        refused(
+            picky.set(name, "{}").await,
+            Code::Aborted,
+            "VERSION_MISMATCH",
+        );
         let bad = pb::Entity {
             values: None,
             ..entity(name, "{}")

@@ -10,11 +10,20 @@ use tonic::Code;
 use crate::in_every_form;
 
 const PLANES: &[(&str, &str)] = &[
-    ("a", r#"{"maker":"EMBRAER","seats":55,"tags":["x","y"],"owner":{"name":"Ada"}}"#),
-    ("b", r#"{"maker":"EMBRAER","seats":20,"tags":[],"owner":null}"#),
+    (
+        "a",
+        r#"{"maker":"EMBRAER","seats":55,"tags":["x","y"],"owner":{"name":"Ada"}}"#,
+    ),
+    (
+        "b",
+        r#"{"maker":"EMBRAER","seats":20,"tags":[],"owner":null}"#,
+    ),
     ("c", r#"{"maker":"BOEING","seats":149,"tags":"x"}"#),
     ("d", r#"{"maker":"AIRBUS","seats":"182","a.b":1}"#),
-    ("e", r#"{"maker":null,"seats":55.5,"tags":[["x"]],"owner":[{"name":"Bob"},{"name":"Ada"}]}"#),
+    (
+        "e",
+        r#"{"maker":null,"seats":55.5,"tags":[["x"]],"owner":[{"name":"Bob"},{"name":"Ada"}]}"#,
+    ),
     ("f", r#"{"seats":true}"#),
 ];
 
@@ -25,7 +34,9 @@ async fn fill(ask: &Ask) {
         ask.set(&format!("faa/planes/{key}"), values).await.unwrap();
         ask.set(&format!("fa/plane/{key}"), values).await.unwrap();
     }
-    ask.set("faa/plane/gone", r#"{"maker":"EMBRAER","seats":99}"#).await.unwrap();
+    ask.set("faa/plane/gone", r#"{"maker":"EMBRAER","seats":99}"#)
+        .await
+        .unwrap();
     ask.del("faa/plane/gone").await.unwrap();
 }
 
@@ -54,7 +65,11 @@ async fn keys(ask: &Ask, opts: pb::SearchEntityOpts) -> String {
     assert_eq!(etag(&found), None);
     let found = found.into_inner();
     assert!(found.next_page_token.is_empty());
-    found.entities.into_iter().map(|entity| entity.key).collect()
+    found
+        .entities
+        .into_iter()
+        .map(|entity| entity.key)
+        .collect()
 }
 
 #[tokio::test]
@@ -96,10 +111,25 @@ async fn a_filter_has_one_meaning() {
             assert_eq!(keys(&ask, planes(filter)).await, expected, "{filter}");
         }
         for bad in [
-            "x", "[]", "null", "1", "{", r#"{"a":1,"a":2}"#, r#"{"$where":"1"}"#, r#"{"a":{"$regex":"x"}}"#,
-            r#"{"a":{"$gt":null}}"#, r#"{"a":{"$in":[]}}"#, r#"{"a":{"$in":1}}"#, r#"{"$or":[]}"#, r#"{"$not":[]}"#,
-            r#"{"a":{"$exists":1}}"#, r#"{"a":{"$eq":1,"b":1}}"#, r#"{"a":9007199254740993}"#, r#"{"a":"\u0000"}"#,
-            r#"{"a":{"$prefix":1}}"#, r#"{"a\\x":1}"#,
+            "x",
+            "[]",
+            "null",
+            "1",
+            "{",
+            r#"{"a":1,"a":2}"#,
+            r#"{"$where":"1"}"#,
+            r#"{"a":{"$regex":"x"}}"#,
+            r#"{"a":{"$gt":null}}"#,
+            r#"{"a":{"$in":[]}}"#,
+            r#"{"a":{"$in":1}}"#,
+            r#"{"$or":[]}"#,
+            r#"{"$not":[]}"#,
+            r#"{"a":{"$exists":1}}"#,
+            r#"{"a":{"$eq":1,"b":1}}"#,
+            r#"{"a":9007199254740993}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"a":{"$prefix":1}}"#,
+            r#"{"a\\x":1}"#,
         ] {
             invalid(ask.search(planes(bad)).await, "query_string");
         }
@@ -117,7 +147,11 @@ async fn found_entities_are_whole() {
     in_every_form(async |ask| {
         fill(&ask).await;
         ask.edit("faa/plane/c", r#"{"seats":150}"#).await.unwrap();
-        let found = ask.search(planes(r#"{"seats":150}"#)).await.unwrap().into_inner();
+        let found = ask
+            .search(planes(r#"{"seats":150}"#))
+            .await
+            .unwrap()
+            .into_inner();
         let got = ask.get("faa/plane/c").await.unwrap().into_inner();
         assert_eq!(got.version, 2);
         assert_eq!(found.entities, [got], "version and all");
@@ -140,7 +174,11 @@ async fn results_are_in_order() {
         ] {
             assert_eq!(keys(&ask, sorted(field, false)).await, forward, "{field}");
             let backward: String = forward.chars().rev().collect();
-            assert_eq!(keys(&ask, sorted(field, true)).await, backward, "all is reversed");
+            assert_eq!(
+                keys(&ask, sorted(field, true)).await,
+                backward,
+                "all is reversed"
+            );
         }
         let part = pb::SearchEntityOpts {
             limit: 2,
@@ -150,8 +188,28 @@ async fn results_are_in_order() {
         let part = ask.search(part).await.unwrap().into_inner();
         let part: String = part.entities.into_iter().map(|entity| entity.key).collect();
         assert_eq!(part, "ec");
-        assert_eq!(keys(&ask, pb::SearchEntityOpts { offset: 4, ..planes("") }).await, "ef");
-        assert_eq!(keys(&ask, pb::SearchEntityOpts { offset: i32::MAX, ..planes("") }).await, "");
+        assert_eq!(
+            keys(
+                &ask,
+                pb::SearchEntityOpts {
+                    offset: 4,
+                    ..planes("")
+                }
+            )
+            .await,
+            "ef"
+        );
+        assert_eq!(
+            keys(
+                &ask,
+                pb::SearchEntityOpts {
+                    offset: i32::MAX,
+                    ..planes("")
+                }
+            )
+            .await,
+            ""
+        );
         // A Sort with nothing set is what generated clients send for none.
         assert_eq!(keys(&ask, sorted("", false)).await, "abcdef");
         invalid(ask.search(sorted("", true)).await, "sort.field");
@@ -166,7 +224,10 @@ async fn limits_are_what_they_say() {
             ask.set(&format!("faa/plane/{n:03}"), "{}").await.unwrap();
         }
         let count = async |limit| {
-            let opts = pb::SearchEntityOpts { limit, ..planes("") };
+            let opts = pb::SearchEntityOpts {
+                limit,
+                ..planes("")
+            };
             let found = ask.search(opts).await.unwrap().into_inner();
             (found.entities.len(), !found.next_page_token.is_empty())
         };
@@ -183,12 +244,18 @@ async fn limits_are_what_they_say() {
             ..pb::SearchEventOpts::default()
         };
         for limit in [-1, 10_001, i32::MIN, i32::MAX] {
-            let opts = pb::SearchEntityOpts { limit, ..planes("") };
+            let opts = pb::SearchEntityOpts {
+                limit,
+                ..planes("")
+            };
             invalid(ask.search(opts).await, "limit");
             invalid(ask.history(of_events(limit, 0)).await, "limit");
         }
         for offset in [-1, i32::MIN] {
-            let opts = pb::SearchEntityOpts { offset, ..planes("") };
+            let opts = pb::SearchEntityOpts {
+                offset,
+                ..planes("")
+            };
             invalid(ask.search(opts).await, "offset");
             invalid(ask.history(of_events(0, offset)).await, "offset");
         }
@@ -234,8 +301,14 @@ async fn events_are_found_by_what_they_hold() {
             (r#"{"entity.key":"j"}"#, "j1 j2".to_owned()),
             (r#"{"entity.values.n":1}"#, "j1 j2".to_owned()),
             (r#"{"entity.values.m":"x"}"#, "j2".to_owned()),
-            (r#"{"method":"/stategate.EntityService/Del"}"#, "k2".to_owned()),
-            (r#"{"claims.sub":{"$exists":false}}"#, "j1 k1 j2 k2".to_owned()),
+            (
+                r#"{"method":"/stategate.EntityService/Del"}"#,
+                "k2".to_owned(),
+            ),
+            (
+                r#"{"claims.sub":{"$exists":false}}"#,
+                "j1 k1 j2 k2".to_owned(),
+            ),
             // int64 fields: exact integers, or their digits.
             (r#"{"version":2}"#, "j2 k2".to_owned()),
             (r#"{"version":"2"}"#, "j2 k2".to_owned()),
@@ -243,19 +316,39 @@ async fn events_are_found_by_what_they_hold() {
             (&format!(r#"{{"time":{}}}"#, time(1)), "k1".to_owned()),
             (&format!(r#"{{"time":"{}"}}"#, time(1)), "k1".to_owned()),
             // Never through a double, which would not tell these apart.
-            (&format!(r#"{{"time":{{"$in":[{},"{}"]}}}}"#, time(2) - 1, time(2) + 1), String::new()),
-            (&format!(r#"{{"time":{{"$gte":{}}}}}"#, time(2) + 1), "k2".to_owned()),
+            (
+                &format!(
+                    r#"{{"time":{{"$in":[{},"{}"]}}}}"#,
+                    time(2) - 1,
+                    time(2) + 1
+                ),
+                String::new(),
+            ),
+            (
+                &format!(r#"{{"time":{{"$gte":{}}}}}"#, time(2) + 1),
+                "k2".to_owned(),
+            ),
             (&format!(r#"{{"lane":{lane}}}"#), "j1 k1 j2 k2".to_owned()),
             (&format!(r#"{{"lane":{{"$ne":{lane}}}}}"#), String::new()),
             (r#"{"position":9007199254740993}"#, String::new()),
-            (r#"{"position":{"$lte":9223372036854775807}}"#, "j1 k1 j2 k2".to_owned()),
+            (
+                r#"{"position":{"$lte":9223372036854775807}}"#,
+                "j1 k1 j2 k2".to_owned(),
+            ),
             (&format!(r#"{{"id":"{id}"}}"#), "k1".to_owned()),
         ] {
             assert_eq!(versions(&ask, events(filter)).await, expected, "{filter}");
         }
         for bad in [
-            r#"{"version":1.0}"#, r#"{"version":1e0}"#, r#"{"version":"1.0"}"#, r#"{"version":"x"}"#, r#"{"version":null}"#,
-            r#"{"time":9223372036854775808}"#, r#"{"position":{"$prefix":"1"}}"#, r#"{"nothing":1}"#, r#"{"entity.version":1}"#,
+            r#"{"version":1.0}"#,
+            r#"{"version":1e0}"#,
+            r#"{"version":"1.0"}"#,
+            r#"{"version":"x"}"#,
+            r#"{"version":null}"#,
+            r#"{"time":9223372036854775808}"#,
+            r#"{"position":{"$prefix":"1"}}"#,
+            r#"{"nothing":1}"#,
+            r#"{"entity.version":1}"#,
         ] {
             invalid(ask.history(events(bad)).await, "query_string");
         }
@@ -270,7 +363,11 @@ async fn events_are_found_by_what_they_hold() {
             (time(2), time(1), ""),
             (i64::MAX, 0, ""),
         ] {
-            let opts = pb::SearchEventOpts { min, max, ..events("") };
+            let opts = pb::SearchEventOpts {
+                min,
+                max,
+                ..events("")
+            };
             assert_eq!(versions(&ask, opts).await, expected, "both are inclusive");
         }
         for (field, reverse, expected) in [

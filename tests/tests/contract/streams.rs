@@ -14,9 +14,7 @@ use tonic::Code;
 use crate::in_every_form;
 
 /// Domains of every lane, of the lanes there are.
-const DOMAINS: [&str; 12] = [
-    "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l",
-];
+const DOMAINS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
 fn of(domain: &str, start: Option<Start>) -> pb::StreamOpts {
     pb::StreamOpts {
@@ -88,7 +86,12 @@ async fn replay_and_live_are_one_stream() {
     in_every_form(async |ask| {
         fill(&ask).await;
         let mut stream = ask.stream(everything(beginning())).await.unwrap();
-        assert!(stream.start.iter().all(|(_, position)| position == Position::ZERO));
+        assert!(
+            stream
+                .start
+                .iter()
+                .all(|(_, position)| position == Position::ZERO)
+        );
         let writing = async {
             for n in 3..10 {
                 for domain in DOMAINS {
@@ -111,10 +114,18 @@ async fn replay_and_live_are_one_stream() {
 async fn a_stream_goes_on_after_a_token() {
     in_every_form(async |ask| {
         fill(&ask).await;
-        let all = ask.stream(everything(beginning())).await.unwrap().take(36).await;
+        let all = ask
+            .stream(everything(beginning()))
+            .await
+            .unwrap()
+            .take(36)
+            .await;
         let head = ask.stream(everything(None)).await.unwrap().start;
         // After the token of a stream's start, moved on event by event.
-        let mut at = Token::of_heads(head.log_id, &stategate_model::Heads::beginning(lanes(&head)));
+        let mut at = Token::of_heads(
+            head.log_id,
+            &stategate_model::Heads::beginning(lanes(&head)),
+        );
         for (n, event) in all.iter().enumerate() {
             let lane = Lane(u8::try_from(event.lane).unwrap());
             at.advance(lane, Position::from_i64(event.position).unwrap());
@@ -146,7 +157,12 @@ async fn a_stream_goes_on_after_a_token() {
 async fn a_stream_starts_at_a_time() {
     in_every_form(async |ask| {
         fill(&ask).await;
-        let all = ask.stream(of("a", beginning())).await.unwrap().take(3).await;
+        let all = ask
+            .stream(of("a", beginning()))
+            .await
+            .unwrap()
+            .take(3)
+            .await;
         for (time, first) in [
             (all[1].time, 1),
             (all[1].time + 1, 2),
@@ -166,7 +182,10 @@ async fn a_stream_starts_at_a_time() {
             }
             ask.del("a/u/new").await.unwrap();
         }
-        let mut stream = ask.stream(everything(Some(Start::Since(all[2].time)))).await.unwrap();
+        let mut stream = ask
+            .stream(everything(Some(Start::Since(all[2].time))))
+            .await
+            .unwrap();
         let rest = stream.take(2).await;
         assert!(rest.iter().all(|event| event.time >= all[2].time));
     })
@@ -206,7 +225,10 @@ async fn tokens_that_lead_nowhere_are_refused() {
             of("a", Some(Start::After(unknown))),
         ] {
             let status = invalid(ask.stream(opts).await, "after");
-            assert!(status.message().contains(&format!("lane {}", lanes.get())), "{status}");
+            assert!(
+                status.message().contains(&format!("lane {}", lanes.get())),
+                "{status}"
+            );
         }
         let missing = lanes.iter().map(|lane| {
             let others = head.iter().filter(|(other, _)| *other != lane);
@@ -217,7 +239,10 @@ async fn tokens_that_lead_nowhere_are_refused() {
         for (lane, token) in missing.filter(|_| lanes.get() > 1) {
             let start = Some(Start::After(token));
             let status = invalid(ask.stream(everything(start.clone())).await, "after");
-            assert!(status.message().contains(&format!("lane {lane}")), "{status}");
+            assert!(
+                status.message().contains(&format!("lane {lane}")),
+                "{status}"
+            );
             // Of a name without wildcards just the lane of that name is needed.
             let exact = ask.stream(of("a", start)).await;
             assert_eq!(exact.is_err(), lane == lanes.of("a"));
@@ -225,7 +250,14 @@ async fn tokens_that_lead_nowhere_are_refused() {
                 invalid(exact, "after");
             }
         }
-        for bad in ["", "x", "0:1", &format!("{}/", head.log_id), &format!("{text},0:1"), &format!("{text} ")] {
+        for bad in [
+            "",
+            "x",
+            "0:1",
+            &format!("{}/", head.log_id),
+            &format!("{text},0:1"),
+            &format!("{text} "),
+        ] {
             let start = Some(Start::After(bad.to_owned()));
             invalid(ask.stream(everything(start)).await, "after");
         }
@@ -239,8 +271,14 @@ async fn tokens_that_lead_nowhere_are_refused() {
 async fn globs_select_domains_types_and_keys() {
     in_every_form(async |ask| {
         let names = [
-            "acme/user/ada", "acme/user/alan", "acme/user/béa", "acme/group/ada", "acme-eu/user/ada", "acme-us/user/a*a",
-            "acme-us/user/a,b", "Acme/user/ada",
+            "acme/user/ada",
+            "acme/user/alan",
+            "acme/user/béa",
+            "acme/group/ada",
+            "acme-eu/user/ada",
+            "acme-us/user/a*a",
+            "acme-us/user/a,b",
+            "Acme/user/ada",
         ];
         set(&ask, &names).await;
         for (domain, kind, keys, expected) in [
@@ -305,7 +343,12 @@ async fn filters_and_methods_select_events() {
         ask.del("d/t/k").await.unwrap();
         ask.set("d/t/k", r#"{"n":4}"#).await.unwrap();
         ask.set("d/t/j", r#"{"n":5}"#).await.unwrap();
-        let all = ask.stream(everything(beginning())).await.unwrap().take(5).await;
+        let all = ask
+            .stream(everything(beginning()))
+            .await
+            .unwrap()
+            .take(5)
+            .await;
         let full = |name: &str| format!("/stategate.EntityService/{name}");
         let time = all[2].time;
         let at = format!(r#"{{"time":{time}}}"#);
@@ -315,7 +358,11 @@ async fn filters_and_methods_select_events() {
             ("{}", vec!["Set"], vec![1, 4, 5]),
             ("", vec!["Edit", "Del"], vec![2, 3]),
             ("", vec!["Revert"], vec![]),
-            (r#"{"entity.values.n":{"$gte":2}}"#, vec![], vec![2, 3, 4, 5]),
+            (
+                r#"{"entity.values.n":{"$gte":2}}"#,
+                vec![],
+                vec![2, 3, 4, 5],
+            ),
             (r#"{"entity.values.n":{"$gte":2}}"#, vec!["Set"], vec![4, 5]),
             (r#"{"version":{"$gt":1}}"#, vec![], vec![2, 3, 4]),
             (r#"{"version":"4"}"#, vec![], vec![4]),
@@ -323,7 +370,11 @@ async fn filters_and_methods_select_events() {
             (&at, vec![], vec![3]),
             // Not through a double.
             (&beside, vec![], vec![]),
-            (r#"{"method":{"$ne":"/stategate.EntityService/Set"}}"#, vec![], vec![2, 3]),
+            (
+                r#"{"method":{"$ne":"/stategate.EntityService/Set"}}"#,
+                vec![],
+                vec![2, 3],
+            ),
         ] {
             let opts = |start| pb::StreamOpts {
                 query_string: filter.into(),
@@ -353,13 +404,24 @@ async fn filters_and_methods_select_events() {
             ..everything(None)
         };
         let set = full("Set");
-        for bad in ["", "Set", "/stategate.EntityService/Get", "stategate.EntityService/Set"] {
+        for bad in [
+            "",
+            "Set",
+            "/stategate.EntityService/Get",
+            "stategate.EntityService/Set",
+        ] {
             invalid(ask.stream(opts("", &[&set, bad])).await, "methods[1]");
         }
         invalid(ask.stream(opts("", &[&*set; 17])).await, "methods");
         invalid(ask.stream(opts("x", &[])).await, "query_string");
-        invalid(ask.stream(opts(r#"{"version":1.5}"#, &[])).await, "query_string");
-        invalid(ask.stream(opts(r#"{"nothing":1}"#, &[])).await, "query_string");
+        invalid(
+            ask.stream(opts(r#"{"version":1.5}"#, &[])).await,
+            "query_string",
+        );
+        invalid(
+            ask.stream(opts(r#"{"nothing":1}"#, &[])).await,
+            "query_string",
+        );
     })
     .await;
 }
@@ -401,7 +463,10 @@ async fn a_subscriber_that_matches_little_still_advances() {
             let event = quiet.next().await;
             assert_eq!((&*event.id, &*event.method), ("", "stategate.Progress"));
             assert!(event.entity.is_none());
-            assert!(begun.elapsed() < Duration::from_secs(15), "at least every 10 s");
+            assert!(
+                begun.elapsed() < Duration::from_secs(15),
+                "at least every 10 s"
+            );
             if event.lane == i32::from(lane.0) && event.position == head.as_i64() {
                 break;
             }

@@ -52,7 +52,10 @@ fn culprit(status: &Status) -> String {
     let info = status.get_details_error_info().unwrap();
     let index = info.metadata.get("operation");
     let index = index.unwrap_or_else(|| panic!("no operation is named in {status:?}"));
-    assert!(status.message().contains(&format!("operation {index}")), "{status}");
+    assert!(
+        status.message().contains(&format!("operation {index}")),
+        "{status}"
+    );
     index.clone()
 }
 
@@ -103,7 +106,8 @@ async fn operations_see_each_other_in_order() {
             ("Del", 3, r#"{"x":1,"y":2}"#),
             ("Set", 4, r#"{"z":3}"#),
         ];
-        let expected = expected.map(|(method, version, values)| (method, version, values.to_owned()));
+        let expected =
+            expected.map(|(method, version, values)| (method, version, values.to_owned()));
         assert_eq!(shown, expected, "one event for each operation, in order");
         for pair in events.windows(2) {
             assert_eq!(pair[1].position, pair[0].position + 1, "consecutive");
@@ -111,7 +115,10 @@ async fn operations_see_each_other_in_order() {
         }
         let (_, position) = token(&done).iter().next().unwrap();
         assert_eq!(position.as_i64(), events[5].position, "the last of them");
-        assert!(done.metadata().get("etag").is_none(), "several entities have no one version");
+        assert!(
+            done.metadata().get("etag").is_none(),
+            "several entities have no one version"
+        );
         for event in events {
             let entity = event.entity.as_ref().unwrap();
             assert_eq!((&*entity.domain, entity.version), ("d", 0));
@@ -211,7 +218,9 @@ async fn a_transaction_that_is_none_is_refused() {
             ..entity_ref("d/t/k")
         }));
         let nan = operation(Wire::Edit(stategate_protocol::pb::Entity {
-            values: Some(Struct::from_object(&[("x".to_owned(), f64::NAN.into())].into())),
+            values: Some(Struct::from_object(
+                &[("x".to_owned(), f64::NAN.into())].into(),
+            )),
             ..entity("d/t/k", "{}")
         }));
         let cases = [
@@ -227,9 +236,18 @@ async fn a_transaction_that_is_none_is_refused() {
             (past, "operations[1].del.at"),
             (without_values, "operations[1].set.values"),
             (nan, "operations[1].edit.values.x"),
-            (expecting(good(), Precondition::IfVersion(0)), "operations[1].if_version"),
-            (expecting(good(), Precondition::IfVersion(-1)), "operations[1].if_version"),
-            (expecting(good(), Precondition::IfAbsent(false)), "operations[1].if_absent"),
+            (
+                expecting(good(), Precondition::IfVersion(0)),
+                "operations[1].if_version",
+            ),
+            (
+                expecting(good(), Precondition::IfVersion(-1)),
+                "operations[1].if_version",
+            ),
+            (
+                expecting(good(), Precondition::IfAbsent(false)),
+                "operations[1].if_absent",
+            ),
         ];
         for (bad, field) in cases {
             let status = invalid(ask.transact("d", vec![good(), bad.clone()]).await, field);
@@ -254,11 +272,19 @@ async fn a_thousand_operations_and_three_mebibytes() {
         let big = format!(r#"{{"a":"{}"}}"#, "x".repeat(900_000));
         let sets = |n: usize| (0..n).map(|n| set(&format!("b/t/k{n}"), &big)).collect();
         ask.transact("b", sets(3)).await.unwrap();
-        let status = invalid_for(ask.transact("b", sets(4)).await, "TRANSACTION_TOO_LARGE", "operations[3]");
+        let status = invalid_for(
+            ask.transact("b", sets(4)).await,
+            "TRANSACTION_TOO_LARGE",
+            "operations[3]",
+        );
         assert_eq!(culprit(&status), "3");
         // Small operations whose events are not: an event holds all of its entity.
         let edits = vec![edit("b/t/k0", "{}"); 4];
-        invalid_for(ask.transact("b", edits).await, "TRANSACTION_TOO_LARGE", "operations[3]");
+        invalid_for(
+            ask.transact("b", edits).await,
+            "TRANSACTION_TOO_LARGE",
+            "operations[3]",
+        );
         let dels = (0..3).map(|n| del(&format!("b/t/k{n}"))).collect();
         ask.transact("b", dels).await.unwrap();
         assert_eq!(count_pages(&ask, "b").await, 6);

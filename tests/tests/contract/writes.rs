@@ -14,7 +14,11 @@ async fn set_replaces_and_creates() {
         let second = ask.set("faa/airport/JFK", r#"{"tz":-5}"#).await.unwrap();
         assert_eq!(etag(&second), Some(2));
         let got = ask.get("faa/airport/JFK").await.unwrap();
-        assert_eq!(values(got.get_ref()), r#"{"tz":-5}"#, "replaced, not merged");
+        assert_eq!(
+            values(got.get_ref()),
+            r#"{"tz":-5}"#,
+            "replaced, not merged"
+        );
         // The empty object is a value; only no values at all are refused.
         ask.set("faa/airport/JFK", "{}").await.unwrap();
         let got = ask.get("faa/airport/JFK").await.unwrap();
@@ -27,12 +31,21 @@ async fn set_replaces_and_creates() {
 async fn edit_overwrites_just_the_top_level_keys_given() {
     in_every_form(async |ask| {
         let name = "d/t/k";
-        ask.set(name, r#"{"a":1,"b":{"x":1,"y":2},"c":[1]}"#).await.unwrap();
-        let edited = ask.edit(name, r#"{"b":{"z":3},"c":null,"d":"new"}"#).await.unwrap();
+        ask.set(name, r#"{"a":1,"b":{"x":1,"y":2},"c":[1]}"#)
+            .await
+            .unwrap();
+        let edited = ask
+            .edit(name, r#"{"b":{"z":3},"c":null,"d":"new"}"#)
+            .await
+            .unwrap();
         assert_eq!(etag(&edited), Some(2));
         let expected = r#"{"a":1,"b":{"z":3},"c":null,"d":"new"}"#;
         let answer = edited.get_ref();
-        assert_eq!(values(answer), expected, "the whole entity, nothing merged below the top");
+        assert_eq!(
+            values(answer),
+            expected,
+            "the whole entity, nothing merged below the top"
+        );
         assert_eq!(answer.version, 0, "set by Get and Search only");
         assert_eq!(
             (&*answer.domain, &*answer.r#type, &*answer.key),
@@ -42,7 +55,10 @@ async fn edit_overwrites_just_the_top_level_keys_given() {
         assert_eq!(values(got.get_ref()), expected);
         // An edit of nothing is a change too.
         let edited = ask.edit(name, "{}").await.unwrap();
-        assert_eq!((etag(&edited), &*values(edited.get_ref())), (Some(3), expected));
+        assert_eq!(
+            (etag(&edited), &*values(edited.get_ref())),
+            (Some(3), expected)
+        );
         assert_eq!(ask.history_of(name).await.len(), 3);
     })
     .await;
@@ -52,17 +68,29 @@ async fn edit_overwrites_just_the_top_level_keys_given() {
 async fn absent_entities_are_not_found_and_nothing_is_written() {
     in_every_form(async |ask| {
         let name = "d/t/absent";
-        refused(ask.edit(name, "{}").await, Code::NotFound, "ENTITY_NOT_FOUND");
+        refused(
+            ask.edit(name, "{}").await,
+            Code::NotFound,
+            "ENTITY_NOT_FOUND",
+        );
         refused(ask.del(name).await, Code::NotFound, "ENTITY_NOT_FOUND");
         refused(ask.get(name).await, Code::NotFound, "ENTITY_NOT_FOUND");
         let id = "1b4e28ba-2fa1-4d2b-883f-0016d3cca427";
-        refused(ask.revert(name, id).await, Code::NotFound, "EVENT_NOT_FOUND");
+        refused(
+            ask.revert(name, id).await,
+            Code::NotFound,
+            "EVENT_NOT_FOUND",
+        );
         refused(ask.event(name, id).await, Code::NotFound, "EVENT_NOT_FOUND");
         assert!(ask.history_of(name).await.is_empty());
 
         ask.set(name, "{}").await.unwrap();
         ask.del(name).await.unwrap();
-        refused(ask.edit(name, "{}").await, Code::NotFound, "ENTITY_NOT_FOUND");
+        refused(
+            ask.edit(name, "{}").await,
+            Code::NotFound,
+            "ENTITY_NOT_FOUND",
+        );
         refused(ask.del(name).await, Code::NotFound, "ENTITY_NOT_FOUND");
         let (status, _) = refused(ask.get(name).await, Code::NotFound, "ENTITY_NOT_FOUND");
         assert!(status.message().contains(name), "{status}");
@@ -110,14 +138,20 @@ async fn del_keeps_the_history_and_revert_brings_back() {
 async fn revert_knows_its_own_events_only() {
     in_every_form(async |ask| {
         for name in ["d/t/mine", "d/t/other", "d/u/mine", "e/t/mine"] {
-            ask.set(name, &format!(r#"{{"of":"{name}"}}"#)).await.unwrap();
+            ask.set(name, &format!(r#"{{"of":"{name}"}}"#))
+                .await
+                .unwrap();
         }
         for stranger in ["d/t/other", "d/u/mine", "e/t/mine"] {
             let id = &ask.history_of(stranger).await[0].id;
             let answer = ask.revert("d/t/mine", id).await;
             let (status, _) = refused(answer, Code::NotFound, "EVENT_NOT_FOUND");
             assert!(!status.message().contains(stranger), "{status}");
-            refused(ask.event("d/t/mine", id).await, Code::NotFound, "EVENT_NOT_FOUND");
+            refused(
+                ask.event("d/t/mine", id).await,
+                Code::NotFound,
+                "EVENT_NOT_FOUND",
+            );
         }
         assert_eq!(ask.history_of("d/t/mine").await.len(), 1);
     })
@@ -130,11 +164,14 @@ async fn names_are_compared_byte_for_byte() {
         let long = "é".repeat(127) + "x";
         // Each pair would be one entity to a backend that folds, normalises, trims or escapes.
         let keys = [
-            "a", "A", "ä", "a\u{308}", "ß", "ss", "k/x", "k%2Fx", "%", "_", "$x", "x.y", "x", "'", "''",
-            "\"", "\\", "--", "*", "?", "[a]", "{a,b}", "...", "\u{feff}", "\u{200b}", "😀", "İ", "i", "ı", &long,
+            "a", "A", "ä", "a\u{308}", "ß", "ss", "k/x", "k%2Fx", "%", "_", "$x", "x.y", "x", "'",
+            "''", "\"", "\\", "--", "*", "?", "[a]", "{a,b}", "...", "\u{feff}", "\u{200b}", "😀",
+            "İ", "i", "ı", &long,
         ];
         for (n, key) in keys.iter().enumerate() {
-            ask.set(&format!("d/t/{key}"), &format!(r#"{{"n":{n}}}"#)).await.unwrap();
+            ask.set(&format!("d/t/{key}"), &format!(r#"{{"n":{n}}}"#))
+                .await
+                .unwrap();
         }
         for (n, key) in keys.iter().enumerate() {
             let got = ask.get(&format!("d/t/{key}")).await.unwrap();
@@ -211,8 +248,16 @@ async fn the_version_of_an_input_is_ignored() {
         assert_eq!((etag(&edited), edited.get_ref().version), (Some(2), 0));
         // It is dropped before the digest: the same request with another version is the same.
         let keyed = ask.with("idempotency-key", "one");
-        let first = keyed.entities().set(keyed.request(message(1))).await.unwrap();
-        let again = keyed.entities().set(keyed.request(message(2))).await.unwrap();
+        let first = keyed
+            .entities()
+            .set(keyed.request(message(1)))
+            .await
+            .unwrap();
+        let again = keyed
+            .entities()
+            .set(keyed.request(message(2)))
+            .await
+            .unwrap();
         assert_eq!(token(&first), token(&again));
         assert!(again.metadata().get("stategate-replayed").is_some());
         // What a Get answers can be sent back as it is.
@@ -238,7 +283,11 @@ async fn values_have_a_size_after_any_write() {
         assert_eq!((etag(&got), values(got.get_ref()).len()), (Some(1), limit));
         // As canonical JSON: each of these is six bytes there, and one on the wire.
         let escapes = format!(r#"{{"a":"{}"}}"#, "\\u0001".repeat(limit / 6));
-        invalid_for(ask.set("d/t/e", &escapes).await, "REQUEST_TOO_LARGE", "values");
+        invalid_for(
+            ask.set("d/t/e", &escapes).await,
+            "REQUEST_TOO_LARGE",
+            "values",
+        );
     })
     .await;
 }

@@ -19,6 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use stategate_model::{
     At, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane, Position,
     State, Timestamp,
@@ -27,7 +28,6 @@ use stategate_model::{
 pub use self::config::SqliteConfig;
 use self::{
     checkpoint::Checkpoints,
-    failure::corrupt,
     readers::{Readers, Turn},
     schema::Role,
     writer::Writer,
@@ -54,7 +54,8 @@ pub struct Sqlite {
     reads: Readers,
     /// For reads of any length.
     searches: Readers,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Each gives its connection back at its end.
+    threads: Mutex<Vec<JoinHandle<Connection>>>,
 }
 
 impl Sqlite {
@@ -236,11 +237,14 @@ impl Storage for Sqlite {
     async fn close(&self) {
         self.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = blocking("close", move || {
-            threads.into_iter().all(|thread| thread.join().is_ok())
+        // The connections are closed one after another, for the last one moves the write-ahead log to
+        // the file, and of several at once none takes itself for the last.
+        let ended = blocking("close", move || {
+            let joined: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+            joined.iter().all(std::result::Result::is_ok)
         });
-        if !matches!(joined.await, Ok(true)) {
-            tracing::error!(error = %corrupt("close", "a thread had died"), "storage closed");
+        if !matches!(ended.await, Ok(true)) {
+            tracing::error!("a thread of the storage had died before it was closed");
         }
     }
 }

@@ -26,8 +26,10 @@ const FORMAT: i32 = 1;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Bytes of a page; of effect when the file is made.
 const PAGE_BYTES: i32 = 4096;
-/// How long a connection waits for another process's lock before the call fails.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two tries for a lock that another process holds.
+const BUSY_PAUSE: Duration = Duration::from_micros(500);
+/// Tries for a lock before the call fails: for about two seconds.
+const BUSY_TRIES: i32 = 4_000;
 /// How long processes that start at once wait for one of them to make the file.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a file that another process is making.
@@ -170,7 +172,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.busy_handler(Some(wait_for_lock))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Of effect on macOS alone, where a plain fsync leaves data in the drive's cache.
     connection.pragma_update(None, "fullfsync", true)?;
@@ -180,6 +182,13 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     Ok(connection)
+}
+
+/// SQLite's own handler sleeps for up to a tenth of a second between tries, and a process that writes
+/// without pause would hardly ever be met between two of its transactions.
+fn wait_for_lock(tries: i32) -> bool {
+    thread::sleep(BUSY_PAUSE);
+    tries < BUSY_TRIES
 }
 
 /// An acknowledged write is on stable storage only under these two settings, so they are read back.

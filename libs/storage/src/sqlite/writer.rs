@@ -50,7 +50,7 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         checkpoints: Arc<Checkpoints>,
-        threads: &mut Vec<thread::JoinHandle<()>>,
+        threads: &mut Vec<thread::JoinHandle<Connection>>,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(WAITING));
         let appends = Arc::clone(&queue);
@@ -63,6 +63,7 @@ impl Writer {
                 checkpoints.committed(&connection);
             }
             checkpoints.close();
+            connection
         };
         threads.push(
             thread::Builder::new()
