@@ -23,6 +23,8 @@ use nix::{
 const START: Duration = Duration::from_secs(30);
 /// How long a process may take to end; the gateway's own grace time is within it.
 const END: Duration = Duration::from_secs(30);
+/// Linux counts processor time in hundredths of a second, whatever its own clock does.
+const TICK_MS: u64 = 10;
 /// Lines kept of what a process said, to be shown when it fails.
 const LINES: usize = 20;
 
@@ -101,6 +103,17 @@ impl Process {
             .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib / 1_024)
+    }
+
+    /// The processor time it took so far, of all its threads.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).unwrap_or_default();
+        // Behind the name, which may have spaces, in parentheses: fields 14 and 15 of proc(5).
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * TICK_MS)
     }
 
     /// Ends it, which must go well.

@@ -74,6 +74,8 @@ pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
             ),
             all.value(Quantity::EchoSet, "echo", "/s"),
             all.value(Quantity::Batch, "batch of 256", "rows/s"),
+            all.value(Quantity::SetCost, "processor time a Set", "µs"),
+            all.value(Quantity::EchoSetCost, "an echo", "µs"),
             all.value(Quantity::SyncP50, "sync of the disk p50", "ms"),
             all.value(Quantity::SyncP99, "p99", "ms"),
         ],
@@ -116,6 +118,8 @@ pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
         vec![
             all.times(Quantity::Get, Quantity::EchoGet, "echo"),
             all.value(Quantity::EchoGet, "echo", "/s"),
+            all.value(Quantity::GetCost, "processor time a Get", "µs"),
+            all.value(Quantity::EchoGetCost, "an echo", "µs"),
             all.value(Quantity::Select, "select by a connection a processor", "/s"),
         ],
     ));

@@ -80,6 +80,11 @@ pub(crate) enum Quantity {
     EchoSet,
     EchoSetOne,
     EchoGet,
+    /// Processor time of the server for a call, in µs.
+    SetCost,
+    GetCost,
+    EchoSetCost,
+    EchoGetCost,
     Batch,
     PlainOne,
     PlainMany,
@@ -176,11 +181,17 @@ impl Running<'_> {
     }
 
     fn set_many(&mut self) -> anyhow::Result<()> {
-        let set = self.sets(CALLERS, &self.connections.clone())?;
+        let before = self.gateway.processor_time();
+        let set = self.sets(CALLERS, &self.connections)?;
+        let cost = per_call(self.gateway.processor_time() - before, &set);
         self.written += set.done;
         self.put(Quantity::Set, set.per_second);
-        let echo = self.sets(CALLERS, &self.floor_connections.clone())?;
+        self.put(Quantity::SetCost, cost);
+        let before = self.floor.processor_time();
+        let echo = self.sets(CALLERS, &self.floor_connections)?;
+        let cost = per_call(self.floor.processor_time() - before, &echo);
         self.put(Quantity::EchoSet, echo.per_second);
+        self.put(Quantity::EchoSetCost, cost);
         let rows = self.batch()?;
         let plain = rows.by_clients(&mut self.files, self.stage.during, CALLERS)?;
         self.put(Quantity::PlainMany, plain);
@@ -188,12 +199,12 @@ impl Running<'_> {
     }
 
     fn set_one(&mut self) -> anyhow::Result<()> {
-        let set = self.sets(1, &self.connections.clone())?;
+        let set = self.sets(1, &self.connections)?;
         self.written += set.done;
         self.put(Quantity::SetOne, set.per_second);
         self.put(Quantity::SetOneP50, milliseconds(&set.latency, 0.5));
         self.put(Quantity::SetOneP99, milliseconds(&set.latency, 0.99));
-        let echo = self.sets(1, &self.floor_connections.clone())?;
+        let echo = self.sets(1, &self.floor_connections)?;
         self.put(Quantity::EchoSetOne, echo.per_second);
         let rows = Rows::of(&self.file)?;
         let plain = rows.one_by_one(&mut self.files, self.stage.during)?;
@@ -229,9 +240,16 @@ impl Running<'_> {
             let callers = callers(CALLERS, connections, &self.source, Get);
             runtime.block_on(measure(callers, self.stage.during))
         };
-        let (read, echo) = (get(&self.connections)?, get(&self.floor_connections)?);
+        let before = self.gateway.processor_time();
+        let read = get(&self.connections)?;
+        let cost = per_call(self.gateway.processor_time() - before, &read);
+        let before = self.floor.processor_time();
+        let echo = get(&self.floor_connections)?;
+        let echo_cost = per_call(self.floor.processor_time() - before, &echo);
         self.put(Quantity::Get, read.per_second);
+        self.put(Quantity::GetCost, cost);
         self.put(Quantity::EchoGet, echo.per_second);
+        self.put(Quantity::EchoGetCost, echo_cost);
         let select = plain::select(&self.file, self.stage.during)?;
         self.put(Quantity::Select, select);
         Ok(())
@@ -428,6 +446,11 @@ fn latest_commits(acknowledged: &mut [Acknowledged]) {
         earliest = earliest.min(one.at);
         one.at = earliest;
     }
+}
+
+/// Microseconds of a server's processor time for each call of a measure.
+fn per_call(taken: Duration, measured: &Measured) -> f64 {
+    taken.as_secs_f64() * 1e6 / measured.done as f64
 }
 
 fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {

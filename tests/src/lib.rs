@@ -18,6 +18,7 @@ pub mod clients;
 pub mod gateway;
 pub mod history;
 pub mod process;
+pub mod proxy;
 pub mod subscriber;
 pub mod workload;
 
@@ -32,6 +33,7 @@ pub use self::{
     gateway::{Form, Gateway, Options, Role},
     history::{Event, Log, Outcome, What, Write},
     process::Process,
+    proxy::Proxy,
     subscriber::{Selection, Subscriber},
     workload::{Mix, Tail, Writers},
 };

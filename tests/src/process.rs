@@ -261,7 +261,7 @@ impl Process {
     }
 
     /// What the listener beside gRPC answers, if it is 200.
-    async fn http(&self, path: &str) -> Option<String> {
+    pub async fn http(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: stategate\r\nconnection: close\r\n\r\n");

@@ -1,5 +1,7 @@
 //! Writes: each with an idempotency key, so that it can be tried again without writing twice.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 use stategate_model::{EntityRef, EventId, Token, Version, json};
@@ -11,7 +13,14 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::{Client, Entity, Error, Kind, client::token_of, reads};
+use crate::{Client, Entity, Error, Kind, Retry, client::token_of, reads};
+
+/// Waits of an update that found somebody faster: short, for the entity is there and the gateway well.
+const COLLISION: Retry = Retry {
+    first: Duration::from_millis(1),
+    longest: Duration::from_millis(32),
+    tries: u32::MAX,
+};
 
 /// What must hold of an entity for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -279,7 +288,7 @@ impl Client {
                 "other updates of this entity took too long",
             ));
         };
-        let mut waits = self.retry().waits();
+        let mut waits = COLLISION.waits();
         loop {
             let (mut values, condition) = match self.get(entity).await {
                 Ok(found) => (found.values, Condition::Version(found.version)),
@@ -299,12 +308,8 @@ impl Client {
             if !matches!(error.kind(), Kind::VersionMismatch { .. }) {
                 return Err(error);
             }
-            // Whoever was faster made progress; trying for longer than the other failures allow is
-            // right as long as there is time.
-            let wait = waits.next(None).unwrap_or_else(|| {
-                waits.reset();
-                self.retry().longest
-            });
+            // Whoever was faster made progress, so there is no end to this but that of the time.
+            let wait = waits.next(None).unwrap_or(COLLISION.longest);
             if Instant::now() + wait >= until {
                 return Err(error);
             }

@@ -39,10 +39,14 @@ use crate::{
 
 /// Point reads that may wait for a thread.
 const READS_WAITING: usize = 4_096;
+/// Reads of the log that may wait for a thread.
+const LOG_READS_WAITING: usize = 1_024;
 /// Searches that may wait for a thread.
 const SEARCHES_WAITING: usize = 1_024;
 /// Threads for searches: how many may be long at once before others wait.
 const SEARCH_THREADS: usize = 4;
+/// Threads for reads of the log.
+const LOG_THREADS: usize = 2;
 /// Threads for point reads: one a processor, within these.
 const READ_THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 
@@ -52,6 +56,8 @@ pub struct Sqlite {
     writer: Writer,
     /// For reads of a few rows.
     reads: Readers,
+    /// For reads of the log: streams that catch up wait for no search, and point reads not for them.
+    log: Readers,
     /// For reads of any length.
     searches: Readers,
     /// Each gives its connection back at its end.
@@ -85,6 +91,15 @@ impl Sqlite {
             &mut threads,
         )
         .map_err(cannot_start)?;
+        let log = Readers::start(
+            "sqlite-log",
+            connect(LOG_THREADS)?,
+            meta.lanes,
+            LOG_READS_WAITING,
+            Turn::One,
+            &mut threads,
+        )
+        .map_err(cannot_start)?;
         let searches = Readers::start(
             "sqlite-search",
             connect(SEARCH_THREADS)?,
@@ -113,16 +128,10 @@ impl Sqlite {
             },
             writer,
             reads,
+            log,
             searches,
             threads: Mutex::new(threads),
         })
-    }
-
-    /// Stops taking calls; the threads answer what they have and end.
-    fn stop(&self) {
-        self.writer.close();
-        self.reads.close();
-        self.searches.close();
     }
 }
 
@@ -213,7 +222,7 @@ impl Storage for Sqlite {
     }
 
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
-        self.searches
+        self.log
             .run("read_log", move |snapshot, _| {
                 reads::read_log(snapshot, lane, after, limit)
             })
@@ -235,7 +244,10 @@ impl Storage for Sqlite {
     }
 
     async fn close(&self) {
-        self.stop();
+        self.writer.close();
+        self.reads.close();
+        self.log.close();
+        self.searches.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         // The connections are closed one after another, for the last one moves the write-ahead log to
         // the file, and of several at once none takes itself for the last.
@@ -246,13 +258,6 @@ impl Storage for Sqlite {
         if !matches!(ended.await, Ok(true)) {
             tracing::error!("a thread of the storage had died before it was closed");
         }
-    }
-}
-
-impl Drop for Sqlite {
-    fn drop(&mut self) {
-        // The threads are not waited for: nobody can be waiting for them either.
-        self.stop();
     }
 }
 

@@ -3,13 +3,18 @@
 //! A point read costs less than the switch to its thread, so a thread takes all that wait and answers
 //! them in one read transaction. Searches may take long and have threads of their own.
 
-use std::{cell::RefCell, sync::Arc, thread};
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
 
 use rusqlite::{Connection, OptionalExtension};
 use stategate_model::{Heads, Lane, Lanes, Position};
 use tokio::sync::oneshot;
 
-use crate::{Error, Read, Result};
+use crate::{Error, Kind, Read, Result};
 
 use super::{
     failure::{closed, corrupt, failure},
@@ -87,6 +92,13 @@ impl Readers {
     }
 }
 
+impl Drop for Readers {
+    fn drop(&mut self) {
+        // The threads are not waited for: nobody can be waiting for their answers either.
+        self.close();
+    }
+}
+
 /// How much a thread takes on at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Turn {
@@ -132,12 +144,14 @@ impl Reader {
             lane_heads: RefCell::new(None),
         };
         for job in jobs.drain(..) {
-            match &begun {
+            // A panic costs its caller the answer, and nobody else the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| match &begun {
                 Ok(()) => job(Ok(&snapshot)),
-                Err(error) => job(Err(
-                    Error::new(crate::Kind::Unavailable, "read").because(error.to_string())
-                )),
-            }
+                Err(error) => {
+                    let error = Error::new(Kind::Unavailable, "read").because(error.to_string());
+                    job(Err(error));
+                }
+            }));
         }
         self.heads = snapshot.heads.into_inner();
         if let Err(error) = self.connection.execute_batch("COMMIT") {

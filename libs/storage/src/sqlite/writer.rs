@@ -4,7 +4,11 @@
 //! one sync of the disk serves them all. Callers hear only after COMMIT has returned. A thread of its
 //! own also keeps clients, tasks and awaits out of the time in which other processes are locked out.
 
-use std::{sync::Arc, thread};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
 
 use rusqlite::{CachedStatement, Connection, ToSql};
 use stategate_model::{Lane, Position};
@@ -59,7 +63,14 @@ impl Writer {
             while appends.take(&mut group, EVENTS_PER_COMMIT, |append: &Append| {
                 append.batch.events.len()
             }) {
-                commit_group(&connection, &mut group);
+                // A panic leaves the group's callers with an unknown outcome, which is what it is, and
+                // the next transaction begins by rolling back what is open. The thread lives on.
+                let committed = catch_unwind(AssertUnwindSafe(|| {
+                    commit_group(&connection, &mut group);
+                }));
+                if committed.is_err() {
+                    group.clear();
+                }
                 checkpoints.committed(&connection);
             }
             checkpoints.close();
@@ -100,6 +111,13 @@ impl Writer {
     /// Lets the thread end once it has committed what waits.
     pub(super) fn close(&self) {
         self.queue.close();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What waits is still committed; the thread is not waited for.
+        self.close();
     }
 }
 
