@@ -35,7 +35,7 @@ pub(crate) const OPERATIONS: u32 = 100;
 /// Sizes of audiences.
 pub(crate) const AUDIENCES: [usize; 3] = [1, 100, 1_000];
 /// Events that are written before the audience has heard them, on the average.
-const AHEAD: u64 = 600;
+const AHEAD: u64 = 300;
 /// Callers that write for an audience.
 const AUTHORS: usize = 4;
 

@@ -151,7 +151,7 @@ impl Decoder for Raw {
 pub struct Ask {
     ingress: Ingress,
     metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
-    deadline: Duration,
+    deadline: Option<Duration>,
 }
 
 impl Ask {
@@ -165,7 +165,7 @@ impl Ask {
         Self {
             ingress,
             metadata: Vec::new(),
-            deadline: DEADLINE,
+            deadline: Some(DEADLINE),
         }
     }
 
@@ -179,11 +179,11 @@ impl Ask {
         with
     }
 
-    /// The same client, waiting this long for answers.
+    /// The same client, leaving it to the gateway how long a call may take.
     #[must_use]
-    pub fn within(&self, deadline: Duration) -> Self {
+    pub fn without_deadline(&self) -> Self {
         Self {
-            deadline,
+            deadline: None,
             ..self.clone()
         }
     }
@@ -205,13 +205,10 @@ impl Ask {
 
     /// A request with what this client sends along.
     pub fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = self.endless(message);
-        request.set_timeout(self.deadline);
-        request
-    }
-
-    fn endless<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline);
+        }
         for (name, value) in &self.metadata {
             request.metadata_mut().append(name, value.clone());
         }
@@ -315,7 +312,8 @@ impl Ask {
 
     /// Stream, without a deadline.
     pub async fn stream(&self, opts: pb::StreamOpts) -> Result<Subscription, Status> {
-        let answer = self.events().stream(self.endless(opts)).await?;
+        let request = self.without_deadline().request(opts);
+        let answer = self.events().stream(request).await?;
         let token = clients::position(answer.metadata()).expect("a stream says where it starts");
         Ok(Subscription {
             start: token,

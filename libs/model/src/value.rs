@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use crate::{
@@ -99,10 +99,14 @@ impl Values {
 
     /// The empty object.
     pub fn empty() -> Self {
-        Self(Arc::new(Inner {
-            json: "{}".into(),
-            tree: OnceLock::from(Object::new()),
-        }))
+        // Every event has claims, and while authentication is off they are empty.
+        static EMPTY: LazyLock<Values> = LazyLock::new(|| {
+            Values(Arc::new(Inner {
+                json: "{}".into(),
+                tree: OnceLock::from(Object::new()),
+            }))
+        });
+        EMPTY.clone()
     }
 
     /// Values from canonical bytes that [`Values::json`] once gave. Not checked here: the bytes are
@@ -126,6 +130,11 @@ impl Values {
         }
         let tree = json::from_canonical(&self.0.json).ok_or(Corrupt)?;
         Ok(self.0.tree.get_or_init(|| tree))
+    }
+
+    /// The values as a tree, if somebody needed it before.
+    pub fn parsed(&self) -> Option<&Object> {
+        self.0.tree.get()
     }
 
     /// The same values without the tree, which takes several times the room of the bytes: for keeping.

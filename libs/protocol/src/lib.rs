@@ -8,6 +8,7 @@ pub mod convert;
 pub mod event;
 pub mod frames;
 pub mod headers;
+mod json;
 pub mod problem;
 mod structs;
 

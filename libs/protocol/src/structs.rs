@@ -11,6 +11,8 @@ use prost::{
 };
 use stategate_model::{Object, Value, Values, value::Corrupt};
 
+use crate::json;
+
 /// Entity values or claims on the wire.
 #[derive(Clone)]
 pub enum Struct {
@@ -21,9 +23,12 @@ pub enum Struct {
 }
 
 impl Struct {
-    /// Encodes values for sending.
+    /// Encodes values for sending: from their tree if they have one, else straight from their bytes.
     pub fn encode(values: &Values) -> Result<Self, Corrupt> {
-        Ok(Self::from_object(values.object()?))
+        match values.parsed() {
+            Some(object) => Ok(Self::from_object(object)),
+            None => json::to_wire(values.json()).map(|wire| Self::Wire(wire.into())),
+        }
     }
 
     /// Encodes an object for sending.
@@ -33,6 +38,11 @@ impl Struct {
         let mut wire = Vec::with_capacity(len);
         put_object(object, &mut sizes.in_order(), &mut wire);
         Self::Wire(wire.into())
+    }
+
+    /// Bytes that an object takes on the wire.
+    pub fn wire_len(object: &Object) -> usize {
+        Sizes::default().object(object)
     }
 
     /// The decoded tree. Values that were encoded here are decoded again.
@@ -107,7 +117,7 @@ impl Message for Struct {
     fn encoded_len(&self) -> usize {
         match self {
             Self::Wire(wire) => wire.len(),
-            Self::Tree(object) => Sizes::default().object(object),
+            Self::Tree(object) => Self::wire_len(object),
         }
     }
 
@@ -375,6 +385,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_way_around_the_tree_leads_to_the_same_bytes(object in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
+            let tree = Struct::from_object(&object);
+            let bytes = Values::from_canonical(stategate_model::json::canonical(&object));
+            prop_assert_eq!(Struct::encode(&bytes).unwrap().encode_to_vec(), tree.encode_to_vec());
+        }
+
         #[test]
         fn the_wire_is_that_of_the_well_known_type(object in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
             let ours = Struct::from_object(&object);

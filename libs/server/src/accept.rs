@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -61,11 +61,13 @@ pub(crate) fn connections(
     )
 }
 
-/// An accepted connection. Its slot is free again when it is dropped.
+/// An accepted connection, which gathers the answers that are ready before it writes. Its slot is free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,
     greeting: Option<Greeting>,
+    /// Whether what is being flushed has given way to the answers behind it.
+    gathered: bool,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -85,8 +87,24 @@ impl Connection {
         Self {
             socket,
             greeting: Some(greeting),
+            gathered: false,
             _slot: slot,
         }
+    }
+}
+
+impl Connection {
+    /// Gives way once before a flush writes.
+    ///
+    /// The first of the calls that become ready together (a batch of writes was committed) wakes the
+    /// connection, which would write that one answer before the other calls have had their turn, and
+    /// so on for each. Behind them in the queue, it writes all their answers with one system call.
+    fn gather(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.gathered, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -126,10 +144,12 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.gather(cx));
         Pin::new(&mut self.socket).poll_write(cx, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gathered = false;
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
@@ -142,6 +162,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.gather(cx));
         Pin::new(&mut self.socket).poll_write_vectored(cx, data)
     }
 

@@ -9,9 +9,10 @@ use std::{
 };
 
 use stategate_model::{
-    Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Invalid, Lane, Limits, Reason,
-    Refusal, State, Timestamp, decide, limits,
+    Change, Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Invalid, Lane, Limits,
+    Method, Reason, Refusal, State, Timestamp, Values, decide, limits, value::Corrupt,
 };
+use stategate_protocol::Struct;
 use stategate_storage::{Batch, Head, KeyRecord, Replay};
 
 use crate::{lane::Item, states::States};
@@ -131,6 +132,34 @@ pub(crate) fn plan(
     }
 }
 
+/// Most bytes of an event's message beside its names, values and claims.
+const EVENT_BYTES: usize = 256;
+/// Most bytes of values on the wire: a message with room for names and claims around them, so that
+/// whatever was written can be answered and streamed (contract §4).
+const VALUES_BYTES: usize = limits::MESSAGE_BYTES - (128 << 10);
+/// How much longer than as JSON values may be on the wire, where `1,` is eleven bytes.
+const GROWTH: usize = 6;
+
+/// Bytes of values as JSON or on the wire, whichever is more.
+fn wire_size(values: &Values) -> Result<usize, Corrupt> {
+    Ok(Struct::wire_len(values.object()?).max(values.size()))
+}
+
+/// Refuses what could be written but not answered. A Del takes nothing in.
+fn fits_a_message(change: &Change) -> Result<(), Refusal> {
+    // Nearly all values are far from it, and need no measuring.
+    let is_small = change.values.size() <= VALUES_BYTES / GROWTH;
+    if is_small || change.method == Method::Del {
+        return Ok(());
+    }
+    let size = wire_size(&change.values)?;
+    if size <= VALUES_BYTES {
+        return Ok(());
+    }
+    let problem = format!("are {size} bytes as protobuf; at most {VALUES_BYTES} fit a message");
+    Err(Invalid::too_large("values", problem).into())
+}
+
 struct Building<'a> {
     setting: &'a Setting<'a>,
     known: &'a States,
@@ -211,6 +240,7 @@ impl Building<'_> {
             .plus(self.batch.events.len() as u64);
         let mut bytes = 0;
         let transaction = item.write.operations.len() > 1;
+        let claims = item.write.claims.values();
         for (index, (operation, id)) in item.write.operations.iter().zip(&item.ids).enumerate() {
             let entity = &operation.entity;
             let refused = |refusal| Refused::Operation {
@@ -230,8 +260,15 @@ impl Building<'_> {
                 self.setting.limits,
             )
             .map_err(refused)?;
-            bytes += change.values.size();
-            if transaction && bytes > limits::TRANSACTION_BYTES {
+            fits_a_message(&change).map_err(refused)?;
+            if transaction {
+                let sizes = [&change.values, claims].map(wire_size);
+                for size in sizes {
+                    bytes += size.map_err(|corrupt| refused(corrupt.into()))?;
+                }
+                bytes += entity.size() + EVENT_BYTES;
+            }
+            if bytes > limits::TRANSACTION_BYTES {
                 return Err(refused(Refusal::Invalid(Invalid {
                     field: format!("operations[{index}]").into(),
                     problem: format!(

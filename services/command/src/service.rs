@@ -120,10 +120,15 @@ impl CommandService {
         }
     }
 
-    async fn write(&self, domain: &str, write: Write) -> Result<Written, Status> {
+    /// `refused` makes the status of what is wrong with one operation.
+    async fn write(
+        &self,
+        domain: &str,
+        write: Write,
+        refused: fn(Problem, usize) -> Status,
+    ) -> Result<Written, Status> {
         let lane = self.storage.info().lanes.of(domain);
         let retry_is_safe = write.idempotency.is_some();
-        let transaction = write.operations.len() > 1;
         let handle = self.lanes.lock().get(lane.index()).cloned();
         let outcome = match handle {
             Some(handle) => handle.write(write).await,
@@ -138,10 +143,7 @@ impl CommandService {
                     refusal,
                 }) => {
                     let problem = Problem::of_refusal(refusal, || entity.to_string());
-                    return match transaction {
-                        true => problem.of_operation(index),
-                        false => problem.into(),
-                    };
+                    return refused(problem, index);
                 }
                 Failure::Busy => Problem::Busy {
                     what: "too many writes are waiting",
@@ -163,18 +165,13 @@ impl CommandService {
         detail: &[u8],
         call: Call,
     ) -> Result<(Event, Response<()>), Status> {
-        let digest = digest(
-            command.method().as_str(),
-            &[
-                entity.domain().as_bytes(),
-                entity.kind().as_bytes(),
-                entity.key().as_bytes(),
-                detail,
-            ],
-            &call.expect,
-        );
+        let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
+        let parts = [names[0], names[1], names[2], detail];
+        let idempotency = call
+            .key
+            .map(|key| (key, digest(command.method().as_str(), &parts, &call.expect)));
         let write = Write {
-            idempotency: call.key.map(|key| (key, digest)),
+            idempotency,
             claims: call.claims,
             trace_parent: conditions::trace_parent(&call.metadata),
             operations: vec![Operation {
@@ -183,7 +180,8 @@ impl CommandService {
                 command,
             }],
         };
-        let written = self.write(entity.domain(), write).await?;
+        let alone = |problem: Problem, _| problem.into();
+        let written = self.write(entity.domain(), write, alone).await?;
         let event = written
             .events
             .first()
@@ -473,44 +471,48 @@ impl CommandApi for CommandService {
             return Err(Problem::from(Invalid::new("operations", problem)).into());
         }
         let mut operations = Vec::with_capacity(count);
-        let mut details = Vec::with_capacity(count);
+        // What the idempotency key stands for, if there is one.
+        let mut details = Vec::new();
         for (index, operation) in message.operations.into_iter().enumerate() {
             let parsed = self.operation(index, &domain, operation);
             let (pending, expect) =
                 parsed.map_err(|invalid| Problem::from(invalid).of_operation(index))?;
-            let (entity, command, detail) = match pending {
-                Pending::Ready(entity, command) => {
-                    let detail = match &command {
-                        Command::Set(values) | Command::Edit(values) => {
-                            values.json().as_bytes().to_vec()
-                        }
-                        Command::Revert(_) | Command::Del => Vec::new(),
-                    };
-                    (entity, command, detail)
-                }
+            let (entity, command, reverted) = match pending {
+                Pending::Ready(entity, command) => (entity, command, None),
                 Pending::Revert(entity, id) => {
                     let values = self.target(&entity, id).await?;
-                    (entity, Command::Revert(values), id.0.as_bytes().to_vec())
+                    (entity, Command::Revert(values), Some(id))
                 }
             };
-            let method = command.method().as_str();
-            let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
-            details.push(digest(method, &[names[0], names[1], names[2], &detail], &expect).0);
+            if call.key.is_some() {
+                let detail = match (&command, &reverted) {
+                    (Command::Set(values) | Command::Edit(values), _) => values.json().as_bytes(),
+                    (_, Some(id)) => id.0.as_bytes(),
+                    (Command::Revert(_) | Command::Del, None) => &[],
+                };
+                let method = command.method().as_str();
+                let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
+                details.push(digest(method, &[names[0], names[1], names[2], detail], &expect).0);
+            }
             operations.push(Operation {
                 entity,
                 expect,
                 command,
             });
         }
-        let parts: Vec<&[u8]> = details.iter().map(<[u8; 32]>::as_slice).collect();
-        let digest = digest(TRANSACT, &parts, &Expect::Anything);
+        let idempotency = call.key.map(|key| {
+            let parts: Vec<&[u8]> = details.iter().map(<[u8; 32]>::as_slice).collect();
+            (key, digest(TRANSACT, &parts, &Expect::Anything))
+        });
         let write = Write {
             operations,
-            idempotency: call.key.map(|key| (key, digest)),
+            idempotency,
             claims: call.claims,
             trace_parent: conditions::trace_parent(&call.metadata),
         };
-        let written = self.write(domain.as_str(), write).await?;
+        let written = self
+            .write(domain.as_str(), write, Problem::of_operation)
+            .await?;
         let events = written
             .events
             .iter()

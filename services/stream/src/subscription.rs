@@ -37,6 +37,8 @@ pub(crate) struct Subscription {
     lanes: Vec<Lane>,
     /// How far each lane was passed.
     cursor: Heads,
+    /// How far each lane was passed as the client knows it, from its start, its events and progress.
+    told: Heads,
     epoch: u64,
     place: Place,
     /// Passed, and about to be delivered.
@@ -77,6 +79,7 @@ impl Subscription {
             ground,
             subscriber: Arc::new(subscriber),
             lanes,
+            told: cursor.clone(),
             cursor,
             epoch,
             place: Place::Storage,
@@ -182,13 +185,17 @@ impl Subscription {
     /// Passes an event that is to be delivered, unless it was passed before.
     fn pass(&mut self, entry: &Entry) -> Result<(), Problem> {
         if self.move_to(&entry.event) {
-            self.ready.push_back(
-                entry
-                    .encoded()
-                    .map_err(|corrupt| Problem::internal(&corrupt))?,
-            );
+            let encoded = entry
+                .encoded()
+                .map_err(|corrupt| Problem::internal(&corrupt))?;
+            self.deliver(&entry.event, encoded);
         }
         Ok(())
+    }
+
+    fn deliver(&mut self, event: &Event, encoded: Encoded) {
+        self.told.set(event.lane, event.position);
+        self.ready.push_back(encoded);
     }
 
     /// Moves the cursor to an event; `false` if it is there already.
@@ -227,15 +234,16 @@ impl Subscription {
             let corrupt = |corrupt| Problem::internal(&corrupt);
             let selected = self.subscriber.selection.matches(&event).map_err(corrupt)?;
             if self.move_to(&event) && selected {
-                self.ready.push_back(encode_event(&event).map_err(corrupt)?);
+                let encoded = encode_event(&event).map_err(corrupt)?;
+                self.deliver(&event, encoded);
             }
         }
         Ok(())
     }
 
-    /// Says how far the subscriber is: every lane that moved since, or one of them at least.
+    /// Says how far the subscriber is: every lane that is further than the client knows, or one of
+    /// them at least.
     fn say_progress(&mut self) {
-        let before = self.cursor.clone();
         if let (Place::Tail(_), Some(seen)) = (&self.place, self.ground.hub.seen(&self.subscriber))
         {
             for lane in &self.lanes {
@@ -244,17 +252,19 @@ impl Subscription {
                 }
             }
         }
-        let moved = self
+        let news = self
             .lanes
             .iter()
-            .filter(|lane| self.cursor.get(**lane) != before.get(**lane));
-        let mut told: Vec<Lane> = moved.copied().collect();
-        if told.is_empty() {
-            told.extend(self.lanes.first());
+            .filter(|lane| self.cursor.get(**lane) != self.told.get(**lane));
+        let mut news: Vec<Lane> = news.copied().collect();
+        if news.is_empty() {
+            news.extend(self.lanes.first());
         }
-        for lane in told {
+        for lane in news {
+            let position = self.cursor.get(lane);
+            self.told.set(lane, position);
             self.ready
-                .push_back(encode_progress(lane, self.cursor.get(lane), Timestamp(0)));
+                .push_back(encode_progress(lane, position, Timestamp(0)));
         }
         self.spoken = Instant::now();
     }

@@ -23,7 +23,7 @@ use super::{
 const ROWS_PER_LOOK: u32 = 256;
 /// Older versions of one entity that are stepped over before seeking the next entity instead: a
 /// seek costs about as much as this many steps.
-const STEPS_PER_SEEK: u32 = 16;
+const STEPS_PER_SEEK: u32 = 8;
 
 /// Whether the one who asked has gone.
 type Gone<'a> = &'a dyn Fn() -> bool;

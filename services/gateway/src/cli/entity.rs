@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 
 use serde::Serialize;
+use serde_json::json as document;
 use stategate_model::{Object, json as strict, limits::MESSAGE_BYTES};
 use stategate_protocol::{Struct, headers, pb};
 use tonic::metadata::MetadataMap;
@@ -55,9 +56,23 @@ pub(crate) struct ValuesArgs {
 pub(crate) struct RevertArgs {
     #[command(flatten)]
     entity: RefArgs,
-    /// The event, as `history` and `watch` name it
-    #[arg(long, value_name = "EVENT_ID")]
-    to: String,
+    #[command(flatten)]
+    to: Target,
+}
+
+/// What an entity is taken back to.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// To the values in this event, as `history` and `watch` name it
+    #[arg(long = "to", value_name = "EVENT_ID")]
+    event: Option<String>,
+    /// To what it was at this version
+    #[arg(long, value_name = "N")]
+    version: Option<i64>,
+    /// To what it was at this time: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
+    #[arg(long, value_name = "TIME")]
+    at: Option<When>,
 }
 
 /// Prints an entity.
@@ -144,12 +159,14 @@ pub(crate) async fn revert(
     args: RevertArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let entity = args.entity.into_message();
+    let id = args.to.event(gateway, &entity).await?;
     let pb::EntityRef {
         domain,
         r#type,
         key,
         ..
-    } = args.entity.into_message();
+    } = entity;
     let written = Written {
         domain: domain.clone(),
         kind: r#type.clone(),
@@ -160,13 +177,53 @@ pub(crate) async fn revert(
         domain,
         r#type,
         key,
-        id: args.to,
+        id,
     });
     let answer = gateway
         .answer(Kind::Write, gateway.entities().revert(call))
         .await?;
     let (metadata, entity, _) = answer.into_parts();
     written.print("reverted", entity.values, &metadata, output)
+}
+
+impl Target {
+    /// The id of the event meant. A version or time is looked up, so that a point at which the entity
+    /// did not exist is refused with the reason.
+    async fn event(self, gateway: &Gateway, entity: &pb::EntityRef) -> Result<String, Failure> {
+        use pb::entity_ref::At;
+
+        let at = match (self.event, self.version, self.at) {
+            (Some(id), _, _) => return Ok(id),
+            (None, Some(version), _) => At::AtVersion(version),
+            (None, None, when) => At::AtTime(when.map_or(0, |when| when.nanoseconds())),
+        };
+        let then = gateway.request(pb::EntityRef {
+            at: Some(at),
+            ..entity.clone()
+        });
+        let then = gateway
+            .answer(Kind::Read, gateway.entities().get(then))
+            .await?;
+        let version = then.into_inner().version;
+        let query = document!({
+            "entity.key": {"$eq": entity.key},
+            "version": {"$eq": version.to_string()},
+        });
+        let found = gateway.request(pb::SearchEventOpts {
+            domain: entity.domain.clone(),
+            r#type: entity.r#type.clone(),
+            query_string: query.to_string(),
+            limit: 1,
+            ..pb::SearchEventOpts::default()
+        });
+        let found = gateway
+            .answer(Kind::Read, gateway.events().search(found))
+            .await?;
+        let event = found.into_inner().events.into_iter().next();
+        event
+            .map(|event| event.id)
+            .ok_or_else(|| Failure::new(Exit::NotFound, format!("no event made version {version}")))
+    }
 }
 
 impl RefArgs {
