@@ -167,7 +167,10 @@ async fn a_storm_of_retries_is_one_event_a_key() {
         let stategate_model::Value::String(marker) = &event.values["marker"] else {
             panic!("an event without a marker");
         };
-        events.entry(marker.clone()).or_default().push(event.version);
+        events
+            .entry(marker.clone())
+            .or_default()
+            .push(event.version);
     }
     println!(
         "{kills} kills; {} keys sent three times and more, {} copies unanswered; {} events",
@@ -509,4 +512,27 @@ async fn values_survive() {
         t: bool,
     }
     assert!(read.parse::<Typed>().unwrap().t);
+}
+
+/// The example of the documentation does what it says, and can do it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_example_runs() {
+    let _turn = alone().await;
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let address = format!("http://{}", gateway.writer().grpc());
+    for _ in 0..2 {
+        let run =
+            tokio::process::Command::new(stategate_tests::binaries::find("examples/quickstart"))
+                .env("STATEGATE_ADDR", &address)
+                .output()
+                .await
+                .unwrap();
+        let told = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(
+            run.status.success(),
+            "{told}{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+        assert_eq!(told.lines().count(), 8, "{told}");
+    }
 }

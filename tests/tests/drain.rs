@@ -1,6 +1,13 @@
 //! SIGTERM under load: calls that are under way finish, streams end so that they can be resumed, the
 //! process exits well within the grace time, and nothing acknowledged is lost (invariant I12).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test is made of may fail it too"
+)]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -136,10 +143,20 @@ async fn drained(form: Form, rounds: usize) {
         }
         after += due;
         let matches = &|_: &_| true;
-        findings.extend(check::delivery("a resumed one", &delivered, &start, &log, matches, Due::All));
+        findings.extend(check::delivery(
+            "a resumed one",
+            &delivered,
+            &start,
+            &log,
+            matches,
+            Due::All,
+        ));
     }
     check::assert_none(&findings);
-    let acknowledged = writes.iter().filter(|write| write.is_acknowledged()).count();
+    let acknowledged = writes
+        .iter()
+        .filter(|write| write.is_acknowledged())
+        .count();
     println!(
         "{form}: {rounds} times SIGTERM under {WRITERS} writers, {acknowledged} writes acknowledged, {held} of them under \
          way at the signal; ended after {slowest:.1?} at most; {} streams ended and resumed, {before} events before \
@@ -148,7 +165,10 @@ async fn drained(form: Form, rounds: usize) {
         begun.elapsed()
     );
     assert!(held >= rounds, "hardly a call was under way");
-    assert!(before > 0 && acknowledged >= 300 * rounds, "too little was done");
+    assert!(
+        before > 0 && acknowledged >= 300 * rounds,
+        "too little was done"
+    );
 }
 
 fn assert_resumable(status: Option<&Status>) {

@@ -1,6 +1,13 @@
 //! Streams under writers: replay and live are one stream, and a slow subscriber is nobody else's
 //! problem (invariants I4, I5 and I7).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test is made of may fail it too"
+)]
+
 use std::{
     sync::{
         Arc, Mutex,

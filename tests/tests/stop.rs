@@ -1,6 +1,13 @@
 //! SIGSTOP of a command process in the middle of a batch: another goes on writing, and what the
 //! stopped one was about ends well when it goes on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test is made of may fail it too"
+)]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -4,21 +4,10 @@
 //! a lost connection cannot write twice; reads see what the same client wrote before, wherever they
 //! are answered; streams reconnect and go on after the last event they delivered.
 //!
+//! The whole of it in one program, which the tests run against a gateway:
+//!
 //! ```no_run
-//! use stategate_client::{Client, EntityRef, json};
-//!
-//! # async fn run() -> Result<(), stategate_client::Error> {
-//! let client = Client::connect("http://127.0.0.1:8080")?;
-//! let ada = EntityRef::new("acme", "user", "ada")?;
-//!
-//! client.set(&ada, json!({ "name": "Ada", "logins": 1 })).await?;
-//! client.update(&ada, |values| {
-//!     let logins = values["logins"].as_i64().unwrap_or(0);
-//!     values["logins"] = json!(logins + 1);
-//! }).await?;
-//! assert_eq!(client.get(&ada).await?.values["logins"], 2);
-//! # Ok(())
-//! # }
+#![doc = include_str!("../examples/quickstart.rs")]
 //! ```
 
 mod client;

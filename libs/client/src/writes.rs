@@ -17,8 +17,8 @@ use crate::{Client, Entity, Error, Kind, Retry, client::token_of, reads};
 
 /// Waits of an update that found somebody faster: short, for the entity is there and the gateway well.
 const COLLISION: Retry = Retry {
-    first: Duration::from_millis(1),
-    longest: Duration::from_millis(32),
+    first: Duration::from_millis(2),
+    longest: Duration::from_millis(64),
     tries: u32::MAX,
 };
 

@@ -132,11 +132,6 @@ impl Values {
         Ok(self.0.tree.get_or_init(|| tree))
     }
 
-    /// The values as a tree, if somebody needed it before.
-    pub fn parsed(&self) -> Option<&Object> {
-        self.0.tree.get()
-    }
-
     /// The same values without the tree, which takes several times the room of the bytes: for keeping.
     #[must_use]
     pub fn lean(&self) -> Self {

@@ -89,6 +89,9 @@ where
         let mut deadline = None;
         let inner = match timeout(request.headers()) {
             Err(invalid) => Err(Problem::Invalid(invalid)),
+            Ok(_) if is_compressed(request.headers()) => Err(Problem::Unsupported {
+                what: "grpc-encoding: compressed requests are not taken; send them uncompressed",
+            }),
             Ok(_) if call.is_too_many() => Err(Problem::Busy {
                 what: "there are as many calls at once as this service takes",
             }),
@@ -194,6 +197,13 @@ impl<F> Answering<F> {
             is_over: false,
         })
     }
+}
+
+/// Whether the messages of a request are said to be compressed. Decompressing would need a bound of
+/// its own.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    let encoding = headers.get("grpc-encoding");
+    encoding.is_some_and(|encoding| encoding != "identity")
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
@@ -307,9 +317,14 @@ pub(crate) struct Arriving {
 }
 
 impl Arriving {
+    /// A request that is one message is waited for; what is many may take its time.
     fn new(body: Body, patience: Option<Duration>) -> Self {
+        let inner = match patience {
+            Some(_) => Bounded::of_one(body),
+            None => Bounded::new(body),
+        };
         Self {
-            inner: Bounded::new(body),
+            inner,
             patience,
             until: None,
         }

@@ -379,6 +379,8 @@ impl Running {
     pub async fn ended(mut self) -> Result<(), Error> {
         let told = self.drain.token();
         tokio::select! {
+            // First: once told to end, the listeners end too, and that is no accident.
+            biased;
             () = told.cancelled() => {}
             end = &mut self.grpc => return self.ended_by_itself(&end).await,
             end = &mut self.admin => return self.ended_by_itself(&end).await,

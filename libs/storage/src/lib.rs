@@ -6,7 +6,7 @@
 //! so every storage gives the same answer.
 //!
 //! A provider is one folder here, behind a cargo feature, that shares nothing with the others but
-//! this trait. [`conformance`] is the list of cases that every provider passes.
+//! this trait. The module `conformance` (a feature) lists the cases that every provider passes.
 
 mod batch;
 mod config;

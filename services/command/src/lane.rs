@@ -18,8 +18,8 @@ use std::{
 use metrics::{Counter, Histogram, counter, histogram};
 use stategate_channel::{Channel, Message};
 use stategate_model::{
-    Claims, Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Limits, State, Timestamp,
-    TraceParent, limits,
+    Claims, Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Limits, LogId, State,
+    Timestamp, TraceParent, limits,
 };
 use stategate_protocol::encode_event;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Storage};
@@ -36,6 +36,8 @@ use crate::{
 
 /// How long a batch may try to reach the storage before its callers are told.
 const GIVE_UP: Duration = Duration::from_secs(10);
+/// Committed batches that may wait to be published.
+const UNPUBLISHED: usize = 16;
 /// Pause before the storage is asked again after an append whose outcome is unknown.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -209,10 +211,19 @@ impl LaneWriter {
 
     /// Writes until every handle is gone and the queue is empty.
     pub async fn run(mut self) {
+        let (publisher, committed) = mpsc::channel(UNPUBLISHED);
+        let publishing = tokio::spawn(
+            Publisher {
+                channel: Arc::clone(&self.channel),
+                log_id: self.storage.info().log_id,
+                lane: self.lane,
+            }
+            .run(committed),
+        );
         loop {
             if self.waiting.is_empty() {
                 let Some(item) = self.queue.recv().await else {
-                    return;
+                    break;
                 };
                 self.waiting.push_back(item);
             }
@@ -231,13 +242,18 @@ impl LaneWriter {
             };
             self.alone = self.alone.saturating_sub(1).min(self.waiting.len());
             if !self.waiting.is_empty() {
-                self.write(most).await;
+                self.write(most, &publisher).await;
             }
+        }
+        // What was acknowledged is also published.
+        drop(publisher);
+        if let Err(error) = publishing.await {
+            tracing::error!(%error, "a publisher failed");
         }
     }
 
     /// Decides and appends what waits, at most `most` writes of it.
-    async fn write(&mut self, most: usize) {
+    async fn write(&mut self, most: usize, publisher: &mpsc::Sender<Committed>) {
         let give_up = Instant::now() + GIVE_UP;
         let mut items: Vec<Item> = Vec::new();
         let (mut events, mut bytes) = (0, 0);
@@ -303,7 +319,8 @@ impl LaneWriter {
                     self.advance(&batch, states);
                     answer(items, outcomes, &batch.events);
                     self.faults.at(Step::Acknowledged).await;
-                    self.publish(previous, &batch.events);
+                    // When the publisher is that far behind, the stream services read the log.
+                    let _ = publisher.try_send(Committed { previous, batch });
                     return;
                 }
                 Ok(Appended::HeadMoved) => {
@@ -439,6 +456,28 @@ impl LaneWriter {
             self.states.replace(changed);
         }
     }
+}
+
+/// Publishes what a lane has committed, beside its writer: encoding a batch takes a good part of the
+/// time in which the next one could be on its way.
+struct Publisher {
+    channel: Arc<dyn Channel>,
+    log_id: LogId,
+    lane: Lane,
+}
+
+/// A committed batch, and the id of the event before it.
+struct Committed {
+    previous: Option<EventId>,
+    batch: Arc<Batch>,
+}
+
+impl Publisher {
+    async fn run(self, mut committed: mpsc::Receiver<Committed>) {
+        while let Some(Committed { previous, batch }) = committed.recv().await {
+            self.publish(previous, &batch.events);
+        }
+    }
 
     fn publish(&self, previous: Option<EventId>, events: &[Event]) {
         let Some(first) = events.first() else { return };
@@ -455,7 +494,7 @@ impl LaneWriter {
             return;
         };
         self.channel.publish(Message {
-            log_id: self.storage.info().log_id,
+            log_id: self.log_id,
             lane: self.lane,
             first: first.position,
             previous,

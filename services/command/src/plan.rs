@@ -145,6 +145,48 @@ fn wire_size(values: &Values) -> Result<usize, Corrupt> {
     Ok(Struct::wire_len(values.object()?).max(values.size()))
 }
 
+/// Bytes of a transaction's events as JSON or on the wire, whichever is more.
+enum TransactionSize {
+    /// At most this: nearly all transactions are far from the limit and need no measuring.
+    Guessed(usize),
+    /// Exactly this.
+    Measured(usize),
+}
+
+impl TransactionSize {
+    /// Adds an event's; `before` are those that were added.
+    fn add(
+        &mut self,
+        entity: &EntityRef,
+        values: &Values,
+        claims: &Values,
+        before: &[Event],
+    ) -> Result<(), Corrupt> {
+        let measure = |entity: &EntityRef, values: &Values| {
+            Ok(entity.size() + EVENT_BYTES + wire_size(values)? + wire_size(claims)?)
+        };
+        match self {
+            Self::Measured(bytes) => *bytes += measure(entity, values)?,
+            Self::Guessed(bytes) => {
+                *bytes += (values.size() + claims.size()) * GROWTH + entity.size() + EVENT_BYTES;
+                if self.is_too_large() {
+                    let mut bytes = measure(entity, values)?;
+                    for event in before {
+                        bytes += measure(&event.entity, &event.values)?;
+                    }
+                    *self = Self::Measured(bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_too_large(&self) -> bool {
+        let (Self::Guessed(bytes) | Self::Measured(bytes)) = self;
+        *bytes > limits::TRANSACTION_BYTES
+    }
+}
+
 /// Refuses what could be written but not answered. A Del takes nothing in.
 fn fits_a_message(change: &Change) -> Result<(), Refusal> {
     // Nearly all values are far from it, and need no measuring.
@@ -238,7 +280,7 @@ impl Building<'_> {
             .head
             .position
             .plus(self.batch.events.len() as u64);
-        let mut bytes = 0;
+        let mut size = TransactionSize::Guessed(0);
         let transaction = item.write.operations.len() > 1;
         let claims = item.write.claims.values();
         for (index, (operation, id)) in item.write.operations.iter().zip(&item.ids).enumerate() {
@@ -262,13 +304,10 @@ impl Building<'_> {
             .map_err(refused)?;
             fits_a_message(&change).map_err(refused)?;
             if transaction {
-                let sizes = [&change.values, claims].map(wire_size);
-                for size in sizes {
-                    bytes += size.map_err(|corrupt| refused(corrupt.into()))?;
-                }
-                bytes += entity.size() + EVENT_BYTES;
+                size.add(entity, &change.values, claims, &events)
+                    .map_err(|corrupt| refused(corrupt.into()))?;
             }
-            if bytes > limits::TRANSACTION_BYTES {
+            if size.is_too_large() {
                 return Err(refused(Refusal::Invalid(Invalid {
                     field: format!("operations[{index}]").into(),
                     problem: format!(

@@ -10,6 +10,16 @@ use stategate_model::{Cursor, Invalid};
 /// Bytes of the request's digest in a token. It guards against mistakes, not against forgery: a
 /// forged token shows nothing that a search without it would not.
 const BINDING: usize = 8;
+/// Bytes of the digest of all that, at the end: a token that was cut or changed on its way would
+/// otherwise continue somewhere else.
+const CHECK: usize = 4;
+
+fn check(bytes: &[u8]) -> [u8; CHECK] {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let mut check = [0; CHECK];
+    check.copy_from_slice(&digest[..CHECK]);
+    check
+}
 
 /// What a page token is bound to: everything of a request but which part is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +43,7 @@ impl Binding {
     pub(crate) fn token(&self, cursor: &Cursor) -> String {
         let mut bytes = self.0.to_vec();
         bytes.extend(cursor.encode());
+        bytes.extend(check(&bytes));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -44,6 +55,10 @@ impl Binding {
         let refuse = |problem| Invalid::new("page_token", problem);
         let malformed = || refuse("is not a page token; send back a `next_page_token` as it was");
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
+        let (bytes, end) = bytes.split_last_chunk().ok_or_else(malformed)?;
+        if *end != check(bytes) {
+            return Err(malformed());
+        }
         let (binding, cursor) = bytes.split_at_checked(BINDING).ok_or_else(malformed)?;
         if binding != self.0 {
             return Err(refuse(

@@ -187,6 +187,14 @@ async fn a_page_token_belongs_to_its_request() {
                 page_token: page_token[1..].to_owned(),
                 ..good()
             },
+            pb::SearchEntityOpts {
+                page_token: page_token[..page_token.len() - 4].to_owned(),
+                ..good()
+            },
+            pb::SearchEntityOpts {
+                page_token: format!("{page_token}AAAA"),
+                ..good()
+            },
         ];
         for other in others {
             invalid(ask.search(other).await, "page_token");

@@ -66,6 +66,9 @@ pub(super) async fn many_versions_do_not_hide_an_entity(world: World) {
         ("e", 18),
         ("f", 2),
         ("g", 250),
+        ("h", 8),
+        ("i", 9),
+        ("j", 10),
     ] {
         let mut draft = world.next().await;
         for n in 1..=changes {
@@ -82,7 +85,16 @@ pub(super) async fn many_versions_do_not_hide_an_entity(world: World) {
         .collect();
     assert_eq!(
         found,
-        [("a", 1), ("c", 16), ("d", 17), ("e", 18), ("g", 250)]
+        [
+            ("a", 1),
+            ("c", 16),
+            ("d", 17),
+            ("e", 18),
+            ("g", 250),
+            ("h", 8),
+            ("i", 9),
+            ("j", 10)
+        ]
     );
     assert_eq!(world.keys(&entity_query(r#"{"n":250}"#)).await, ["g"]);
     assert_eq!(
