@@ -141,7 +141,7 @@ struct Ran {
 impl Ran {
     #[track_caller]
     fn ends(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        assert_eq!(self.status.code(), Some(code), "{}: {self:#?}", self.what);
         self
     }
 
@@ -598,7 +598,7 @@ async fn exit_codes_mean_what_help_says() {
         (
             &["set", "d", "t", "k", r#"{"n":9007199254740993}"#],
             REFUSED,
-            "9007199254740993",
+            "`n`",
         ),
         (
             &["get", "d", "t", "k", "--version", "0"],

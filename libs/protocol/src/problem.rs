@@ -183,11 +183,18 @@ impl Problem {
 impl Problem {
     /// The status of a transaction that fails for one of its operations, which it names.
     pub fn of_operation(self, index: usize) -> Status {
-        let mut row = self.row();
+        let problem = match self {
+            // What was found when the operation was decided does not know where it stands.
+            Self::Invalid(invalid) if !invalid.field.starts_with("operations[") => {
+                Self::Invalid(invalid.within(&format!("operations[{index}]")))
+            }
+            other => other,
+        };
+        let mut row = problem.row();
         row.message = format!("operation {index}: {}", row.message);
         row.metadata
             .insert("operation".to_owned(), index.to_string());
-        self.status(row)
+        problem.status(row)
     }
 
     fn status(self, row: Row) -> Status {

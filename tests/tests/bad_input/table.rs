@@ -704,7 +704,7 @@ impl Table {
         self.invalid("no operations", transaction(Vec::new()), "operations");
         let many = vec![good.clone(); 1_001];
         self.invalid("1,001 operations", transaction(many), "operations");
-        let nothing = vec![good.clone(), Operation::default()];
+        let nothing = vec![good, Operation::default()];
         self.invalid(
             "an operation that is none",
             transaction(nothing),

@@ -285,6 +285,12 @@ async fn a_thousand_operations_and_three_mebibytes() {
             "TRANSACTION_TOO_LARGE",
             "operations[3]",
         );
+        // One operation that is too large by itself is named as well.
+        let half = format!(r#"{{"b":"{}"}}"#, "x".repeat(200_000));
+        let edits = vec![edit("b/t/k0", "{}"), edit("b/t/k1", &half)];
+        let answer = ask.transact("b", edits).await;
+        let status = invalid_for(answer, "REQUEST_TOO_LARGE", "operations[1].values");
+        assert_eq!(culprit(&status), "1");
         let dels = (0..3).map(|n| del(&format!("b/t/k{n}"))).collect();
         ask.transact("b", dels).await.unwrap();
         assert_eq!(count_pages(&ask, "b").await, 6);

@@ -316,6 +316,9 @@ async fn our_additions_have_their_numbers() {
     .await;
 }
 
+/// A field: its name, number and type.
+type Row = (&'static str, i32, Type);
+
 #[test]
 fn names_and_numbers_are_the_published_ones() {
     use Type::{Bool, Int32, Int64, Message, String};
@@ -334,7 +337,7 @@ fn names_and_numbers_are_the_published_ones() {
             }
         }
     }
-    let table: &[(&str, &[(&str, i32, Type)])] = &[
+    let table: &[(&str, &[Row])] = &[
         (
             "Entity",
             &[

@@ -293,6 +293,32 @@ async fn values_have_a_size_after_any_write() {
 }
 
 #[tokio::test]
+async fn what_is_written_can_be_answered_in_one_message() {
+    in_every_form(async |ask| {
+        // Two bytes a number as JSON, eleven on the wire; the client takes 4 MiB, as clients do.
+        let numbers = |field: &str, count: usize| {
+            let numbers = "1,".repeat(count - 1);
+            format!(r#"{{"{field}":[{numbers}1]}}"#)
+        };
+        let name = "d/t/k";
+        let over = ask.set(name, &numbers("a", 378_000)).await;
+        invalid_for(over, "REQUEST_TOO_LARGE", "values");
+        ask.set(name, &numbers("a", 350_000)).await.unwrap();
+        // Neither is large as JSON, nor is the edit; together they would not fit.
+        let over = ask.edit(name, &numbers("b", 100_000)).await;
+        invalid_for(over, "REQUEST_TOO_LARGE", "values");
+        let got = ask.get(name).await.unwrap();
+        assert_eq!(etag(&got), Some(1));
+        ask.del(name).await.unwrap();
+        let start = pb::stream_opts::Start::FromBeginning(true);
+        let all = stategate_tests::clients::everything(Some(start));
+        let events = ask.stream(all).await.unwrap().take(2).await;
+        assert_eq!(values_of(&events[1]), values(got.get_ref()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_says_where_it_is() {
     in_every_form(async |ask| {
         let mut last = None;

@@ -111,7 +111,7 @@ pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> R
     let read = Arc::new(AtomicU64::new(0));
     let (rows, reader) = start(input, plan, read.clone());
     let mut tally = Tally::new(read, size);
-    let ended = carry(rows, &mut flight, &mut tally, is_strict, concurrency).await;
+    let ended = carry(rows, &mut flight, &mut tally, is_strict).await;
     // Whatever ended it, what was written is written: the counts come first, the reason last.
     tally.finish(&name, output)?;
     output.flush()?;
@@ -209,11 +209,9 @@ async fn carry(
     flight: &mut Flight,
     tally: &mut Tally,
     is_strict: bool,
-    concurrency: usize,
 ) -> Result<(), Failure> {
     let mut rows = Some(rows);
     let mut ended = Ok(());
-    let mut unanswered = 0;
     let stop = signals::stop();
     tokio::pin!(stop);
     while rows.is_some() || !flight.is_empty() {
@@ -250,13 +248,9 @@ async fn carry(
                 }),
             ) => {
                 let failed = !matches!(outcome, Outcome::Written(_));
-                unanswered = match outcome {
-                    Outcome::Unanswered(_) => unanswered + 1,
-                    _ => 0,
-                };
                 match outcome {
                     Outcome::Written(token) => tally.written(token),
-                    Outcome::Refused(why) | Outcome::Unanswered(why) => {
+                    Outcome::Refused(why) => {
                         tally.failed(&format!("{place} (key {key}): {why}"));
                     }
                     Outcome::Over(failure) => {
@@ -273,13 +267,6 @@ async fn carry(
             ended = ended.and(Err(Failure::new(
                 Exit::RowsFailed,
                 "ended at the first row that failed (--strict)",
-            )));
-        }
-        // A gateway that answers nothing would keep every further row waiting for its deadline.
-        if unanswered >= 2 * concurrency && rows.take().is_some() {
-            ended = ended.and(Err(Failure::new(
-                Exit::Unavailable,
-                format!("the gateway answered none of the last {unanswered} rows"),
             )));
         }
     }

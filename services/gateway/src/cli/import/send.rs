@@ -12,6 +12,7 @@ use stategate_protocol::{
 };
 use tokio::{task::JoinSet, time::Instant};
 use tonic::{Code, Status, transport::Channel};
+use uuid::Uuid;
 
 use super::row::{Place, Row};
 use crate::cli::{
@@ -33,8 +34,6 @@ pub(crate) enum Outcome {
     Written(Option<Token>),
     /// It surely is not.
     Refused(String),
-    /// Nobody said.
-    Unanswered(String),
     /// Nor will any other be.
     Over(Failure),
 }
@@ -161,19 +160,24 @@ impl Flight {
 }
 
 impl Target {
-    /// Sets one entity. Tried again only where the row surely was not written: a Set that is sent
-    /// twice leaves the same values, but two events (contract §3).
+    /// Sets one entity, trying until it is written, refused, or the patience is over. Every try has
+    /// the row's idempotency key, so that a lost answer does not make a second event.
     async fn set(&self, mut client: EntityServiceClient<Channel>, row: &Row) -> Outcome {
+        let key = Uuid::new_v4().to_string();
         let began = Instant::now();
         let mut wait = BACK_OFF.0;
         loop {
-            let request = self.gateway.request(pb::Entity {
+            let mut request = self.gateway.request(pb::Entity {
                 domain: self.domain.clone(),
                 r#type: self.kind.clone(),
                 key: row.key.clone(),
                 values: Some(row.values.clone()),
                 version: 0,
             });
+            // Hexadecimal digits and hyphens are a legal header.
+            if let Ok(key) = key.parse() {
+                request.metadata_mut().insert(headers::IDEMPOTENCY_KEY, key);
+            }
             let call = tokio::time::timeout(self.gateway.timeout(), client.set(request));
             let status = match call.await {
                 Ok(Ok(answer)) => {
@@ -184,8 +188,10 @@ impl Target {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(""),
             };
-            let Some(asked) = failure::retry_delay(&status) else {
-                return self.settled(&status);
+            let asked = match failure::retry_delay(&status) {
+                Some(asked) => asked,
+                None if is_lost(&status) => Duration::ZERO,
+                None => return self.settled(&status),
             };
             if began.elapsed() >= self.patience {
                 let gateway = self.gateway.address();
@@ -204,9 +210,19 @@ impl Target {
             Code::Unauthenticated | Code::Unimplemented => {
                 Outcome::Over(Failure::of_status(status, Kind::Write, gateway))
             }
-            _ if failure::is_answer(status) => Outcome::Refused(words()),
-            _ => Outcome::Unanswered(words()),
+            _ => Outcome::Refused(words()),
         }
+    }
+}
+
+/// Whether nobody said what became of a call: the connection was lost, or the time ran out.
+fn is_lost(status: &Status) -> bool {
+    match status.code() {
+        Code::DeadlineExceeded => true,
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
+            !failure::is_answer(status)
+        }
+        _ => false,
     }
 }
 
