@@ -249,6 +249,10 @@ impl Rounds<'_> {
         facts: Vec<Option<String>>,
     ) -> Option<Figure> {
         let ratios = self.of(|round| Some(round.get(&quantity)? / limit(round)?));
+        // Measured for another figure's sake, without its own floors.
+        if ratios.is_empty() {
+            return None;
+        }
         Some(Figure {
             name,
             measured: self.figure(quantity)?,

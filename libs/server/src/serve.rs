@@ -378,21 +378,28 @@ impl Running {
     /// the grace time from there.
     pub async fn ended(mut self) -> Result<(), Error> {
         let told = self.drain.token();
-        tokio::select! {
-            // First: once told to end, the listeners end too, and that is no accident.
-            biased;
-            () = told.cancelled() => {}
-            end = &mut self.grpc => return self.ended_by_itself(&end).await,
-            end = &mut self.admin => return self.ended_by_itself(&end).await,
+        let mut grpc_ended = false;
+        let by_itself = tokio::select! {
+            () = told.cancelled() => None,
+            end = &mut self.grpc => {
+                grpc_ended = true;
+                Some(end)
+            }
+            end = &mut self.admin => Some(end),
+        };
+        // Once told to end, the listeners end too, and may be seen to before the telling is.
+        if let Some(end) = by_itself
+            && !self.drain.has_begun()
+        {
+            return self.ended_by_itself(&end).await;
         }
         let begun = Instant::now();
         self.health.set(false).await;
         self.ending.cancel();
         // A fifth is kept for the closers, without which something acknowledged might be lost.
         let calls_until = begun + self.grace * 4 / 5;
-        match timeout_at(calls_until, &mut self.grpc).await {
-            Ok(_) => tracing::debug!("every call has ended"),
-            Err(_) => tracing::warn!("calls were under way at the end of the grace time"),
+        if !grpc_ended && timeout_at(calls_until, &mut self.grpc).await.is_err() {
+            tracing::warn!("calls were under way at the end of the grace time");
         }
         self.drain.close(begun + self.grace).await;
         tracing::info!(took = ?begun.elapsed(), "ended");

@@ -1,6 +1,13 @@
 //! The lane writer against storages that fail on purpose: nothing acknowledged is lost, nothing is
 //! written twice, and one bad write never fails its neighbours.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, with a message"
+)]
+
 use std::{
     collections::VecDeque,
     sync::{

@@ -14,6 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks at the heads.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How new an answer must be, and how long it may be waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fresh {
+    /// The position of the lane that it must reflect; `None`: any.
+    pub(crate) min: Option<Position>,
+    /// The call's deadline; `None`: 10 s.
+    pub(crate) until: Option<Instant>,
+}
+
 /// Reads `stategate-min-position`: the position of `lane` that an answer must reflect.
 pub(crate) fn min_position(
     metadata: &MetadataMap,
@@ -42,19 +51,16 @@ pub(crate) fn min_position(
     Ok(token.get(lane))
 }
 
-/// Reads until the answer is at least at `min`: at once, as a rule, since a storage reflects what was
+/// Reads until the answer is new enough: at once, as a rule, since a storage reflects what was
 /// acknowledged.
-pub(crate) async fn read<T, F>(
-    min: Option<Position>,
-    read: impl Fn() -> F,
-) -> Result<Read<T>, Problem>
+pub(crate) async fn read<T, F>(fresh: Fresh, read: impl Fn() -> F) -> Result<Read<T>, Problem>
 where
     F: Future<Output = stategate_storage::Result<Read<T>>>,
 {
-    let until = Instant::now() + PATIENCE;
+    let until = fresh.until.unwrap_or_else(|| Instant::now() + PATIENCE);
     loop {
         let answer = read().await.map_err(|error| failed(&error))?;
-        match min {
+        match fresh.min {
             Some(min) if answer.position < min => {}
             _ => return Ok(answer),
         }

@@ -12,9 +12,12 @@ use stategate_model::{
 use stategate_protocol::{Encoded, Problem, convert, encode_event, headers, pb};
 use stategate_server::QueryApi;
 use stategate_storage::{Found, Storage};
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
-use crate::{freshness, page_token::Binding};
+use crate::{
+    freshness::{self, Fresh},
+    page_token::Binding,
+};
 
 /// Answers Get and Search of entities and of events.
 #[derive(Debug)]
@@ -32,10 +35,14 @@ impl QueryService {
         Self { storage }
     }
 
-    /// The position that the caller wants an answer about a domain to reflect.
-    fn min(&self, metadata: &MetadataMap, domain: &str) -> Result<Option<Position>, Problem> {
+    /// How new the answer to a request about a domain must be.
+    fn fresh<T>(&self, request: &Request<T>, domain: &str) -> Result<Fresh, Problem> {
         let lane = self.storage.info().lanes.of(domain);
-        freshness::min_position(metadata, &*self.storage, lane)
+        let min = freshness::min_position(request.metadata(), &*self.storage, lane)?;
+        Ok(Fresh {
+            min,
+            until: stategate_server::deadline(request),
+        })
     }
 
     /// An answer with the token it was read at.
@@ -61,7 +68,7 @@ impl QueryService {
     async fn get_now(
         &self,
         entity: &EntityRef,
-        fresh: Option<Position>,
+        fresh: Fresh,
     ) -> Result<Response<pb::Entity>, Problem> {
         let read = freshness::read(fresh, || self.storage.get(entity)).await?;
         let version = read.value.version;
@@ -78,7 +85,7 @@ impl QueryService {
         &self,
         entity: &EntityRef,
         at: At,
-        fresh: Option<Position>,
+        fresh: Fresh,
     ) -> Result<Response<pb::Entity>, Problem> {
         let read = freshness::read(fresh, || self.storage.get_at(entity, at)).await?;
         let point = match at {
@@ -104,9 +111,9 @@ impl QueryService {
 
     async fn search_entities(
         &self,
-        metadata: &MetadataMap,
-        opts: pb::SearchEntityOpts,
+        request: &Request<pb::SearchEntityOpts>,
     ) -> Result<Response<pb::Entities>, Problem> {
+        let opts = request.get_ref();
         let of = KindRef::new(&opts.domain, &opts.r#type)?;
         if !opts.text.is_empty() {
             return Err(Problem::Unsupported {
@@ -114,7 +121,9 @@ impl QueryService {
             });
         }
         let filter = Filter::parse_entity(&opts.query_string)?;
-        let sort = sort(opts.sort, |field| Path::parse_entity("sort.field", field))?;
+        let sort = sort(opts.sort.as_ref(), |field| {
+            Path::parse_entity("sort.field", field)
+        })?;
         let binding = Binding::new(
             "EntityService/Search",
             &[
@@ -125,7 +134,7 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        let fresh = self.min(metadata, of.domain.as_str())?;
+        let fresh = self.fresh(request, of.domain.as_str())?;
         let query = EntityQuery {
             of,
             filter,
@@ -164,12 +173,14 @@ impl QueryService {
 
     async fn search_history(
         &self,
-        metadata: &MetadataMap,
-        opts: pb::SearchEventOpts,
+        request: &Request<pb::SearchEventOpts>,
     ) -> Result<Response<pb::Events>, Problem> {
+        let opts = request.get_ref();
         let of = KindRef::new(&opts.domain, &opts.r#type)?;
         let filter = Filter::parse_event(&opts.query_string)?;
-        let sort = sort(opts.sort, |field| Path::parse_event("sort.field", field))?;
+        let sort = sort(opts.sort.as_ref(), |field| {
+            Path::parse_event("sort.field", field)
+        })?;
         let (min, max) = (bound("min", opts.min)?, bound("max", opts.max)?);
         let binding = Binding::new(
             "EventService/Search",
@@ -183,7 +194,7 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        let fresh = self.min(metadata, of.domain.as_str())?;
+        let fresh = self.fresh(request, of.domain.as_str())?;
         let query = EventQuery {
             of,
             filter,
@@ -240,11 +251,11 @@ struct Sorting {
 }
 
 fn sort(
-    message: Option<pb::Sort>,
+    message: Option<&pb::Sort>,
     path: impl Fn(&str) -> Result<Path, Invalid>,
 ) -> Result<Sorting, Invalid> {
     // A Sort with nothing set is what many generated clients send for none.
-    let Some(sort) = message.filter(|sort| *sort != pb::Sort::default()) else {
+    let Some(sort) = message.filter(|sort| **sort != pb::Sort::default()) else {
         return Ok(Sorting {
             parsed: None,
             bytes: Vec::new(),
@@ -298,7 +309,7 @@ impl QueryApi for QueryService {
         let message = request.get_ref();
         let entity = convert::entity_ref(message).map_err(Problem::from)?;
         let at = convert::at(message).map_err(Problem::from)?;
-        let fresh = self.min(request.metadata(), entity.domain())?;
+        let fresh = self.fresh(&request, entity.domain())?;
         Ok(match at {
             None => self.get_now(&entity, fresh).await?,
             Some(at) => self.get_then(&entity, at, fresh).await?,
@@ -309,21 +320,19 @@ impl QueryApi for QueryService {
         &self,
         request: Request<pb::SearchEntityOpts>,
     ) -> Result<Response<pb::Entities>, Status> {
-        let (metadata, _, opts) = request.into_parts();
-        Ok(self.search_entities(&metadata, opts).await?)
+        Ok(self.search_entities(&request).await?)
     }
 
     async fn search_events(
         &self,
         request: Request<pb::SearchEventOpts>,
     ) -> Result<Response<pb::Events>, Status> {
-        let (metadata, _, opts) = request.into_parts();
-        Ok(self.search_history(&metadata, opts).await?)
+        Ok(self.search_history(&request).await?)
     }
 
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
         let (entity, id) = convert::event_ref(request.get_ref()).map_err(Problem::from)?;
-        let fresh = self.min(request.metadata(), entity.domain())?;
+        let fresh = self.fresh(&request, entity.domain())?;
         let read = freshness::read(fresh, || self.storage.get_event(&entity, id)).await?;
         let Some(event) = read.value else {
             return Err(Problem::EventNotFound {

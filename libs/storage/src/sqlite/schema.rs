@@ -216,10 +216,12 @@ enum Nature {
 }
 
 fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
-    let header = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let (application, format) = (header("application_id")?, header("user_version")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // One statement, and so one look: another process may be making the file at this moment.
+    const SQL: &str = "SELECT (SELECT application_id FROM pragma_application_id), \
+                       (SELECT user_version FROM pragma_user_version), \
+                       (SELECT count(*) FROM sqlite_schema)";
+    let (application, format, tables): (i32, i32, i64) =
+        connection.query_row(SQL, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     match (application, format) {
         (APPLICATION_ID, FORMAT) => Ok(Nature::Ours),
         (APPLICATION_ID, newer) if newer > FORMAT => Err(Step::Refused(refused(format!(
