@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    os::unix::fs::FileExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -13,6 +14,8 @@ use serde_json::json;
 
 /// Bytes written before each sync: a page of a write-ahead log.
 const SYNCED_BYTES: usize = 4_096;
+/// Pages of the file that is synced.
+const SYNCED_PAGES: usize = 1_024;
 
 /// What has to be known about a machine to read its figures.
 #[derive(Debug)]
@@ -114,11 +117,17 @@ fn filesystem(mounts: &str, directory: &Path) -> String {
 pub(crate) fn sync_latency(directory: &Path, during: Duration) -> anyhow::Result<Histogram<u64>> {
     let path = directory.join("sync");
     let mut file = File::create(&path).context("cannot make a file to sync")?;
+    // As a write-ahead log, which is overwritten in place once it has its size.
+    file.write_all(&vec![0; SYNCED_BYTES * SYNCED_PAGES])?;
+    file.sync_all()?;
     let mut taken = Histogram::new(3)?;
     let begun = Instant::now();
-    while begun.elapsed() < during {
+    for page in (0..SYNCED_PAGES).cycle() {
+        if begun.elapsed() >= during {
+            break;
+        }
         let write = Instant::now();
-        file.write_all(&[1; SYNCED_BYTES])?;
+        file.write_all_at(&[1; SYNCED_BYTES], (page * SYNCED_BYTES) as u64)?;
         file.sync_data()?;
         taken.record(nanoseconds(write.elapsed()))?;
     }
