@@ -143,7 +143,8 @@ impl Subscriber {
     /// Queues an event that matches; `false` when it did not fit and the queue was dropped.
     fn offer(&self, entry: &Arc<Entry>) -> bool {
         let mut queue = self.queue.lock();
-        let size = entry.size();
+        // The tail counts what else an entry holds; a queue shares it.
+        let size = entry.event.size();
         let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
         if full && !queue.entries.is_empty() {
             *queue = Queue {
