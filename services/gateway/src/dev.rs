@@ -98,6 +98,8 @@ fn loopback_only(host: IpAddr) -> anyhow::Result<()> {
 
 fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let address = addresses.grpc;
+    // As it was called, so that the lines work where it is not on the PATH.
+    let program = std::env::args().next().unwrap_or("stategate".to_owned());
     let elsewhere = if address.port() == 8080 {
         String::new()
     } else {
@@ -108,9 +110,9 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
          data: {kept}\n\
          process: {process}\n\n\
          Try, in another terminal:\n\
-         \x20 stategate{elsewhere} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
-         \x20 stategate{elsewhere} get acme user ada\n\
-         \x20 stategate{elsewhere} watch --domain acme --from beginning\n\n\
+         \x20 {program}{elsewhere} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
+         \x20 {program}{elsewhere} get acme user ada\n\
+         \x20 {program}{elsewhere} watch --domain acme --from beginning\n\n\
          Ctrl-C ends it; nothing acknowledged is lost.\n",
         admin = addresses.admin,
         process = std::process::id(),
