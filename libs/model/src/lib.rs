@@ -26,7 +26,7 @@ pub use glob::Glob;
 pub use invalid::{Invalid, Reason};
 pub use limits::Limits;
 pub use name::{Domain, EntityRef, Kind, KindRef};
-pub use order::{Cursor, Direction, SortKey, Tie};
+pub use order::{Cursor, Direction, SortKey, SortPart, Tie};
 pub use position::{Heads, Lane, Lanes, LogId, Position, Timestamp, Token, Version};
 pub use query::{At, EntityQuery, EventQuery, PageRequest, Sort};
 pub use value::{Object, Value, Values};

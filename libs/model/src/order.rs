@@ -29,6 +29,24 @@ enum Rank {
     Compound,
 }
 
+/// What an item sorts by, taken apart. The order of the variants is the order of the kinds; numbers
+/// and integers never meet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SortPart<'k> {
+    /// Null or missing.
+    Missing,
+    /// `false` before `true`.
+    Bool(bool),
+    /// A double.
+    Number(f64),
+    /// An int64 field of an event.
+    Integer(i64),
+    /// The first 1,024 bytes of a string.
+    Text(&'k [u8]),
+    /// An array or object; all are equal.
+    Compound,
+}
+
 /// A finite double, never `-0`.
 #[derive(Debug, Clone, Copy)]
 struct Double(f64);
@@ -54,6 +72,18 @@ impl PartialEq for Double {
 impl Eq for Double {}
 
 impl SortKey {
+    /// What it is, for a storage that sorts by itself.
+    pub fn part(&self) -> SortPart<'_> {
+        match &self.0 {
+            Rank::Missing => SortPart::Missing,
+            Rank::Bool(value) => SortPart::Bool(*value),
+            Rank::Number(Double(number)) => SortPart::Number(*number),
+            Rank::Integer(integer) => SortPart::Integer(*integer),
+            Rank::Text(bytes) => SortPart::Text(bytes),
+            Rank::Compound => SortPart::Compound,
+        }
+    }
+
     /// The key of an entity's values at a path. A path that meets an array, along the way or at its
     /// end, sorts as an array.
     pub fn of_values(path: &Path, values: &Object) -> Self {

@@ -4,6 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
+#[cfg(feature = "postgres")]
+use crate::{Postgres, PostgresConfig};
 use crate::{Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
 
 /// A storage and its settings: JSON with the provider's `name` and that provider's own fields.
@@ -13,6 +15,9 @@ use crate::{Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
 pub enum StorageConfig {
     /// An SQLite file.
     Sqlite(SqliteConfig),
+    /// A PostgreSQL database.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresConfig),
     /// The memory of this process: the reference store, gone when the process ends.
     Memory(MemoryConfig),
 }
@@ -27,6 +32,8 @@ impl StorageConfig {
     pub fn location(&self) -> String {
         match self {
             Self::Sqlite(config) => config.path.display().to_string(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(config) => config.location(),
             Self::Memory(_) => "in memory, gone when the process ends".to_owned(),
         }
     }
@@ -36,6 +43,8 @@ impl StorageConfig {
 pub async fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>> {
     Ok(match config {
         StorageConfig::Sqlite(config) => Arc::new(Sqlite::open(config).await?),
+        #[cfg(feature = "postgres")]
+        StorageConfig::Postgres(config) => Arc::new(Postgres::open(config).await?),
         StorageConfig::Memory(config) => Arc::new(Memory::new(config)?),
     })
 }

@@ -12,6 +12,8 @@ mod batch;
 mod config;
 mod error;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sqlite;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -32,6 +34,8 @@ pub use self::{
     memory::{Memory, MemoryConfig},
     sqlite::{Sqlite, SqliteConfig},
 };
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresConfig};
 pub use stategate_model::Page;
 
 /// What a database behind stategate does.

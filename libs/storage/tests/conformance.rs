@@ -14,10 +14,12 @@ use std::{
 
 use async_trait::async_trait;
 use stategate_model::Lanes;
+use stategate_servers::Postgres as Server;
 use stategate_storage::{
-    Memory, MemoryConfig, Sqlite, SqliteConfig, Storage,
+    Memory, MemoryConfig, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage,
     conformance::{self, CASES, Factory},
 };
+use uuid::Uuid;
 
 /// Cases there must at least be, so that none gets lost unnoticed.
 const LEAST_CASES: usize = 63;
@@ -66,6 +68,32 @@ impl Factory for SqliteFactory {
 
     async fn reopen(&self) -> Option<Arc<dyn Storage>> {
         Some(self.store(None).await)
+    }
+}
+
+/// A schema of its own in the server of this process.
+struct PostgresFactory {
+    config: PostgresConfig,
+}
+
+impl PostgresFactory {
+    fn new(server: &Server) -> Self {
+        let mut config = PostgresConfig::new(server.url());
+        config.schema = format!("t_{}", Uuid::new_v4().simple());
+        Self { config }
+    }
+}
+
+#[async_trait]
+impl Factory for PostgresFactory {
+    async fn open(&self, lanes: Lanes) -> Arc<dyn Storage> {
+        let mut config = self.config.clone();
+        config.lanes = Some(lanes.get());
+        Arc::new(Postgres::open(&config).await.unwrap())
+    }
+
+    async fn reopen(&self) -> Option<Arc<dyn Storage>> {
+        Some(Arc::new(Postgres::open(&self.config).await.unwrap()))
     }
 }
 
@@ -126,4 +154,20 @@ async fn sqlite_with_one_lane() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_with_eight_lanes() {
     run_all("sqlite", 8, SqliteFactory::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_with_one_lane() {
+    match Server::shared() {
+        Ok(server) => run_all("postgres", 1, || PostgresFactory::new(server)).await,
+        Err(missing) => missing.report("the storage suite on postgres"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_with_eight_lanes() {
+    match Server::shared() {
+        Ok(server) => run_all("postgres", 8, || PostgresFactory::new(server)).await,
+        Err(missing) => missing.report("the storage suite on postgres"),
+    }
 }

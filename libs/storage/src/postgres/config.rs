@@ -1,0 +1,310 @@
+//! The settings of a log in PostgreSQL, and how connections are made from them.
+
+use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::Deserialize;
+use stategate_model::Lanes;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use crate::{Error, Kind, Result};
+
+/// Settings of [`super::Postgres`]:
+/// `{"name": "postgres", "addr": "postgres://user:password@host:5432/database", "lanes": 8}`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// A connection URL as libpq knows it: several hosts may be named, and `sslmode` means what it means
+    /// there.
+    pub addr: String,
+    /// The schema the tables are in; made if it is not there. Several logs may share a database in
+    /// schemas of their own.
+    #[serde(default = "default_schema")]
+    pub schema: String,
+    /// How many lanes the log has, 1 to 64. Fixed when it is initialised (1 unless given here); given
+    /// later, it must be the same.
+    #[serde(default)]
+    pub lanes: Option<u8>,
+    /// Most connections that this process opens: 4 or more.
+    #[serde(default = "default_connections")]
+    pub connections: u16,
+    /// How long a statement may run, in milliseconds.
+    #[serde(default = "default_statement_timeout")]
+    pub statement_timeout_ms: NonZeroU32,
+    /// PEM file with the certificates that the server's is checked against, instead of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Whether a pooler that hands connections over between transactions (PgBouncer's transaction mode)
+    /// stands in front of the database: statements are then not prepared, and nothing is set for
+    /// a connection.
+    #[serde(default)]
+    pub pooler: bool,
+    /// Whether there is a GIN index on the entities' values: searches for rare values become quick and
+    /// every write dearer. Made and dropped at the start.
+    #[serde(default)]
+    pub gin: bool,
+}
+
+/// Fewest connections: writes, point reads, reads of the log and searches never wait for each other.
+const LEAST_CONNECTIONS: u16 = 4;
+/// How long one connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay unacknowledged before a connection counts as lost.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which the other side is asked whether it is still there, and between asking again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Questions without an answer after which it is not.
+const KEEPALIVES: u32 = 3;
+/// How long a statement waits for a row that another holds: heads alone are waited for, and held
+/// for no longer than a statement of another process takes.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a transaction may wait for its client: a stopped process holds nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest name of a schema, in bytes: PostgreSQL's own limit.
+const SCHEMA_BYTES: usize = 63;
+
+fn default_schema() -> String {
+    "stategate".to_owned()
+}
+
+fn default_connections() -> u16 {
+    12
+}
+
+fn default_statement_timeout() -> NonZeroU32 {
+    const DEFAULT: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+    DEFAULT
+}
+
+impl PostgresConfig {
+    /// For a database, with everything else as it is by default.
+    pub fn new(addr: impl Into<String>) -> Self {
+        Self {
+            addr: addr.into(),
+            schema: default_schema(),
+            lanes: None,
+            connections: default_connections(),
+            statement_timeout_ms: default_statement_timeout(),
+            ca_file: None,
+            pooler: false,
+            gin: false,
+        }
+    }
+
+    /// Where the data is kept, without anything secret.
+    pub(crate) fn location(&self) -> String {
+        match self.parse() {
+            Ok(Parsed { config, .. }) => format!(
+                "PostgreSQL at {}, database {}, schema {}",
+                hosts(&config),
+                config
+                    .get_dbname()
+                    .or(config.get_user())
+                    .unwrap_or("of the user's name"),
+                self.schema
+            ),
+            Err(_) => "PostgreSQL".to_owned(),
+        }
+    }
+
+    /// How long a statement may run.
+    pub(super) fn statement_timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.statement_timeout_ms.get()))
+    }
+
+    /// The lanes asked for, if any.
+    pub(super) fn asked_lanes(&self) -> Result<Option<Lanes>> {
+        self.lanes
+            .map(|lanes| Lanes::new(lanes).map_err(|invalid| refused(invalid.to_string())))
+            .transpose()
+    }
+
+    /// Checks everything, and reads the address.
+    pub(super) fn parse(&self) -> Result<Parsed> {
+        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let starts = |c: char| c.is_ascii_lowercase() || c == '_';
+        let is_name = self.schema.starts_with(starts) && self.schema.chars().all(named);
+        if !is_name || self.schema.len() > SCHEMA_BYTES || self.schema.starts_with("pg_") {
+            return Err(refused(
+                "`schema` must be 1 to 63 lower-case letters, digits and underscores, not start with a \
+                 digit and not with `pg_`",
+            ));
+        }
+        if self.connections < LEAST_CONNECTIONS {
+            return Err(refused(format!(
+                "`connections` is {}; it must be {LEAST_CONNECTIONS} or more",
+                self.connections
+            )));
+        }
+        let (address, check) = without_ssl_mode(&self.addr)?;
+        let check = match (check, &self.ca_file) {
+            (None, Some(_)) => Check::Name,
+            (None, None) => Check::None,
+            (Some(check), _) => check,
+        };
+        // Whatever the parser has to say may quote the address, and with it the password.
+        let mut config = tokio_postgres::Config::from_str(&address).map_err(|_| {
+            refused("`addr` must be a URL such as postgres://user:password@host:5432/database")
+        })?;
+        if config.get_hosts().is_empty() {
+            return Err(refused(
+                "`addr` names no host; write postgres://user:password@host:5432/database",
+            ));
+        }
+        if check != Check::None {
+            config.ssl_mode(SslMode::Require);
+        }
+        config
+            .application_name("stategate")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE)
+            .keepalives_retries(KEEPALIVES);
+        if !self.pooler {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            let set = format!(
+                "-c statement_timeout={} -c lock_timeout={} \
+                 -c idle_in_transaction_session_timeout={} -c jit=off",
+                self.statement_timeout_ms,
+                LOCK_TIMEOUT.as_millis(),
+                IDLE_TIMEOUT.as_millis()
+            );
+            let set = match config.get_options() {
+                Some(given) => format!("{set} {given}"),
+                None => set,
+            };
+            config.options(set);
+        }
+        Ok(Parsed { config, check })
+    }
+}
+
+/// Shows nothing that is secret.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("location", &self.location())
+            .field("lanes", &self.lanes)
+            .field("connections", &self.connections)
+            .field("statement_timeout_ms", &self.statement_timeout_ms)
+            .field("ca_file", &self.ca_file)
+            .field("pooler", &self.pooler)
+            .field("gin", &self.gin)
+            .finish()
+    }
+}
+
+/// An address that was understood.
+pub(super) struct Parsed {
+    pub(super) config: tokio_postgres::Config,
+    pub(super) check: Check,
+}
+
+/// How a server's certificate is checked, as libpq's `sslmode` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// Not at all (`disable`, `prefer`, `require`): who listens is protected against, who stands
+    /// between is not.
+    None,
+    /// Its chain (`verify-ca`).
+    Chain,
+    /// Its chain and its name (`verify-full`).
+    Name,
+}
+
+/// The address without the two modes that the driver leaves to the one who checks certificates.
+fn without_ssl_mode(address: &str) -> Result<(String, Option<Check>)> {
+    let Some((base, query)) = address.split_once('?') else {
+        return Ok((address.to_owned(), None));
+    };
+    let mut check = None;
+    let mut kept = Vec::new();
+    for pair in query.split('&') {
+        match pair {
+            "sslmode=verify-ca" => check = Some(Check::Chain),
+            "sslmode=verify-full" => check = Some(Check::Name),
+            "sslmode=disable" | "sslmode=prefer" | "sslmode=require" => {
+                check = Some(Check::None);
+                kept.push(pair);
+            }
+            _ if pair.starts_with("sslmode=") => {
+                return Err(refused(
+                    "`addr` has an `sslmode` that is not disable, prefer, require, verify-ca or verify-full",
+                ));
+            }
+            _ => kept.push(pair),
+        }
+    }
+    Ok((format!("{base}?{}", kept.join("&")), check))
+}
+
+/// The hosts of an address, for people.
+pub(super) fn hosts(config: &tokio_postgres::Config) -> String {
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        #[cfg(unix)]
+        Host::Unix(path) => path.display().to_string(),
+    };
+    let hosts: Vec<String> = config.get_hosts().iter().map(name).collect();
+    hosts.join(", ")
+}
+
+pub(super) fn refused(problem: impl Into<String>) -> Error {
+    Error::new(Kind::Config, "open").because(problem.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(addr: &str) -> Result<Parsed> {
+        PostgresConfig::new(addr).parse()
+    }
+
+    #[test]
+    fn the_password_is_shown_nowhere() {
+        for addr in [
+            "postgres://me:hunter2@db.example:5432/app?sslmode=verify-full",
+            "postgres://me:hunter2@db.example:port/app",
+            "host=db.example password=hunter2 sslmode=what",
+            "postgres://me:hunter2@/app",
+        ] {
+            let config = PostgresConfig::new(addr);
+            let mut shown = format!("{config:?} {}", config.location());
+            if let Err(error) = config.parse() {
+                shown.push_str(&error.to_string());
+            }
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn ssl_modes_mean_what_they_mean_to_libpq() {
+        let of = |mode: &str| {
+            let parsed = parsed(&format!("postgres://me@db/app?sslmode={mode}")).unwrap();
+            (parsed.config.get_ssl_mode(), parsed.check)
+        };
+        assert_eq!(of("disable"), (SslMode::Disable, Check::None));
+        assert_eq!(of("prefer"), (SslMode::Prefer, Check::None));
+        assert_eq!(of("require"), (SslMode::Require, Check::None));
+        assert_eq!(of("verify-ca"), (SslMode::Require, Check::Chain));
+        assert_eq!(of("verify-full"), (SslMode::Require, Check::Name));
+        assert!(parsed("postgres://me@db/app?sslmode=off").is_err());
+        let mut config = PostgresConfig::new("postgres://me@db/app");
+        config.ca_file = Some("ca.pem".into());
+        assert_eq!(config.parse().unwrap().check, Check::Name);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_its_name() {
+        let problem = |change: fn(&mut PostgresConfig)| {
+            let mut config = PostgresConfig::new("postgres://me@db/app");
+            change(&mut config);
+            config.parse().map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(problem(|config| config.schema = "a\"b".to_owned()).contains("`schema`"));
+        assert!(problem(|config| config.schema = "pg_x".to_owned()).contains("`schema`"));
+        assert!(problem(|config| config.connections = 3).contains("`connections`"));
+        assert!(problem(|config| config.addr = "db".to_owned()).contains("`addr`"));
+    }
+}

@@ -1,0 +1,104 @@
+//! What PostgreSQL's failures mean to the contract.
+
+use tokio_postgres::{
+    Error as Sql,
+    error::{DbError, Severity, SqlState},
+};
+
+use crate::{Error, Kind};
+
+/// A failure of a call that writes nothing, or of one that was surely not carried out.
+pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
+    move |error| Error::new(kind(&error), operation).because(error)
+}
+
+/// A failure of an append that had been sent.
+pub(super) fn append_failure(error: Sql) -> Error {
+    let kind = match refusal(&error) {
+        // The statement was refused as a whole.
+        Some(_) => kind(&error),
+        // The connection went, or the server said that it would go: the commit may be on its disk.
+        None => Kind::Unknown,
+    };
+    Error::new(kind, "append").because(error)
+}
+
+/// The server's refusal of a statement, after which nothing of it is there; not a word with which a
+/// server ends a connection.
+fn refusal(error: &Sql) -> Option<&DbError> {
+    let refusal = error.as_db_error()?;
+    let ends = matches!(
+        refusal.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    );
+    (!ends && !is_class(refusal.code(), "08")).then_some(refusal)
+}
+
+/// Whether the server gave a statement up in favour of another one, so that it can be sent again.
+pub(super) fn is_conflict(error: &Sql) -> bool {
+    refusal(error).is_some_and(|refusal| {
+        [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ]
+        .contains(refusal.code())
+    })
+}
+
+/// Whether the server answers in a way that shows the connection to be of no more use: the database
+/// has become a standby, for one.
+pub(super) fn spoils(error: &Sql) -> bool {
+    refusal(error).is_none_or(|refusal| {
+        [
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            // A prepared statement whose tables were changed.
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+        ]
+        .contains(refusal.code())
+    })
+}
+
+fn kind(error: &Sql) -> Kind {
+    let Some(refusal) = refusal(error) else {
+        // A value that does not fit its type, in either direction, never left this process or was not
+        // written by it; everything else is the connection.
+        return match std::error::Error::source(error) {
+            Some(cause) if cause.is::<tokio_postgres::types::WrongType>() => Kind::Corrupt,
+            _ => Kind::Unavailable,
+        };
+    };
+    let code = refusal.code();
+    if [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::DATATYPE_MISMATCH,
+        SqlState::DATA_CORRUPTED,
+        SqlState::INDEX_CORRUPTED,
+    ]
+    .contains(code)
+    {
+        return Kind::Corrupt;
+    }
+    // Data exceptions, integrity constraints, and limits of the program such as the size of a row.
+    if ["22", "23", "54"].iter().any(|class| is_class(code, class)) {
+        return Kind::Rejected;
+    }
+    Kind::Unavailable
+}
+
+fn is_class(code: &SqlState, class: &str) -> bool {
+    code.code().starts_with(class)
+}
+
+/// What was read is not what this provider writes.
+pub(super) fn corrupt(operation: &'static str, what: &'static str) -> Error {
+    Error::new(Kind::Corrupt, operation).because(what)
+}
+
+/// The storage was closed.
+pub(super) fn closed(operation: &'static str) -> Error {
+    Error::new(Kind::Unavailable, operation).because("the storage is closed")
+}

@@ -1,0 +1,349 @@
+//! What a lane writer asks: what the next batch is decided on, and to append it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use stategate_model::{Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{Appended, Batch, Error, Head, Kind, Loaded, Replay, Result};
+
+use super::{
+    failure::{append_failure, corrupt, is_conflict},
+    pool::{Failure, Pool, Statement},
+    rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
+};
+
+/// How often a batch is sent when the server gives it up in favour of another statement.
+const TRIES: u32 = 4;
+
+/// The statements of one schema.
+#[derive(Debug)]
+pub(super) struct Writes {
+    states: Statement,
+    states_and_replays: Statement,
+    append: Statement,
+    head: Statement,
+}
+
+impl Writes {
+    pub(super) fn new(schema: &str) -> Self {
+        // One statement sees the log at one point. n counts from 1; row 0 is the head.
+        let nothing = "NULL::smallint, NULL::bigint, NULL::uuid, NULL, NULL, NULL, NULL::bigint, NULL::bigint, \
+                       NULL::smallint, NULL, NULL, NULL";
+        let states = format!(
+            "SELECT 0::bigint AS n, l.head, l.time, l.id, NULL::text COLLATE \"C\", NULL::bytea, {nothing} \
+             FROM {schema}.lanes l WHERE l.lane = $1 \
+             UNION ALL \
+             SELECT q.n, e.version, NULL, NULL, e.vals, NULL, {nothing} \
+             FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (domain, type, key, n) \
+             CROSS JOIN LATERAL ( \
+               SELECT e.version, e.vals FROM {schema}.entities e \
+               WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
+             ) e"
+        );
+        let replays = format!(
+            " UNION ALL \
+             SELECT -q.n, NULL, NULL, NULL, NULL, e.digest, {EVENT_COLUMNS} \
+             FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS q (domain, caller, key, n) \
+             CROSS JOIN LATERAL ( \
+               SELECT i.digest, e.* FROM {schema}.idempotency i \
+               JOIN {schema}.events e \
+                 ON e.lane = i.lane AND e.position >= i.first AND e.position < i.first + i.count \
+               WHERE i.domain = q.domain AND i.key = q.key \
+                 AND i.caller_sha256 = sha256(convert_to(q.caller, 'UTF8')) OFFSET 0 \
+             ) e"
+        );
+        let texts = Type::TEXT_ARRAY;
+        let of_states = [Type::INT2, texts.clone(), texts.clone(), texts.clone()];
+        let of_replays = [&of_states[..], &[texts.clone(), texts.clone(), texts.clone()]].concat();
+        // The head's row is locked first, so whoever comes second waits there, finds the head
+        // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
+        // asked again after the wait: if the head is where it was expected, nothing else has changed.
+        let append = format!(
+            "WITH new AS ( \
+               SELECT $2 + n AS position, u.* \
+               FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], \
+                           $9::smallint[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::bool[]) \
+                 WITH ORDINALITY AS u (id, domain, type, key, version, time, method, claims, trace_parent, vals, \
+                                       is_first, is_last, n) \
+             ), fits AS ( \
+               SELECT NOT EXISTS ( \
+                 SELECT FROM new LEFT JOIN LATERAL ( \
+                   SELECT e.version FROM {schema}.entities e \
+                   WHERE e.domain = new.domain AND e.type = new.type AND e.key = new.key OFFSET 0 \
+                 ) old ON true \
+                 WHERE new.is_first AND coalesce(old.version, 0) + 1 <> new.version \
+               ) AS fits \
+             ), head AS ( \
+               UPDATE {schema}.lanes l SET head = $15, time = $17, id = $18 \
+               FROM fits WHERE fits.fits AND l.lane = $1 AND l.head = $2 AND (l.id IS NULL OR l.time < $16) \
+               RETURNING l.lane \
+             ), logged AS ( \
+               INSERT INTO {schema}.events \
+                 (lane, position, id, domain, type, key, version, time, method, claims, trace_parent, vals) \
+               SELECT head.lane, new.position, new.id, new.domain, new.type, new.key, new.version, new.time, \
+                      new.method, new.claims, new.trace_parent, new.vals \
+               FROM head CROSS JOIN new \
+             ), kept AS ( \
+               INSERT INTO {schema}.entities (domain, type, key, version, vals) \
+               SELECT new.domain, new.type, new.key, new.version, CASE WHEN new.method = 3 THEN NULL ELSE new.vals END \
+               FROM head CROSS JOIN new WHERE new.is_last \
+               ON CONFLICT (domain, type, key) DO UPDATE SET version = excluded.version, vals = excluded.vals \
+             ), known AS ( \
+               INSERT INTO {schema}.idempotency (domain, caller_sha256, key, caller, digest, lane, first, count) \
+               SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')), k.key, k.caller, k.digest, head.lane, k.first, k.count \
+               FROM head CROSS JOIN \
+                 unnest($19::text[], $20::text[], $21::text[], $22::bytea[], $23::bigint[], $24::int[]) \
+                   AS k (domain, caller, key, digest, first, count) \
+             ) SELECT lane FROM head"
+        );
+        let of_append = [
+            Type::INT2,
+            Type::INT8,
+            Type::UUID_ARRAY,
+            texts.clone(),
+            texts.clone(),
+            texts.clone(),
+            Type::INT8_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT2_ARRAY,
+            texts.clone(),
+            texts.clone(),
+            texts.clone(),
+            Type::BOOL_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::INT8,
+            Type::INT8,
+            Type::INT8,
+            Type::UUID,
+            texts.clone(),
+            texts.clone(),
+            texts,
+            Type::BYTEA_ARRAY,
+            Type::INT8_ARRAY,
+            Type::INT4_ARRAY,
+        ];
+        Self {
+            states_and_replays: Statement::new(states.clone() + &replays, &of_replays),
+            states: Statement::new(states, &of_states),
+            append: Statement::new(append, &of_append),
+            head: Statement::new(
+                format!("SELECT head FROM {schema}.lanes WHERE lane = $1"),
+                &[Type::INT2],
+            ),
+        }
+    }
+
+    /// [`crate::Storage::load`], in one round trip.
+    pub(super) async fn load(
+        &self,
+        pool: &Pool,
+        lane: Lane,
+        entities: &[EntityRef],
+        keys: &[IdempotencyKey],
+    ) -> Result<Loaded> {
+        const OPERATION: &str = "load";
+        let lane = i16::from(lane.0);
+        let domains: Vec<&str> = entities.iter().map(EntityRef::domain).collect();
+        let kinds: Vec<&str> = entities.iter().map(EntityRef::kind).collect();
+        let names: Vec<&str> = entities.iter().map(EntityRef::key).collect();
+        let mut lease = pool.lease(OPERATION).await?;
+        let rows = if keys.is_empty() {
+            let parameters = [&lane as _, &domains as _, &kinds as _, &names as _];
+            lease.query(&self.states, &parameters).await
+        } else {
+            let key_domains: Vec<&str> = keys.iter().map(|key| &*key.domain).collect();
+            let callers: Vec<&str> = keys.iter().map(|key| &*key.caller).collect();
+            let key_names: Vec<&str> = keys.iter().map(|key| &*key.key).collect();
+            let parameters = [
+                &lane as _,
+                &domains as _,
+                &kinds as _,
+                &names as _,
+                &key_domains as _,
+                &callers as _,
+                &key_names as _,
+            ];
+            lease.query(&self.states_and_replays, &parameters).await
+        };
+        let rows = rows.map_err(|failure| failure.of_read(OPERATION))?;
+        drop(lease);
+
+        let mut head = None;
+        let mut states = vec![State::default(); entities.len()];
+        let mut replays: Vec<Option<Replay>> = vec![None; keys.len()];
+        for row in &rows {
+            let columns = Columns {
+                row,
+                operation: OPERATION,
+            };
+            let n: i64 = columns.get(0)?;
+            let at = usize::try_from(n.unsigned_abs()).unwrap_or(usize::MAX);
+            match n {
+                0 => {
+                    head = Some(Head {
+                        position: columns.position(1)?,
+                        time: Timestamp(columns.get(2)?),
+                        id: columns.get::<Option<Uuid>>(3)?.map(EventId),
+                    });
+                }
+                1.. => {
+                    let state = states.get_mut(at - 1);
+                    *state.ok_or_else(|| corrupt(OPERATION, "a state nobody asked for"))? = State {
+                        version: columns.version(1)?,
+                        values: columns.get::<Option<&str>>(4)?.map(Values::from_canonical),
+                    };
+                }
+                _ => {
+                    let replay = replays.get_mut(at - 1);
+                    let replay = replay.ok_or_else(|| corrupt(OPERATION, "a key nobody asked for"))?;
+                    let digest: &[u8] = columns.get(5)?;
+                    let digest = digest
+                        .try_into()
+                        .map_err(|_| corrupt(OPERATION, "a digest is of another length"))?;
+                    let event = columns.event(6)?;
+                    replay
+                        .get_or_insert_with(|| Replay {
+                            digest: Digest(digest),
+                            events: Vec::new(),
+                        })
+                        .events
+                        .extend(event);
+                }
+            }
+        }
+        for replay in replays.iter_mut().flatten() {
+            replay.events.sort_unstable_by_key(|event| event.position);
+        }
+        Ok(Loaded {
+            head: head.ok_or_else(|| corrupt(OPERATION, "a lane is missing"))?,
+            states,
+            replays,
+        })
+    }
+
+    /// [`crate::Storage::append`] of a batch that is right in itself.
+    pub(super) async fn append(
+        &self,
+        pool: &Pool,
+        lane: Lane,
+        expected: Position,
+        batch: Arc<Batch>,
+    ) -> Result<Appended> {
+        let rejected = |problem| Error::new(Kind::Rejected, "append").because(problem);
+        let mut misfits = 0;
+        for _ in 0..TRIES {
+            let mut lease = pool.lease("append").await?;
+            match self.try_append(&mut lease, lane, expected, &batch).await {
+                Ok(true) => return Ok(Appended::Done),
+                Ok(false) => {}
+                Err(Failure::Unsent(error)) => return Err(error),
+                Err(Failure::Sql(error)) if is_conflict(&error) => continue,
+                Err(Failure::Sql(error)) => return Err(append_failure(error)),
+                Err(Failure::Silence) => {
+                    return Err(Error::new(Kind::Unknown, "append")
+                        .because("the database did not answer in time"));
+                }
+            }
+            // Nothing was written. If it was not for the head, it was for the time or a version.
+            let rows = lease.query(&self.head, &[&i16::from(lane.0)]).await;
+            let rows = rows.map_err(|failure| failure.of_read("append"))?;
+            let Some(row) = rows.first() else {
+                return Err(corrupt("append", "a lane is missing"));
+            };
+            let columns = Columns {
+                row,
+                operation: "append",
+            };
+            if columns.position(0)? != expected {
+                return Ok(Appended::HeadMoved);
+            }
+            // The statement may have begun before the head came to where it is; once more, then.
+            misfits += 1;
+            if misfits > 1 {
+                return Err(rejected(
+                    "its times or versions do not continue those that are there",
+                ));
+            }
+        }
+        Err(Error::new(Kind::Unavailable, "append")
+            .because("the database gave the batch up in favour of others again and again"))
+    }
+
+    async fn try_append(
+        &self,
+        lease: &mut super::pool::Lease,
+        lane: Lane,
+        expected: Position,
+        batch: &Batch,
+    ) -> std::result::Result<bool, Failure> {
+        let events = &batch.events;
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            return Ok(false);
+        };
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
+        let domains: Vec<&str> = events.iter().map(|event| event.entity.domain()).collect();
+        let kinds: Vec<&str> = events.iter().map(|event| event.entity.kind()).collect();
+        let names: Vec<&str> = events.iter().map(|event| event.entity.key()).collect();
+        let versions: Vec<i64> = events.iter().map(|event| event.version.as_i64()).collect();
+        let times: Vec<i64> = events.iter().map(|event| event.time.0).collect();
+        let methods: Vec<i16> = events.iter().map(|event| method_code(event.method)).collect();
+        let claims: Vec<Option<&str>> = events.iter().map(|event| claims_text(&event.claims)).collect();
+        let traces: Vec<Option<&str>> = events
+            .iter()
+            .map(|event| event.trace_parent.as_ref().map(|trace| trace.as_str()))
+            .collect();
+        let values: Vec<&str> = events.iter().map(|event| event.values.json()).collect();
+        let mut seen = HashSet::with_capacity(events.len());
+        let is_first: Vec<bool> = events.iter().map(|event| seen.insert(&event.entity)).collect();
+        seen.clear();
+        let mut is_last: Vec<bool> =
+            events.iter().rev().map(|event| seen.insert(&event.entity)).collect();
+        is_last.reverse();
+
+        let keys = &batch.keys;
+        let key_domains: Vec<&str> = keys.iter().map(|record| &*record.key.domain).collect();
+        let callers: Vec<&str> = keys.iter().map(|record| &*record.key.caller).collect();
+        let key_names: Vec<&str> = keys.iter().map(|record| &*record.key.key).collect();
+        let digests: Vec<&[u8]> = keys.iter().map(|record| &record.digest.0[..]).collect();
+        let firsts: Vec<i64> = keys.iter().map(|record| record.first.as_i64()).collect();
+        let counts: Vec<i32> = keys
+            .iter()
+            .map(|record| i32::try_from(record.count).unwrap_or(i32::MAX))
+            .collect();
+
+        let rows = lease
+            .query(
+                &self.append,
+                &[
+                    &i16::from(lane.0),
+                    &expected.as_i64(),
+                    &ids,
+                    &domains,
+                    &kinds,
+                    &names,
+                    &versions,
+                    &times,
+                    &methods,
+                    &claims,
+                    &traces,
+                    &values,
+                    &is_first,
+                    &is_last,
+                    &last.position.as_i64(),
+                    &first.time.0,
+                    &last.time.0,
+                    &last.id.0,
+                    &key_domains,
+                    &callers,
+                    &key_names,
+                    &digests,
+                    &firsts,
+                    &counts,
+                ],
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+}

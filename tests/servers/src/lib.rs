@@ -1,0 +1,47 @@
+//! Real databases and brokers for tests: started on free ports from what the machine has, gone with
+//! the process that started them.
+//!
+//! Knows nothing of stategate. What a machine lacks is a failure where `CI` is set; elsewhere the
+//! tests say loudly what they did not cover (see [`Missing`]).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "support for tests: a broken set-up fails the test"
+)]
+
+mod account;
+mod janitor;
+mod ports;
+mod postgres;
+
+use std::{fmt, time::Duration};
+
+pub use self::{ports::free_port, postgres::Postgres};
+
+/// How long a server may take to start, or to end.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that is not installed here.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    /// Which.
+    pub server: &'static str,
+    /// How to install it.
+    pub install: &'static str,
+}
+
+impl Missing {
+    /// Says what is not covered, or fails where everything has to be.
+    pub fn report(&self, what: &str) {
+        assert!(std::env::var_os("CI").is_none(), "{what}: {self}");
+        eprintln!("\n!!!! NOT COVERED: {what}: {self}\n");
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not here; {}", self.server, self.install)
+    }
+}
