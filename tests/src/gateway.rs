@@ -1,9 +1,12 @@
-//! A gateway under test: one process or three over one SQLite file of its own.
+//! A gateway under test: one process or three over a log of its own, in an SQLite file or in a schema
+//! of a PostgreSQL database.
 
 use std::{fmt, net::SocketAddr};
 
 use futures::future::join_all;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::{Clients, Process, binaries};
 
@@ -69,9 +72,29 @@ impl fmt::Display for Form {
     }
 }
 
+/// What a gateway keeps its log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// A file.
+    Sqlite,
+    /// A schema of its own in the database at this address.
+    Postgres(String),
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        })
+    }
+}
+
 /// How a gateway is started.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What the log is kept in.
+    pub store: Store,
     /// How the services are spread over processes.
     pub form: Form,
     /// How many lanes the log has.
@@ -84,6 +107,7 @@ impl Options {
     /// One lane and no further variables.
     pub fn new(form: Form) -> Self {
         Self {
+            store: Store::Sqlite,
             form,
             lanes: 1,
             env: Vec::new(),
@@ -94,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn lanes(mut self, lanes: u8) -> Self {
         self.lanes = lanes;
+        self
+    }
+
+    /// On a log in this.
+    #[must_use]
+    pub fn store(mut self, store: Store) -> Self {
+        self.store = store;
         self
     }
 
@@ -108,6 +139,7 @@ impl Options {
 /// A running gateway and its data. Dropping it kills its processes and removes the data.
 pub struct Gateway {
     options: Options,
+    storage: Value,
     processes: Vec<(Role, Process)>,
     folder: TempDir,
 }
@@ -115,10 +147,25 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway on fresh data and waits until it is ready.
     pub async fn start(options: Options) -> Self {
+        let folder = TempDir::with_prefix("stategate-test-").expect("a folder for the data");
+        let storage = match &options.store {
+            Store::Sqlite => json!({
+                "name": "sqlite",
+                "path": folder.path().join("stategate.db"),
+                "lanes": options.lanes,
+            }),
+            Store::Postgres(address) => json!({
+                "name": "postgres",
+                "addr": address,
+                "schema": format!("t_{}", Uuid::new_v4().simple()),
+                "lanes": options.lanes,
+            }),
+        };
         let mut gateway = Self {
             options,
+            storage,
             processes: Vec::new(),
-            folder: TempDir::with_prefix("stategate-test-").expect("a folder for the data"),
+            folder,
         };
         let roles = gateway.options.form.roles();
         let started = join_all(roles.iter().map(|role| gateway.spawn(*role, &[]))).await;
@@ -133,16 +180,11 @@ impl Gateway {
         } else {
             binaries::find(role.binary())
         };
-        let storage = serde_json::json!({
-            "name": "sqlite",
-            "path": self.folder.path().join("stategate.db"),
-            "lanes": self.options.lanes,
-        });
         let mut variables = vec![
             ("STATEGATE_PORT".to_owned(), "0".to_owned()),
             ("STATEGATE_HOST".to_owned(), "127.0.0.1".to_owned()),
             ("STATEGATE_AUTH_DISABLED".to_owned(), "true".to_owned()),
-            ("STATEGATE_STORAGE_PROVIDER".to_owned(), storage.to_string()),
+            ("STATEGATE_STORAGE_PROVIDER".to_owned(), self.storage.to_string()),
         ];
         variables.extend(self.options.env.iter().cloned());
         variables.extend(env.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
@@ -189,6 +231,11 @@ impl Gateway {
     /// Whether the service that streams dies with the one that writes.
     pub fn is_one_process(&self) -> bool {
         self.options.form == Form::One
+    }
+
+    /// The schema that a log in PostgreSQL is in.
+    pub fn schema(&self) -> &str {
+        self.storage["schema"].as_str().expect("a schema")
     }
 
     /// How many lanes the log has.

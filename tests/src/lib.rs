@@ -30,7 +30,7 @@ pub use self::{
     ask::Ask,
     check::{Finding, Kind},
     clients::Clients,
-    gateway::{Form, Gateway, Options, Role},
+    gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},
     process::Process,
     proxy::Proxy,
@@ -49,6 +49,18 @@ pub fn is_long() -> bool {
 /// How much to do: `normal`, or `long` in a long run.
 pub fn scale<T>(normal: T, long: T) -> T {
     if is_long() { long } else { normal }
+}
+
+/// A database in the PostgreSQL that all tests of this executable share; `None`, said loudly, where there
+/// is no PostgreSQL.
+pub fn postgres(what: &str) -> Option<Store> {
+    match stategate_servers::Postgres::shared() {
+        Ok(server) => Some(Store::Postgres(server.url())),
+        Err(missing) => {
+            missing.report(what);
+            None
+        }
+    }
 }
 
 /// Waits until no other test of this executable runs: they load the machine, and some measure it.

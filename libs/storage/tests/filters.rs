@@ -1,4 +1,4 @@
-//! One filter, one answer: what SQLite finds is what the model's evaluator finds, for filters and
+//! One filter, one answer: what a database finds is what the model's evaluator finds, for filters and
 //! documents made at random. (The hand-checked corpus is a case of the conformance suite.)
 //!
 //! `STATEGATE_TEST_LONG=1` asks twenty times as many.
@@ -20,7 +20,11 @@ use stategate_model::{
     Method, Object, PageRequest, Path, Position, Sort, Timestamp, Values, Version,
     filter::generate,
 };
-use stategate_storage::{Appended, Batch, Sqlite, SqliteConfig, Storage};
+use stategate_servers::Postgres as Server;
+use stategate_storage::{
+    Appended, Batch, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage,
+};
+use uuid::Uuid;
 
 /// Pairs of a document and a filter in a normal run.
 const PAIRS: usize = 10_000;
@@ -82,23 +86,79 @@ async fn fill(store: &dyn Storage, runner: &mut TestRunner) -> Vec<(String, Obje
     left
 }
 
-async fn sqlite(directory: &tempfile::TempDir, name: String) -> Sqlite {
-    let path = directory.path().join(name);
-    Sqlite::open(&SqliteConfig { path, lanes: None })
-        .await
-        .unwrap()
+/// Makes empty stores.
+enum Stores {
+    Sqlite(tempfile::TempDir),
+    Postgres(&'static Server),
+}
+
+impl Stores {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    /// `None`, said loudly, where there is no server.
+    fn postgres() -> Option<Self> {
+        match Server::shared() {
+            Ok(server) => Some(Self::Postgres(server)),
+            Err(missing) => {
+                missing.report("generated filters on postgres");
+                None
+            }
+        }
+    }
+
+    async fn open(&self) -> Arc<dyn Storage> {
+        let name = Uuid::new_v4().simple().to_string();
+        match self {
+            Self::Sqlite(directory) => {
+                let path = directory.path().join(name);
+                let config = SqliteConfig { path, lanes: None };
+                Arc::new(Sqlite::open(&config).await.unwrap())
+            }
+            Self::Postgres(server) => {
+                let mut config = PostgresConfig::new(server.url());
+                config.schema = format!("t_{name}");
+                // Whether an index helps must not show in what is found.
+                config.gin = name.ends_with(|c: char| c.is_ascii_digit());
+                Arc::new(Postgres::open(&config).await.unwrap())
+            }
+        }
+    }
 }
 
 #[tokio::test]
-async fn generated_filters_find_what_the_evaluator_finds() {
+async fn sqlite_finds_entities_as_the_evaluator_does() {
+    entities(&Stores::sqlite()).await;
+}
+
+#[tokio::test]
+async fn sqlite_finds_events_as_the_evaluator_does() {
+    events(&Stores::sqlite()).await;
+}
+
+#[tokio::test]
+async fn postgres_finds_entities_as_the_evaluator_does() {
+    if let Some(stores) = Stores::postgres() {
+        entities(&stores).await;
+    }
+}
+
+#[tokio::test]
+async fn postgres_finds_events_as_the_evaluator_does() {
+    if let Some(stores) = Stores::postgres() {
+        events(&stores).await;
+    }
+}
+
+async fn entities(stores: &Stores) {
     let long = std::env::var_os("STATEGATE_TEST_LONG").is_some();
     let wanted = if long { PAIRS * 20 } else { PAIRS };
-    let directory = tempfile::tempdir().unwrap();
     let (mut pairs, mut matched, mut filters) = (0, 0, 0);
     for seed in 0.. {
         let mut runner = runner(seed);
-        let store = sqlite(&directory, format!("{seed}.db")).await;
-        let documents = fill(&store, &mut runner).await;
+        let store = stores.open().await;
+        let documents = fill(&*store, &mut runner).await;
         for _ in 0..50 {
             let text = random(&generate::filter(), &mut runner);
             let filter = Filter::parse_entity(&text).unwrap();
@@ -141,12 +201,10 @@ async fn generated_filters_find_what_the_evaluator_finds() {
     );
 }
 
-#[tokio::test]
-async fn generated_filters_find_the_same_in_events() {
-    let directory = tempfile::tempdir().unwrap();
+async fn events(stores: &Stores) {
     let mut runner = runner(200);
-    let store = sqlite(&directory, "events.db".to_owned()).await;
-    fill(&store, &mut runner).await;
+    let store = stores.open().await;
+    fill(&*store, &mut runner).await;
     let all = stategate_storage::ReadLimit {
         events: usize::MAX,
         bytes: usize::MAX,

@@ -162,9 +162,12 @@ impl PostgresConfig {
             .keepalives_retries(KEEPALIVES);
         if !self.pooler {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            // Every statement has an index for what it looks up, and a plan that was made while a
+            // table was small must serve when it is not.
             let set = format!(
                 "-c statement_timeout={} -c lock_timeout={} \
-                 -c idle_in_transaction_session_timeout={} -c jit=off",
+                 -c idle_in_transaction_session_timeout={} -c jit=off \
+                 -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
                 self.statement_timeout_ms,
                 LOCK_TIMEOUT.as_millis(),
                 IDLE_TIMEOUT.as_millis()

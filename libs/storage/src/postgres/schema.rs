@@ -134,17 +134,13 @@ async fn check_server(lease: &mut Lease) -> Result<()> {
 /// The format and what was fixed, if there are tables.
 async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<(i32, Meta)>> {
     let schema = &config.schema;
-    let name = format!("{schema}.meta");
-    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(&name, Type::TEXT)];
-    let found = lease
-        .query_once("SELECT to_regclass($1) IS NOT NULL", parameters)
-        .await
-        .map_err(unready)?;
-    let is_there = match found.first() {
-        Some(row) => row.try_get(0).unwrap_or(false),
-        None => false,
-    };
-    if !is_there {
+    // Read from the catalog's tables: `to_regclass` may answer from a cache that knows nothing yet of what
+    // another session made while this one waited.
+    const IS_THERE: &str = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                            WHERE n.nspname = $1 AND c.relname = 'meta'";
+    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(schema, Type::TEXT)];
+    let found = lease.query_once(IS_THERE, parameters).await;
+    if found.map_err(unready)?.is_empty() {
         return Ok(None);
     }
     let sql = format!("SELECT format, log_id, lanes FROM {schema}.meta");
@@ -222,16 +218,12 @@ async fn begin_alone(lease: &mut Lease, schema: &str) -> Result<()> {
 
 /// Asks for the right to make schemas only if there is something to make.
 async fn make_schema(lease: &mut Lease, schema: &str) -> Result<()> {
-    let name = schema.to_owned();
-    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(&name, Type::TEXT)];
+    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(&schema, Type::TEXT)];
     let found = lease
-        .query_once("SELECT to_regnamespace($1) IS NOT NULL", parameters)
+        .query_once("SELECT FROM pg_namespace WHERE nspname = $1", parameters)
         .await
         .map_err(unready)?;
-    let is_there = found
-        .first()
-        .is_some_and(|row| row.try_get(0).unwrap_or(false));
-    if is_there {
+    if !found.is_empty() {
         return Ok(());
     }
     run(lease, &format!("CREATE SCHEMA {schema}")).await
