@@ -184,7 +184,10 @@ impl Gateway {
             ("STATEGATE_PORT".to_owned(), "0".to_owned()),
             ("STATEGATE_HOST".to_owned(), "127.0.0.1".to_owned()),
             ("STATEGATE_AUTH_DISABLED".to_owned(), "true".to_owned()),
-            ("STATEGATE_STORAGE_PROVIDER".to_owned(), self.storage.to_string()),
+            (
+                "STATEGATE_STORAGE_PROVIDER".to_owned(),
+                self.storage.to_string(),
+            ),
         ];
         variables.extend(self.options.env.iter().cloned());
         variables.extend(env.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));

@@ -18,7 +18,6 @@ pub mod clients;
 pub mod gateway;
 pub mod history;
 pub mod process;
-pub mod proxy;
 pub mod subscriber;
 pub mod workload;
 
@@ -33,10 +32,10 @@ pub use self::{
     gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},
     process::Process,
-    proxy::Proxy,
     subscriber::{Selection, Subscriber},
     workload::{Mix, Tail, Writers},
 };
+pub use stategate_servers::{Answers, Proxy};
 
 /// Longest wait for a condition that holds within milliseconds when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,9 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
+use crate::{Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
 #[cfg(feature = "postgres")]
 use crate::{Postgres, PostgresConfig};
-use crate::{Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
 
 /// A storage and its settings: JSON with the provider's `name` and that provider's own fields.
 /// Unknown names and fields are refused.

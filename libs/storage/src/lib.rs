@@ -28,14 +28,14 @@ use stategate_model::{
     Lanes, LogId, Position, State, Timestamp, Values, Version,
 };
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresConfig};
 pub use self::{
     config::{StorageConfig, open},
     error::{Error, Kind, Result},
     memory::{Memory, MemoryConfig},
     sqlite::{Sqlite, SqliteConfig},
 };
-#[cfg(feature = "postgres")]
-pub use self::postgres::{Postgres, PostgresConfig};
 pub use stategate_model::Page;
 
 /// What a database behind stategate does.

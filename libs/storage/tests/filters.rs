@@ -21,9 +21,7 @@ use stategate_model::{
     filter::generate,
 };
 use stategate_servers::Postgres as Server;
-use stategate_storage::{
-    Appended, Batch, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage,
-};
+use stategate_storage::{Appended, Batch, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage};
 use uuid::Uuid;
 
 /// Pairs of a document and a filter in a normal run.

@@ -45,3 +45,14 @@ impl Account {
         }
     }
 }
+
+/// The group of the account that PostgreSQL runs as, where that is not the caller.
+pub fn postgres_group() -> Option<u32> {
+    match Account::unless_root("postgres") {
+        Account::Caller => None,
+        Account::Named(name) => {
+            let group = nix::unistd::Group::from_name(name).ok().flatten();
+            group.map(|group| group.gid.as_raw())
+        }
+    }
+}

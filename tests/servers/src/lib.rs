@@ -13,12 +13,20 @@
 
 mod account;
 mod janitor;
+mod pgbouncer;
 mod ports;
 mod postgres;
+mod proxy;
 
 use std::{fmt, time::Duration};
 
-pub use self::{ports::free_port, postgres::Postgres};
+pub use self::{
+    account::postgres_group,
+    pgbouncer::PgBouncer,
+    ports::free_port,
+    postgres::Postgres,
+    proxy::{Answers, Proxy},
+};
 
 /// How long a server may take to start, or to end.
 pub const PATIENCE: Duration = Duration::from_secs(60);

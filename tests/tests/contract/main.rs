@@ -25,7 +25,10 @@ use stategate_tests::{Ask, Form, Gateway, Options, Store, postgres};
 
 /// Runs a test on a fresh gateway of each form, and on each storage that services share.
 async fn in_every_form(test: impl AsyncFn(Ask)) {
-    let mut forms = vec![(Form::One, Store::Sqlite, 1), (Form::Three, Store::Sqlite, 8)];
+    let mut forms = vec![
+        (Form::One, Store::Sqlite, 1),
+        (Form::Three, Store::Sqlite, 8),
+    ];
     if let Some(store) = postgres("the contract on PostgreSQL") {
         forms.push((Form::Three, store, 8));
     }

@@ -9,18 +9,37 @@ use crate::{Error, Kind};
 
 /// A failure of a call that writes nothing, or of one that was surely not carried out.
 pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
-    move |error| Error::new(kind(&error), operation).because(error)
+    move |error| Error::new(kind(&error), operation).because(told(&error))
+}
+
+/// A connection that could not be made.
+pub(super) fn unreachable(operation: &'static str, error: &Sql) -> Error {
+    Error::new(Kind::Unavailable, operation).because(told(error))
+}
+
+/// The driver's words and those of what caused them, each once.
+fn told(error: &Sql) -> String {
+    let mut told = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let cause_told = cause.to_string();
+        if !told.contains(&cause_told) {
+            told = format!("{told}: {cause_told}");
+        }
+        next = cause.source();
+    }
+    told
 }
 
 /// A failure of an append that had been sent.
-pub(super) fn append_failure(error: Sql) -> Error {
-    let kind = match refusal(&error) {
+pub(super) fn append_failure(error: &Sql) -> Error {
+    let kind = match refusal(error) {
         // The statement was refused as a whole.
-        Some(_) => kind(&error),
+        Some(_) => kind(error),
         // The connection went, or the server said that it would go: the commit may be on its disk.
         None => Kind::Unknown,
     };
-    Error::new(kind, "append").because(error)
+    Error::new(kind, "append").because(told(error))
 }
 
 /// The server's refusal of a statement, after which nothing of it is there; not a word with which a

@@ -188,7 +188,9 @@ async fn read(
             operation: OPERATION,
         };
         let n = usize::try_from(columns.get::<i64>(0)?).unwrap_or(0);
-        let Some((state, get)) = n.checked_sub(1).and_then(|n| states.get_mut(n).zip(gets.get(n)))
+        let Some((state, get)) = n
+            .checked_sub(1)
+            .and_then(|n| states.get_mut(n).zip(gets.get(n)))
         else {
             return Err(Error::new(Kind::Corrupt, OPERATION).because("a state nobody asked for"));
         };

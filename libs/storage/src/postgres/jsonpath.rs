@@ -97,9 +97,7 @@ fn test(test: &Test) -> Option<(Option<String>, bool)> {
                 Bound::Text(text) => format!("{IS_STRING} && @ {sign} {}", string(text)),
             })
         }
-        Test::Prefix(prefix) => {
-            exact(format!("{IS_STRING} && @ starts with {}", string(prefix)))
-        },
+        Test::Prefix(prefix) => exact(format!("{IS_STRING} && @ starts with {}", string(prefix))),
         Test::Contains(part) if part.is_empty() || part.len() > CONTAINS_BYTES => {
             Some((Some(IS_STRING.to_owned()), part.is_empty()))
         }

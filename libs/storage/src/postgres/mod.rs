@@ -108,7 +108,11 @@ impl Storage for Postgres {
 
     async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
         let lane = self.lane_of(query.of.domain.as_str());
-        let _turn = self.searches.acquire().await.map_err(|_| closed("search_entities"))?;
+        let _turn = self
+            .searches
+            .acquire()
+            .await
+            .map_err(|_| closed("search_entities"))?;
         search::entities(&self.pool, &self.schema, lane, query).await
     }
 
@@ -119,12 +123,20 @@ impl Storage for Postgres {
 
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
         let lane = self.lane_of(query.of.domain.as_str());
-        let _turn = self.searches.acquire().await.map_err(|_| closed("search_events"))?;
+        let _turn = self
+            .searches
+            .acquire()
+            .await
+            .map_err(|_| closed("search_events"))?;
         search::events(&self.pool, &self.schema, lane, query).await
     }
 
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
-        let _turn = self.log_reads.acquire().await.map_err(|_| closed("read_log"))?;
+        let _turn = self
+            .log_reads
+            .acquire()
+            .await
+            .map_err(|_| closed("read_log"))?;
         self.reads.read_log(&self.pool, lane, after, limit).await
     }
 

@@ -22,7 +22,7 @@ use crate::{Error, Kind, Result};
 
 use super::{
     config::{PostgresConfig, refused},
-    failure::{closed, failure, spoils},
+    failure::{closed, failure, spoils, unreachable},
     tls,
 };
 
@@ -95,11 +95,7 @@ impl Pool {
         let permit = Arc::clone(&self.leases).try_acquire_owned();
         let permit = permit.map_err(|_| closed(operation))?;
         let client = self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => {
-                let error = failure(operation)(error);
-                // Before a statement was sent there is nothing that could have been refused.
-                Error::new(Kind::Unavailable, operation).because(error)
-            }
+            PoolError::Backend(error) => unreachable(operation, &error),
             PoolError::Closed => closed(operation),
             PoolError::Timeout(TimeoutType::Wait) => Error::new(Kind::Unavailable, operation)
                 .because("every connection is in use; see `connections`"),
@@ -188,8 +184,13 @@ impl Lease {
         parameters: Parameters<'_>,
     ) -> std::result::Result<Vec<Row>, Failure> {
         if !self.prepares {
-            let typed = parameters.iter().copied().zip(statement.types.iter().cloned());
-            return self.query_once(&statement.sql, &typed.collect::<Vec<_>>()).await;
+            let typed = parameters
+                .iter()
+                .copied()
+                .zip(statement.types.iter().cloned());
+            return self
+                .query_once(&statement.sql, &typed.collect::<Vec<_>>())
+                .await;
         }
         let operation = self.operation;
         let prepared = {

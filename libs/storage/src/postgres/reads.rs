@@ -49,7 +49,9 @@ fn last_number(newest: &str, time: &str, holds: &str) -> String {
 pub(super) fn seek(schema: &str, lane: &str, time: &str) -> String {
     last_number(
         &format!("SELECT l.head FROM {schema}.lanes l WHERE l.lane = {lane}"),
-        &format!("SELECT e.time FROM {schema}.events e WHERE e.lane = {lane} AND e.position = m.middle"),
+        &format!(
+            "SELECT e.time FROM {schema}.events e WHERE e.lane = {lane} AND e.position = m.middle"
+        ),
         &format!("< {time}"),
     )
 }
@@ -71,12 +73,13 @@ impl Reads {
         };
         let version_at = last_number(
             &format!("SELECT e.version FROM {schema}.entities e WHERE {entity}"),
-            &format!("SELECT e.time FROM {schema}.events e WHERE {entity} AND e.version = m.middle"),
+            &format!(
+                "SELECT e.time FROM {schema}.events e WHERE {entity} AND e.version = m.middle"
+            ),
             "<= $5",
         );
-        let size = format!(
-            "octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + {EVENT_SHARE}"
-        );
+        let size =
+            format!("octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + {EVENT_SHARE}");
         // The sum up to an event, itself left out, is below the limit: one event at least.
         let log = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
@@ -87,7 +90,10 @@ impl Reads {
         );
         Self {
             at_version: one(&format!("{entity} AND e.version = $5"), Type::INT8),
-            at_time: one(&format!("{entity} AND e.version = {version_at}"), Type::INT8),
+            at_time: one(
+                &format!("{entity} AND e.version = {version_at}"),
+                Type::INT8,
+            ),
             by_id: one(&format!("{entity} AND e.id = $5"), Type::UUID),
             log: Statement::new(log, &[Type::INT2, Type::INT8, Type::INT8, Type::INT8]),
             seek: Statement::new(

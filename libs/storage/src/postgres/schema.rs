@@ -95,9 +95,7 @@ async fn check_server(lease: &mut Lease) -> Result<()> {
                        current_setting('full_page_writes'), \
                        current_setting('synchronous_commit')";
     let rows = lease.query_once(SQL, &[]).await.map_err(unready)?;
-    let row = rows
-        .first()
-        .ok_or_else(|| corrupt("open", "no settings"))?;
+    let row = rows.first().ok_or_else(|| corrupt("open", "no settings"))?;
     let columns = Columns {
         row,
         operation: "open",
@@ -120,7 +118,11 @@ async fn check_server(lease: &mut Lease) -> Result<()> {
         return Err(Error::new(Kind::Unavailable, "open")
             .because("the server is a standby; `addr` must lead to the primary"));
     }
-    for (column, setting) in [(3, "fsync"), (4, "full_page_writes"), (5, "synchronous_commit")] {
+    for (column, setting) in [
+        (3, "fsync"),
+        (4, "full_page_writes"),
+        (5, "synchronous_commit"),
+    ] {
         let value: &str = columns.get(column)?;
         if value == "off" {
             return Err(refused(format!(

@@ -6,10 +6,8 @@
 //! dropped too many rows, the search is made again in a transaction that sees the log at one point.
 
 use stategate_model::{
-    Cursor, Direction, EntityQuery, EntityRef, Event, EventQuery, Lane, Method, PageRequest, Path, Position,
-    Scan, Sort, SortKey, SortPart, Tie, Timestamp, Value, Values,
-    filter::Root,
-    json,
+    Cursor, Direction, EntityQuery, EntityRef, Event, EventQuery, Lane, Method, PageRequest, Path,
+    Position, Scan, Sort, SortKey, SortPart, Tie, Timestamp, Value, Values, filter::Root, json,
 };
 use tokio_postgres::types::{ToSql, Type};
 
@@ -111,7 +109,10 @@ impl Search<'_> {
             }
             if is_complete || found.is_last {
                 if in_snapshot {
-                    lease.commit().await.map_err(|failure| failure.of_read(self.operation))?;
+                    lease
+                        .commit()
+                        .await
+                        .map_err(|failure| failure.of_read(self.operation))?;
                 }
                 return Ok(Read {
                     value: scan.finish(),
@@ -322,14 +323,17 @@ pub(super) async fn entities(
     let (domain, kind) = (query.of.domain.as_str(), query.of.kind.as_str());
     let chunk = |sql: &mut Sql, after: Option<&Cursor>, limit: &str| {
         let (domain, kind) = (sql.text(domain), sql.text(kind));
-        let mut conditions = format!("e.domain = {domain} AND e.type = {kind} AND e.vals IS NOT NULL");
+        let mut conditions =
+            format!("e.domain = {domain} AND e.type = {kind} AND e.vals IS NOT NULL");
         if let Some(path) = &narrowing {
             let path = sql.text(path);
             conditions.push_str(&format!(" AND e.doc @? {path}::text::jsonpath"));
         }
         let (than, way) = sign(search.direction());
         let key_after = match after {
-            Some(Cursor { tie: Tie::Key(key), .. }) => Some(sql.text(key)),
+            Some(Cursor {
+                tie: Tie::Key(key), ..
+            }) => Some(sql.text(key)),
             _ => None,
         };
         let rows = match search.sort {
@@ -345,9 +349,12 @@ pub(super) async fn entities(
             Some(sort) => {
                 let order = Order::of_document(sql, "e.doc", &sort.path);
                 let mut follows = String::new();
-                if let (Some(tie), Some(key)) = (key_after, after.and_then(|after| after.key.as_ref())) {
+                if let (Some(tie), Some(key)) =
+                    (key_after, after.and_then(|after| after.key.as_ref()))
+                {
                     let key = bind_key(sql, key);
-                    follows = format!("WHERE (e.rank, e.number, e.text, e.key) {than} ({key}, {tie})");
+                    follows =
+                        format!("WHERE (e.rank, e.number, e.text, e.key) {than} ({key}, {tie})");
                 }
                 format!(
                     "SELECT * FROM ( \
@@ -362,7 +369,13 @@ pub(super) async fn entities(
             None => format!("e.key {way}"),
             Some(_) => format!("e.rank {way}, e.number {way}, e.text {way}, e.key {way}"),
         };
-        search.around(sql, &rows, "octet_length(e.vals)", "e.key, e.version, e.vals", &order)
+        search.around(
+            sql,
+            &rows,
+            "octet_length(e.vals)",
+            "e.key, e.version, e.vals",
+            &order,
+        )
     };
     let read = |columns: &Columns<'_>| {
         let entity = EntityRef::new(domain, kind, columns.get(2)?)
@@ -375,7 +388,10 @@ pub(super) async fn entities(
     };
     let cursor = |found: &Found| {
         let key = match search.sort {
-            Some(sort) => Some(SortKey::of_values(&sort.path, object(OPERATION, &found.values)?)),
+            Some(sort) => Some(SortKey::of_values(
+                &sort.path,
+                object(OPERATION, &found.values)?,
+            )),
             None => None,
         };
         let tie = Tie::Key(found.entity.key().to_owned());
@@ -383,7 +399,9 @@ pub(super) async fn entities(
     };
     let take = |scan: &mut Scan<Found>, at: Cursor, found: Found| {
         let matches = query.filter.is_all()
-            || query.filter.matches_values(object(OPERATION, &found.values)?);
+            || query
+                .filter
+                .matches_values(object(OPERATION, &found.values)?);
         Ok(!matches || scan.offer(at, found.size(), found).is_continue())
     };
     search.run(pool, chunk, read, cursor, take).await
@@ -440,7 +458,10 @@ pub(super) async fn events(
         }
         let (than, way) = sign(search.direction());
         let place_after = match after {
-            Some(Cursor { tie: Tie::Place(_, position), .. }) => Some(sql.integer(position.as_i64())),
+            Some(Cursor {
+                tie: Tie::Place(_, position),
+                ..
+            }) => Some(sql.integer(position.as_i64())),
             _ => None,
         };
         let (rows, order) = match search.sort.filter(|_| !is_log_order) {
@@ -449,7 +470,11 @@ pub(super) async fn events(
                     conditions.push_str(&format!(" AND e.position {than} {position}"));
                 }
                 // An entity's versions run with their positions, and there is an index on them.
-                let by = if key.is_some() { "e.version" } else { "e.position" };
+                let by = if key.is_some() {
+                    "e.version"
+                } else {
+                    "e.position"
+                };
                 (
                     format!(
                         "SELECT {EVENT_COLUMNS} FROM {schema}.events e WHERE {conditions} \
@@ -461,9 +486,13 @@ pub(super) async fn events(
             Some(sort) => {
                 let order = event_order(sql, &sort.path);
                 let mut follows = String::new();
-                if let (Some(tie), Some(key)) = (place_after, after.and_then(|after| after.key.as_ref())) {
+                if let (Some(tie), Some(key)) =
+                    (place_after, after.and_then(|after| after.key.as_ref()))
+                {
                     let key = bind_key(sql, key);
-                    follows = format!("WHERE (e.rank, e.number, e.text, e.position) {than} ({key}, {tie})");
+                    follows = format!(
+                        "WHERE (e.rank, e.number, e.text, e.position) {than} ({key}, {tie})"
+                    );
                 }
                 let by = format!("e.rank {way}, e.number {way}, e.text {way}, e.position {way}");
                 (

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use stategate_model::{Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values};
+use stategate_model::{
+    Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values,
+};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -56,7 +58,11 @@ impl Writes {
         );
         let texts = Type::TEXT_ARRAY;
         let of_states = [Type::INT2, texts.clone(), texts.clone(), texts.clone()];
-        let of_replays = [&of_states[..], &[texts.clone(), texts.clone(), texts.clone()]].concat();
+        let of_replays = [
+            &of_states[..],
+            &[texts.clone(), texts.clone(), texts.clone()],
+        ]
+        .concat();
         // The head's row is locked first, so whoever comes second waits there, finds the head
         // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
         // asked again after the wait: if the head is where it was expected, nothing else has changed.
@@ -197,7 +203,8 @@ impl Writes {
                 }
                 _ => {
                     let replay = replays.get_mut(at - 1);
-                    let replay = replay.ok_or_else(|| corrupt(OPERATION, "a key nobody asked for"))?;
+                    let replay =
+                        replay.ok_or_else(|| corrupt(OPERATION, "a key nobody asked for"))?;
                     let digest: &[u8] = columns.get(5)?;
                     let digest = digest
                         .try_into()
@@ -240,7 +247,7 @@ impl Writes {
                 Ok(false) => {}
                 Err(Failure::Unsent(error)) => return Err(error),
                 Err(Failure::Sql(error)) if is_conflict(&error) => continue,
-                Err(Failure::Sql(error)) => return Err(append_failure(error)),
+                Err(Failure::Sql(error)) => return Err(append_failure(&error)),
                 Err(Failure::Silence) => {
                     return Err(Error::new(Kind::Unknown, "append")
                         .because("the database did not answer in time"));
@@ -288,18 +295,30 @@ impl Writes {
         let names: Vec<&str> = events.iter().map(|event| event.entity.key()).collect();
         let versions: Vec<i64> = events.iter().map(|event| event.version.as_i64()).collect();
         let times: Vec<i64> = events.iter().map(|event| event.time.0).collect();
-        let methods: Vec<i16> = events.iter().map(|event| method_code(event.method)).collect();
-        let claims: Vec<Option<&str>> = events.iter().map(|event| claims_text(&event.claims)).collect();
+        let methods: Vec<i16> = events
+            .iter()
+            .map(|event| method_code(event.method))
+            .collect();
+        let claims: Vec<Option<&str>> = events
+            .iter()
+            .map(|event| claims_text(&event.claims))
+            .collect();
         let traces: Vec<Option<&str>> = events
             .iter()
             .map(|event| event.trace_parent.as_ref().map(|trace| trace.as_str()))
             .collect();
         let values: Vec<&str> = events.iter().map(|event| event.values.json()).collect();
         let mut seen = HashSet::with_capacity(events.len());
-        let is_first: Vec<bool> = events.iter().map(|event| seen.insert(&event.entity)).collect();
+        let is_first: Vec<bool> = events
+            .iter()
+            .map(|event| seen.insert(&event.entity))
+            .collect();
         seen.clear();
-        let mut is_last: Vec<bool> =
-            events.iter().rev().map(|event| seen.insert(&event.entity)).collect();
+        let mut is_last: Vec<bool> = events
+            .iter()
+            .rev()
+            .map(|event| seen.insert(&event.entity))
+            .collect();
         is_last.reverse();
 
         let keys = &batch.keys;

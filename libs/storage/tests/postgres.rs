@@ -1,0 +1,474 @@
+//! What is PostgreSQL's own: the server and its settings, connections that are lost, locks that others
+//! hold, poolers, and certificates.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it did"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::{join_all, try_join_all};
+use stategate_model::{
+    Claims, EntityQuery, EntityRef, Event, EventId, Filter, KindRef, Lane, Lanes, Method,
+    PageRequest, Position, Timestamp, Values, Version,
+};
+use stategate_servers::{Answers, Missing, PgBouncer, Postgres as Server, Proxy};
+use stategate_storage::{
+    Appended, Batch, Kind, Postgres, PostgresConfig, Storage, StorageConfig,
+    conformance::{self, CASES, Factory},
+};
+use uuid::Uuid;
+
+/// How long to wait for what happens soon.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The result of getting a server, or the end of the test, said loudly.
+macro_rules! server {
+    ($server:expr) => {
+        match $server {
+            Ok(server) => server,
+            Err(missing) => return Missing::report(&missing, module_path!()),
+        }
+    };
+}
+
+/// A log of its own.
+fn config(address: impl Into<String>) -> PostgresConfig {
+    let mut config = PostgresConfig::new(address);
+    config.schema = format!("t_{}", Uuid::new_v4().simple());
+    config
+}
+
+/// One event that continues a log in lane 0.
+fn next(after: u64, key: &str, version: u64) -> Arc<Batch> {
+    let position = Position::new(after + 1);
+    Arc::new(Batch {
+        events: vec![Event {
+            id: EventId::random(),
+            entity: EntityRef::new("d", "t", key).unwrap(),
+            values: Values::from_canonical(r#"{"n":1}"#),
+            version: Version::new(version),
+            lane: Lane(0),
+            position,
+            time: Timestamp(position.as_i64()),
+            method: Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        }],
+        keys: Vec::new(),
+    })
+}
+
+async fn append(store: &Postgres, after: u64, batch: &Arc<Batch>) -> Result<Appended, Kind> {
+    let appended = store.append(Lane(0), Position::new(after), Arc::clone(batch));
+    appended.await.map_err(|error| error.kind().clone())
+}
+
+async fn head(store: &Postgres) -> u64 {
+    store.heads().await.unwrap().iter().next().unwrap().1.get()
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "never {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn all() -> EntityQuery {
+    EntityQuery {
+        of: KindRef::new("d", "t").unwrap(),
+        filter: Filter::all(),
+        sort: None,
+        page: PageRequest::new(100, 0, None).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_make_one_log() {
+    let server = server!(Server::shared());
+    let config = config(server.url());
+    let stores = try_join_all((0..8).map(|_| Postgres::open(&config)))
+        .await
+        .unwrap();
+    let ids: Vec<_> = stores.iter().map(|store| store.info().log_id).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    join_all(stores.iter().map(|store| store.close())).await;
+}
+
+async fn refused(config: &PostgresConfig) -> String {
+    let error = Postgres::open(config).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Config, "{error}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn what_an_acknowledgement_cannot_rest_on_is_refused_by_name() {
+    let server = server!(Server::shared());
+    let database = format!("l_{}", Uuid::new_v4().simple());
+    server.sql(&format!(
+        "CREATE DATABASE {database} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    ));
+    let latin = server.url().replace("/postgres?", &format!("/{database}?"));
+    assert!(refused(&config(latin)).await.contains("LATIN1"));
+
+    let careless = format!("{}&options=-c%20synchronous_commit%3Doff", server.url());
+    let problem = refused(&config(careless)).await;
+    assert!(problem.contains("synchronous_commit=off"), "{problem}");
+
+    for setting in ["fsync=off", "full_page_writes=off"] {
+        let careless = server!(Server::start(&[setting]));
+        let problem = refused(&config(careless.url())).await;
+        assert!(problem.contains(setting), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn another_number_of_lanes_and_newer_formats_are_refused() {
+    let server = server!(Server::shared());
+    let mut config = config(server.url());
+    config.lanes = Some(4);
+    let store = Postgres::open(&config).await.unwrap();
+    assert_eq!(store.info().lanes, Lanes::new(4).unwrap());
+    store.close().await;
+    config.lanes = Some(8);
+    assert!(refused(&config).await.contains("`lanes` is 8"));
+    config.lanes = None;
+    Postgres::open(&config).await.unwrap().close().await;
+    server.sql(&format!("UPDATE {}.meta SET format = 999", config.schema));
+    assert!(refused(&config).await.contains("format 999"));
+}
+
+#[tokio::test]
+async fn a_schema_made_beforehand_needs_no_right_to_make_one() {
+    let server = server!(Server::shared());
+    let mut config = config(server.url());
+    let role = format!("r_{}", Uuid::new_v4().simple());
+    server.sql(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE SCHEMA {} AUTHORIZATION {role}",
+        config.schema
+    ));
+    config.addr = server.url().replace("postgres@", &format!("{role}@"));
+    let store = Postgres::open(&config).await.unwrap();
+    assert_eq!(
+        append(&store, 0, &next(0, "k", 1)).await,
+        Ok(Appended::Done)
+    );
+    store.close().await;
+    config.schema = format!("t_{}", Uuid::new_v4().simple());
+    let problem = Postgres::open(&config).await.unwrap_err().to_string();
+    assert!(problem.contains("permission denied"), "{problem}");
+}
+
+#[tokio::test]
+async fn secrets_are_not_in_errors() {
+    let server = server!(Server::shared());
+    let address = server.url().replace("postgres@", "nobody:hunter2@");
+    let config = StorageConfig::Postgres(config(address));
+    let error = stategate_storage::open(&config).await.unwrap_err();
+    let shown = format!("{error} {error:?} {config:?} {}", config.location());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("nobody"), "who was refused helps: {shown}");
+}
+
+/// The append lands, and its answer is lost with the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_whose_answer_is_lost_is_unknown_and_found_by_repeating() {
+    let server = server!(Server::shared());
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
+    let direct = config(server.url());
+    let mut through = direct.clone();
+    through.addr = format!(
+        "postgres://postgres@{}/postgres?sslmode=disable",
+        proxy.address()
+    );
+    let store = Arc::new(Postgres::open(&through).await.unwrap());
+    let watcher = Postgres::open(&direct).await.unwrap();
+    for round in 0..20 {
+        let batch = next(round, "k", round + 1);
+        // Sometimes on a connection of some age, sometimes on a new one.
+        if round % 2 == 0 {
+            store.heads().await.unwrap();
+        }
+        proxy.lose_answers(Answers::Passed);
+        let lost = tokio::spawn({
+            let (store, batch) = (Arc::clone(&store), Arc::clone(&batch));
+            // The connection is made and the statement prepared by the append before.
+            if round > 0 {
+                proxy.lose_answers(Answers::Lost);
+            }
+            async move { append(&store, round, &batch).await }
+        });
+        while head(&watcher).await == round && !lost.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        proxy.cut();
+        proxy.lose_answers(Answers::Passed);
+        let outcome = lost.await.unwrap();
+        if outcome != Ok(Appended::Done) {
+            // A connection that was never made is one on which nothing was sent.
+            assert!(
+                matches!(outcome, Err(Kind::Unknown | Kind::Unavailable)),
+                "{outcome:?}"
+            );
+            let again = append(&store, round, &batch).await;
+            match outcome {
+                Err(Kind::Unknown) => assert_eq!(again, Ok(Appended::HeadMoved), "round {round}"),
+                _ => assert_eq!(again, Ok(Appended::Done), "round {round}"),
+            }
+        }
+        let event = &batch.events[0];
+        let found = watcher.get_event(&event.entity, event.id).await.unwrap();
+        assert_eq!(found.value.as_ref(), Some(event));
+        assert_eq!(head(&watcher).await, round + 1, "once");
+    }
+    store.close().await;
+    watcher.close().await;
+}
+
+/// A row that another session holds: the append gives up, surely unwritten. A session that an
+/// administrator ends: nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_lane_is_waited_for_and_given_up() {
+    let server = server!(Server::shared());
+    let config = config(server.url());
+    let store = Arc::new(Postgres::open(&config).await.unwrap());
+    assert_eq!(
+        append(&store, 0, &next(0, "k", 1)).await,
+        Ok(Appended::Done)
+    );
+
+    let schema = &config.schema;
+    let (driver, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; SELECT FROM {schema}.lanes FOR UPDATE");
+    driver.batch_execute(&hold).await.unwrap();
+    let batch = next(1, "k", 2);
+    let begun = Instant::now();
+    assert_eq!(append(&store, 1, &batch).await, Err(Kind::Unavailable));
+    let waited = begun.elapsed();
+    assert!(
+        waited >= Duration::from_secs(1) && waited < Duration::from_secs(5),
+        "{waited:?}"
+    );
+
+    let waiting = tokio::spawn({
+        let (store, batch) = (Arc::clone(&store), Arc::clone(&batch));
+        async move { append(&store, 1, &batch).await }
+    });
+    let blocked = format!(
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}.events%'"
+    );
+    until("waits for the lane", || !server.sql(&blocked).is_empty()).await;
+    server.sql(&format!("SELECT pg_terminate_backend(({blocked}))"));
+    assert_eq!(waiting.await.unwrap(), Err(Kind::Unknown));
+    driver.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(append(&store, 1, &batch).await, Ok(Appended::Done));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_takes_its_statement_along() {
+    let server = server!(Server::shared());
+    let config = config(server.url());
+    let schema = &config.schema;
+    let store = Arc::new(Postgres::open(&config).await.unwrap());
+    let (driver, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; LOCK TABLE {schema}.entities IN ACCESS EXCLUSIVE MODE");
+    driver.batch_execute(&hold).await.unwrap();
+    let search = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.search_entities(&all()).await }
+    });
+    let active = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND application_name = 'stategate' \
+         AND query LIKE '%{schema}.entities%'"
+    );
+    until("searches", || server.sql(&active) == "1").await;
+    let begun = Instant::now();
+    search.abort();
+    until("stops searching", || server.sql(&active) == "0").await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "the lock timeout ended it"
+    );
+    driver.batch_execute("ROLLBACK").await.unwrap();
+    assert!(store.search_entities(&all()).await.is_ok());
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_server_is_found_again() {
+    let server = server!(Server::start(&["log_statement=all"]));
+    let store = Arc::new(Postgres::open(&config(server.url())).await.unwrap());
+    for round in 0..3 {
+        let batch = next(round, "k", round + 1);
+        assert_eq!(append(&store, round, &batch).await, Ok(Appended::Done));
+        if round == 1 {
+            server.stop();
+        } else {
+            server.kill();
+        }
+        let entity = EntityRef::new("d", "t", "k").unwrap();
+        let kind = |error: stategate_storage::Error| error.kind().clone();
+        assert_eq!(
+            store.get(&entity).await.map_err(kind),
+            Err(Kind::Unavailable)
+        );
+        let later = next(round + 1, "k", round + 2);
+        let outcome = append(&store, round + 1, &later).await;
+        // On a connection whose end nobody has noticed yet it may have been sent.
+        assert!(
+            matches!(outcome, Err(Kind::Unavailable | Kind::Unknown)),
+            "{outcome:?}"
+        );
+        server.restart();
+        let read = store.get(&entity).await.unwrap();
+        assert_eq!(
+            read.position,
+            Position::new(round + 1),
+            "acknowledged, so there"
+        );
+    }
+
+    // While two queries are on their way, all others that arrive wait for one.
+    let asked = || server.log().matches("unnest($1::smallint[]").count();
+    let schema = server.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 't\\_%'");
+    let (driver, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; LOCK TABLE {schema}.entities IN ACCESS EXCLUSIVE MODE");
+    driver.batch_execute(&hold).await.unwrap();
+    let before = asked();
+    let gets: Vec<_> = (0..200)
+        .map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let entity = EntityRef::new("d", "t", &format!("k{}", n % 7)).unwrap();
+                store.get(&entity).await
+            })
+        })
+        .collect();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    until("asks", || server.sql(waits) != "0").await;
+    driver.batch_execute("ROLLBACK").await.unwrap();
+    for get in gets {
+        get.await.unwrap().unwrap();
+    }
+    let queries = asked() - before;
+    println!("200 reads at once: {queries} queries");
+    assert!(queries <= 20, "{queries} queries");
+    store.close().await;
+}
+
+/// The suite, behind a pooler that may give every statement another connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_holds_behind_a_pooler() {
+    struct Behind(PostgresConfig);
+
+    #[async_trait]
+    impl Factory for Behind {
+        async fn open(&self, lanes: Lanes) -> Arc<dyn Storage> {
+            let mut config = self.0.clone();
+            config.lanes = Some(lanes.get());
+            Arc::new(Postgres::open(&config).await.unwrap())
+        }
+
+        async fn reopen(&self) -> Option<Arc<dyn Storage>> {
+            Some(Arc::new(Postgres::open(&self.0).await.unwrap()))
+        }
+    }
+
+    let server = server!(Server::shared());
+    let pooler = server!(PgBouncer::start(server));
+    for case in CASES {
+        let mut config = config(pooler.url());
+        config.pooler = true;
+        conformance::run(case, Arc::new(Behind(config)), Lanes::new(3).unwrap()).await;
+    }
+    println!("{} cases behind PgBouncer in transaction mode", CASES.len());
+}
+
+#[tokio::test]
+async fn certificates_are_checked_as_far_as_asked() {
+    let made = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        rcgen::generate_simple_self_signed(names).unwrap()
+    };
+    let certificate = made(&["localhost"]);
+    let folder = tempfile::tempdir().unwrap();
+    let own = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let trusted = own("trusted.pem", certificate.cert.pem());
+    let other = own("other.pem", made(&["localhost"]).cert.pem());
+    let key = own("key.pem", certificate.signing_key.serialize_pem());
+    // The server reads its key as whoever it runs as, and wants nobody else to.
+    let (server_key, server_cert) = (
+        format!("ssl_key_file={}", key.display()),
+        format!("ssl_cert_file={}", trusted.display()),
+    );
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    if let Some(group) = stategate_servers::postgres_group() {
+        chown(&key, None, Some(group)).unwrap();
+    }
+    let server = server!(Server::start(&["ssl=on", &server_cert, &server_key]));
+    let try_open = async |host: &str, mode: &str, ca: Option<&std::path::Path>| {
+        let address = format!(
+            "postgres://postgres@{host}:{}/postgres?sslmode={mode}",
+            server.port()
+        );
+        let mut config = config(address);
+        config.ca_file = ca.map(Into::into);
+        let opened = Postgres::open(&config).await;
+        if let Ok(store) = &opened {
+            store.close().await;
+        }
+        opened.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let encrypted = || server.sql("SELECT count(*) FROM pg_stat_ssl WHERE ssl");
+    assert_eq!(encrypted(), "0");
+    assert_eq!(
+        try_open("localhost", "verify-full", Some(&trusted)).await,
+        Ok(())
+    );
+    assert_eq!(
+        try_open("127.0.0.1", "verify-ca", Some(&trusted)).await,
+        Ok(())
+    );
+    assert_eq!(try_open("localhost", "require", None).await, Ok(()));
+    for (host, mode, ca) in [
+        ("localhost", "verify-full", &other),
+        ("localhost", "verify-ca", &other),
+        // The name is not in the certificate.
+        ("127.0.0.1", "verify-full", &trusted),
+    ] {
+        let problem = try_open(host, mode, Some(ca)).await.unwrap_err();
+        assert!(problem.contains("certificate"), "{mode}: {problem}");
+    }
+    let missing = folder.path().join("none.pem");
+    let problem = try_open("localhost", "verify-full", Some(&missing)).await;
+    assert!(problem.unwrap_err().contains("`ca_file`"));
+    // A server without TLS is refused where encryption is asked for.
+    let plain = server!(Server::shared());
+    let address = plain.url().replace("disable", "require");
+    assert!(Postgres::open(&config(address)).await.is_err());
+}
