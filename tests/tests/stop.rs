@@ -14,9 +14,10 @@ use std::{
 };
 
 use stategate_tests::{
-    Clients, Form, Gateway, Log, Mix, Options, Outcome, Process, Role, Tail, Write, Writers, alone,
+    Clients, Form, Gateway, Log, Mix, Options, Outcome, Process, Role, Store, Tail, Write, Writers,
+    alone,
     check::{self, Due},
-    scale,
+    postgres, scale,
     workload::Recent,
 };
 
@@ -31,9 +32,10 @@ struct Held {
     refused: usize,
 }
 
-async fn stopped_at(step: &str, stops: usize) {
+async fn stopped_at(step: &str, stops: usize, store: Store) {
     let begun = Instant::now();
-    let gateway = Gateway::start(Options::new(Form::Three)).await;
+    let shown = store.to_string();
+    let gateway = Gateway::start(Options::new(Form::Three).store(store)).await;
     let recent = Arc::<Recent>::default();
     let tail = Tail::start(&gateway.clients(), &recent).await;
     // The stop falls within the pause: long enough to send a signal in, at least.
@@ -99,7 +101,7 @@ async fn stopped_at(step: &str, stops: usize) {
     check::assert_none(&findings);
     gateway.assert_no_errors();
     println!(
-        "{stops} stops at {step}: the other process wrote {meanwhile} times meanwhile, first after {slowest:.1?} at \
+        "{stops} stops at {step}, on {shown}: the other process wrote {meanwhile} times meanwhile, first after {slowest:.1?} at \
          most; of the writes that were held, {} were acknowledged and {} refused; the head had moved {moved} times; {} events in the log, {:.1?}",
         held.acknowledged,
         held.refused,
@@ -128,13 +130,19 @@ fn clients_of(process: &Process) -> Clients {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_goes_on_while_one_is_stopped_after_it_decided() {
     let _alone = alone().await;
-    stopped_at("decided", scale(5, 50)).await;
+    stopped_at("decided", scale(5, 50), Store::Sqlite).await;
+    if let Some(store) = postgres("stopped processes on PostgreSQL") {
+        stopped_at("decided", scale(5, 50), store).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_goes_on_while_one_is_stopped_after_it_loaded() {
     let _alone = alone().await;
-    stopped_at("loaded", scale(3, 50)).await;
+    stopped_at("loaded", scale(3, 50), Store::Sqlite).await;
+    if let Some(store) = postgres("stopped processes on PostgreSQL") {
+        stopped_at("loaded", scale(3, 50), store).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
