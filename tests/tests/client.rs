@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -50,20 +50,33 @@ async fn increments(form: Form) {
     let (clients, each) = (64, scale(150, 1_000));
     let begun = Instant::now();
     let counters: Vec<Client> = (0..clients).map(|_| client(&mut gateway)).collect();
-    join_all(counters.into_iter().map(|client| async move {
-        for _ in 0..each {
+    let tries = Arc::new(AtomicU64::new(0));
+    let working = counters.into_iter().map(|client| {
+        let tries = Arc::clone(&tries);
+        tokio::spawn(async move {
             let counter = entity("counter");
-            let written = client.update(&counter, |values| {
-                values["n"] = json!(values["n"].as_i64().unwrap_or(0) + 1);
-            });
-            written.await.unwrap();
-        }
-    }))
-    .await;
+            let mut longest = Duration::ZERO;
+            for _ in 0..each {
+                let begun = Instant::now();
+                let written = client.update(&counter, |values| {
+                    tries.fetch_add(1, Ordering::Relaxed);
+                    values["n"] = json!(values["n"].as_i64().unwrap_or(0) + 1);
+                });
+                written.await.unwrap();
+                longest = longest.max(begun.elapsed());
+            }
+            longest
+        })
+    });
+    let longest = join_all(working.collect::<Vec<_>>()).await;
+    let longest = longest.into_iter().map(Result::unwrap).max();
+    let took = begun.elapsed();
     let found = client(&mut gateway).get(&entity("counter")).await.unwrap();
     println!(
-        "{form}: {clients} clients made {each} increments each in {:?}",
-        begun.elapsed()
+        "{form}: {clients} clients made {each} increments each in {took:.1?}: {:.2} tries an increment, \
+         the longest took {:.1?}",
+        tries.load(Ordering::Relaxed) as f64 / (clients * each) as f64,
+        longest.unwrap()
     );
     assert_eq!(
         found.values,

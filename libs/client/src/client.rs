@@ -264,14 +264,8 @@ impl Client {
         T: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let min = self
-            .position()
-            .and_then(|token| token.to_string().parse::<MetadataValue<Ascii>>().ok());
-        let prepare = |metadata: &mut MetadataMap| {
-            if let Some(min) = &min {
-                metadata.insert(headers::MIN_POSITION, min.clone());
-            }
-        };
+        let position = self.position();
+        let prepare = |metadata: &mut MetadataMap| at_least(position.as_ref(), metadata);
         self.attempt(message, false, prepare, call, self.deadline())
             .await
     }
@@ -313,6 +307,14 @@ impl Client {
                 _ => return Err(error),
             }
         }
+    }
+}
+
+/// Has the answer wait for a place in the log.
+pub(crate) fn at_least(position: Option<&Token>, metadata: &mut MetadataMap) {
+    // Tokens are ASCII.
+    if let Some(min) = position.and_then(|token| token.to_string().parse().ok()) {
+        metadata.insert(headers::MIN_POSITION, min);
     }
 }
 

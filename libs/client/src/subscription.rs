@@ -11,7 +11,7 @@ use tonic::Streaming;
 
 use crate::{
     Client, Error, Kind,
-    client::token_of,
+    client::{at_least, token_of},
     reads,
     retry::{Retry, Waits},
 };
@@ -199,7 +199,11 @@ impl Watch {
             (None, Start::Since(time)) => Some(Wire::Since(time.0)),
         };
         let mut events = self.client.streams();
-        let opening = timeout(OPENING, events.stream(self.client.request(opts))).await;
+        let mut request = self.client.request(opts);
+        if self.token.is_none() {
+            at_least(self.client.position().as_ref(), request.metadata_mut());
+        }
+        let opening = timeout(OPENING, events.stream(request)).await;
         let response = opening
             .map_err(|_| {
                 Error::new(

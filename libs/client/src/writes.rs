@@ -13,14 +13,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::{Client, Entity, Error, Kind, Retry, client::token_of, reads};
-
-/// Waits of an update that found somebody faster: short, for the entity is there and the gateway well.
-const COLLISION: Retry = Retry {
-    first: Duration::from_millis(2),
-    longest: Duration::from_millis(64),
-    tries: u32::MAX,
-};
+use crate::{Client, Entity, Error, Kind, client::token_of, reads};
 
 /// What must hold of an entity for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -282,14 +275,21 @@ impl Client {
     ) -> Result<Written, Error> {
         let until = self.deadline();
         let turn = self.turns().of(entity);
-        let Ok(_turn) = tokio::time::timeout_at(until, turn.lock()).await else {
+        let Ok(mut pace) = tokio::time::timeout_at(until, turn.lock()).await else {
             return Err(Error::new(
                 Kind::Unavailable,
                 "other updates of this entity took too long",
             ));
         };
-        let mut waits = COLLISION.waits();
+        let (mut tries, mut enters) = (0, true);
         loop {
+            let wait = if enters { pace.wait() } else { Duration::ZERO };
+            // The timer takes a millisecond for no time.
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            tries += 1;
+            let begun = Instant::now();
             let (mut values, condition) = match self.get(entity).await {
                 Ok(found) => (found.values, Condition::Version(found.version)),
                 Err(error) if error.is_not_found() => {
@@ -302,18 +302,17 @@ impl Client {
                 .set_message(condition, message(entity, encode(&values)?), until)
                 .await
             {
-                Ok(written) => return Ok(written),
+                Ok(written) => {
+                    pace.won(tries, begun.elapsed());
+                    return Ok(written);
+                }
                 Err(error) => error,
             };
-            if !matches!(error.kind(), Kind::VersionMismatch { .. }) {
-                return Err(error);
-            }
             // Whoever was faster made progress, so there is no end to this but that of the time.
-            let wait = waits.next(None).unwrap_or(COLLISION.longest);
-            if Instant::now() + wait >= until {
+            if !matches!(error.kind(), Kind::VersionMismatch { .. }) || Instant::now() >= until {
                 return Err(error);
             }
-            sleep(wait).await;
+            enters = !pace.lost(tries, begun.elapsed());
         }
     }
 }

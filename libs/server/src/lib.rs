@@ -29,6 +29,7 @@ pub mod config;
 mod deadline;
 pub mod drain;
 pub mod env;
+pub mod freshness;
 mod methods;
 pub mod serve;
 pub mod telemetry;
@@ -40,6 +41,7 @@ pub use self::{
     deadline::deadline,
     drain::Drain,
     env::Env,
+    freshness::Freshness,
     serve::{Addresses, Running, Server, run},
     telemetry::Telemetry,
 };

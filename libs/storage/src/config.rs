@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
-use crate::{Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
+use crate::{Identity, Memory, MemoryConfig, Result, Sqlite, SqliteConfig, Storage};
 #[cfg(feature = "postgres")]
 use crate::{Postgres, PostgresConfig};
 
@@ -46,5 +46,17 @@ pub async fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>> {
         #[cfg(feature = "postgres")]
         StorageConfig::Postgres(config) => Arc::new(Postgres::open(config).await?),
         StorageConfig::Memory(config) => Arc::new(Memory::new(config)?),
+    })
+}
+
+/// Opens a storage as [`open`] does, but one without a log yet is initialised under this identity: for
+/// a copy of a log, whose tokens are to stay good. One with a log keeps what it is, which
+/// [`Storage::info`] tells; settings that ask for another number of lanes are refused.
+pub async fn create_as(config: &StorageConfig, identity: Identity) -> Result<Arc<dyn Storage>> {
+    Ok(match config {
+        StorageConfig::Sqlite(config) => Arc::new(Sqlite::create_as(config, identity).await?),
+        #[cfg(feature = "postgres")]
+        StorageConfig::Postgres(config) => Arc::new(Postgres::create_as(config, identity).await?),
+        StorageConfig::Memory(config) => Arc::new(Memory::create_as(config, identity)),
     })
 }

@@ -31,7 +31,7 @@ use stategate_model::{
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresConfig};
 pub use self::{
-    config::{StorageConfig, open},
+    config::{StorageConfig, create_as, open},
     error::{Error, Kind, Result},
     memory::{Memory, MemoryConfig},
     sqlite::{Sqlite, SqliteConfig},
@@ -115,6 +115,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// and no more than `limit` asks for.
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>>;
 
+    /// The idempotency keys of a lane whose first events stand after a position, in the order of those
+    /// events, at most so many. For those who copy a log: a call may read all the keys there are.
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>>;
+
     /// The position after which a lane's events are at `time` or later.
     async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position>;
 
@@ -136,6 +140,15 @@ pub fn heads_of(
         let storage = Arc::clone(&storage);
         Box::pin(async move { storage.heads().await.ok() })
     }
+}
+
+/// What is fixed when a log is initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The log's identity.
+    pub log_id: LogId,
+    /// The number of lanes.
+    pub lanes: Lanes,
 }
 
 /// What is fixed when a log is initialised, and what the provider can do.

@@ -19,8 +19,8 @@ use stategate_model::{
 };
 
 use crate::{
-    Appended, Batch, Capabilities, Error, Found, Head, Info, Kind, Loaded, Page, Read, ReadLimit,
-    Replay, Result, Storage,
+    Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
+    Page, Read, ReadLimit, Replay, Result, Storage,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -65,10 +65,16 @@ impl Memory {
     pub fn new(config: &MemoryConfig) -> Result<Self> {
         let lanes = Lanes::new(config.lanes)
             .map_err(|invalid| Error::new(Kind::Config, "open").because(invalid))?;
-        Ok(Self {
+        let log_id = LogId::random();
+        Ok(Self::create_as(config, Identity { log_id, lanes }))
+    }
+
+    /// An empty log under an identity; its number of lanes goes before that of the settings.
+    pub fn create_as(_config: &MemoryConfig, Identity { log_id, lanes }: Identity) -> Self {
+        Self {
             info: Info {
                 provider: "memory",
-                log_id: LogId::random(),
+                log_id,
                 lanes,
                 capabilities: Capabilities {
                     durable: false,
@@ -79,7 +85,7 @@ impl Memory {
                 lanes: lanes.iter().map(|_| Vec::new()).collect(),
                 ..Log::default()
             })),
-        })
+        }
     }
 
     /// Does something with the log, alone.
@@ -159,7 +165,7 @@ impl Log {
                 return Some("an event id is there already");
             }
         }
-        let taken = |record: &crate::KeyRecord| self.keys.contains_key(&record.key);
+        let taken = |record: &KeyRecord| self.keys.contains_key(&record.key);
         batch
             .keys
             .iter()
@@ -290,6 +296,27 @@ impl Storage for Memory {
                 events.push(event.clone());
             }
             Ok(events)
+        })
+    }
+
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
+        self.with("read_keys", |log| {
+            let mut records: Vec<KeyRecord> = log
+                .keys
+                .iter()
+                .filter_map(|(key, (digest, events))| {
+                    let first = events.first()?;
+                    (first.lane == lane && first.position > after).then(|| KeyRecord {
+                        key: key.clone(),
+                        digest: *digest,
+                        first: first.position,
+                        count: u32::try_from(events.len()).unwrap_or(u32::MAX),
+                    })
+                })
+                .collect();
+            records.sort_by_key(|record| record.first);
+            records.truncate(most);
+            Ok(records)
         })
     }
 

@@ -16,13 +16,13 @@ use async_trait::async_trait;
 use stategate_model::Lanes;
 use stategate_servers::Postgres as Server;
 use stategate_storage::{
-    Memory, MemoryConfig, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage,
+    Identity, Memory, MemoryConfig, Postgres, PostgresConfig, Sqlite, SqliteConfig, Storage,
     conformance::{self, CASES, Factory},
 };
 use uuid::Uuid;
 
 /// Cases there must at least be, so that none gets lost unnoticed.
-const LEAST_CASES: usize = 63;
+const LEAST_CASES: usize = 65;
 /// Longest that a case may take before it counts as hanging.
 const CASE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -37,6 +37,10 @@ impl Factory for MemoryFactory {
 
     async fn reopen(&self) -> Option<Arc<dyn Storage>> {
         None
+    }
+
+    async fn create_as(&self, identity: Identity) -> Arc<dyn Storage> {
+        Arc::new(Memory::create_as(&MemoryConfig::default(), identity))
     }
 }
 
@@ -69,6 +73,14 @@ impl Factory for SqliteFactory {
     async fn reopen(&self) -> Option<Arc<dyn Storage>> {
         Some(self.store(None).await)
     }
+
+    async fn create_as(&self, identity: Identity) -> Arc<dyn Storage> {
+        let config = SqliteConfig {
+            path: self.directory.path().join("other.db"),
+            lanes: None,
+        };
+        Arc::new(Sqlite::create_as(&config, identity).await.unwrap())
+    }
 }
 
 /// A schema of its own in the server of this process.
@@ -94,6 +106,12 @@ impl Factory for PostgresFactory {
 
     async fn reopen(&self) -> Option<Arc<dyn Storage>> {
         Some(Arc::new(Postgres::open(&self.config).await.unwrap()))
+    }
+
+    async fn create_as(&self, identity: Identity) -> Arc<dyn Storage> {
+        let mut config = self.config.clone();
+        config.schema = format!("{}_other", config.schema);
+        Arc::new(Postgres::create_as(&config, identity).await.unwrap())
     }
 }
 

@@ -28,8 +28,8 @@ use stategate_model::{
     IdempotencyKey, Lane, Limits, Position, Refusal, State, Timestamp, Values, Version,
 };
 use stategate_storage::{
-    Appended, Batch, Error, Found, Info, Kind, Loaded, Memory, MemoryConfig, Page, Read, ReadLimit,
-    Result, Storage,
+    Appended, Batch, Error, Found, Info, KeyRecord, Kind, Loaded, Memory, MemoryConfig, Page, Read,
+    ReadLimit, Result, Storage,
 };
 
 /// What goes wrong with the next append.
@@ -164,6 +164,10 @@ impl Storage for Faulty {
 
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
         self.inner.read_log(lane, after, limit).await
+    }
+
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
+        self.inner.read_keys(lane, after, most).await
     }
 
     async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {

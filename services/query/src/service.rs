@@ -10,14 +10,11 @@ use stategate_model::{
     value::Corrupt,
 };
 use stategate_protocol::{Encoded, Problem, convert, encode_event, headers, pb};
-use stategate_server::QueryApi;
+use stategate_server::{Freshness, QueryApi};
 use stategate_storage::{Found, Storage};
 use tonic::{Request, Response, Status};
 
-use crate::{
-    freshness::{self, Fresh},
-    page_token::Binding,
-};
+use crate::{freshness, page_token::Binding};
 
 /// Answers Get and Search of entities and of events.
 #[derive(Debug)]
@@ -35,14 +32,10 @@ impl QueryService {
         Self { storage }
     }
 
-    /// How new the answer to a request about a domain must be.
-    fn fresh<T>(&self, request: &Request<T>, domain: &str) -> Result<Fresh, Problem> {
-        let lane = self.storage.info().lanes.of(domain);
-        let min = freshness::min_position(request.metadata(), &*self.storage, lane)?;
-        Ok(Fresh {
-            min,
-            until: stategate_server::deadline(request),
-        })
+    /// How new the answer to a request must be.
+    fn fresh<T>(&self, request: &Request<T>) -> Result<Freshness, Problem> {
+        let info = self.storage.info();
+        Freshness::of(request, info.log_id, info.lanes)
     }
 
     /// An answer with the token it was read at.
@@ -68,7 +61,7 @@ impl QueryService {
     async fn get_now(
         &self,
         entity: &EntityRef,
-        fresh: Fresh,
+        fresh: &Freshness,
     ) -> Result<Response<pb::Entity>, Problem> {
         let read = freshness::read(fresh, || self.storage.get(entity)).await?;
         let version = read.value.version;
@@ -85,7 +78,7 @@ impl QueryService {
         &self,
         entity: &EntityRef,
         at: At,
-        fresh: Fresh,
+        fresh: &Freshness,
     ) -> Result<Response<pb::Entity>, Problem> {
         let read = freshness::read(fresh, || self.storage.get_at(entity, at)).await?;
         let point = match at {
@@ -134,14 +127,14 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        let fresh = self.fresh(request, of.domain.as_str())?;
+        let fresh = self.fresh(request)?;
         let query = EntityQuery {
             of,
             filter,
             sort: sort.parsed,
             page,
         };
-        let read = freshness::read(fresh, || self.storage.search_entities(&query)).await?;
+        let read = freshness::read(&fresh, || self.storage.search_entities(&query)).await?;
 
         let mut entities = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -194,7 +187,7 @@ impl QueryService {
             ],
         );
         let page = PageRequest::new(opts.limit, opts.offset, binding.cursor(&opts.page_token)?)?;
-        let fresh = self.fresh(request, of.domain.as_str())?;
+        let fresh = self.fresh(request)?;
         let query = EventQuery {
             of,
             filter,
@@ -203,7 +196,7 @@ impl QueryService {
             sort: sort.parsed,
             page,
         };
-        let read = freshness::read(fresh, || self.storage.search_events(&query)).await?;
+        let read = freshness::read(&fresh, || self.storage.search_events(&query)).await?;
 
         let mut events = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -309,10 +302,10 @@ impl QueryApi for QueryService {
         let message = request.get_ref();
         let entity = convert::entity_ref(message).map_err(Problem::from)?;
         let at = convert::at(message).map_err(Problem::from)?;
-        let fresh = self.fresh(&request, entity.domain())?;
+        let fresh = self.fresh(&request)?;
         Ok(match at {
-            None => self.get_now(&entity, fresh).await?,
-            Some(at) => self.get_then(&entity, at, fresh).await?,
+            None => self.get_now(&entity, &fresh).await?,
+            Some(at) => self.get_then(&entity, at, &fresh).await?,
         })
     }
 
@@ -332,8 +325,8 @@ impl QueryApi for QueryService {
 
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
         let (entity, id) = convert::event_ref(request.get_ref()).map_err(Problem::from)?;
-        let fresh = self.fresh(&request, entity.domain())?;
-        let read = freshness::read(fresh, || self.storage.get_event(&entity, id)).await?;
+        let fresh = self.fresh(&request)?;
+        let read = freshness::read(&fresh, || self.storage.get_event(&entity, id)).await?;
         let Some(event) = read.value else {
             return Err(Problem::EventNotFound {
                 what: format!("{id} of {entity}"),

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use stategate_channel::Channel;
 use stategate_model::{Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
-use stategate_server::{Config, EventStream, StreamApi};
+use stategate_server::{Config, EventStream, Freshness, StreamApi};
 use stategate_storage::{Error, Kind, Storage};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -183,13 +183,29 @@ impl StreamService {
         Ok(start)
     }
 
-    async fn subscribe(&self, opts: &pb::StreamOpts) -> Result<Response<EventStream>, Problem> {
-        let selection = Selection::parse(opts)?;
-        let lanes = selection.lanes(self.storage.info().lanes);
-        if self.end.is_cancelled() {
-            return Err(Problem::ShuttingDown);
+    /// The heads, once they are as new as the subscriber asks for.
+    async fn heads(&self, fresh: &Freshness) -> Result<Heads, Problem> {
+        let look = || async { self.storage.heads().await.map_err(|error| failed(&error)) };
+        let reached = |heads: &Heads, min: &Token| {
+            min.iter()
+                .all(|(lane, position)| heads.get(lane) >= position)
+        };
+        tokio::select! {
+            () = self.end.cancelled() => Err(Problem::ShuttingDown),
+            heads = fresh.wait(look, reached) => heads,
         }
-        let heads = self.storage.heads().await.map_err(|error| failed(&error))?;
+    }
+
+    async fn subscribe(
+        &self,
+        request: &Request<pb::StreamOpts>,
+    ) -> Result<Response<EventStream>, Problem> {
+        let opts = request.get_ref();
+        let selection = Selection::parse(opts)?;
+        let info = self.storage.info();
+        let lanes = selection.lanes(info.lanes);
+        let fresh = Freshness::of(request, info.log_id, info.lanes)?;
+        let heads = self.heads(&fresh).await?;
         let start = self.start_of(opts, &lanes, &heads).await?;
         let token = Token::of_heads(self.storage.info().log_id, &start);
         let Some(epoch) = self.hub.enter(&heads, self.most) else {
@@ -225,6 +241,6 @@ impl StreamApi for StreamService {
         &self,
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status> {
-        Ok(self.subscribe(request.get_ref()).await?)
+        Ok(self.subscribe(&request).await?)
     }
 }

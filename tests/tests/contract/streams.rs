@@ -267,6 +267,68 @@ async fn tokens_that_lead_nowhere_are_refused() {
     .await;
 }
 
+/// `stategate-min-position` (contract §5).
+#[tokio::test]
+async fn a_stream_waits_for_a_position() {
+    in_every_form(async |ask| {
+        fill(&ask).await;
+        let header = "stategate-min-position";
+        let mut head = ask.stream(everything(None)).await.unwrap().start;
+        let lane = lanes(&head).of("a");
+        let next = |head: &Token| {
+            let mut next = head.clone();
+            next.advance(lane, head.get(lane).unwrap().next());
+            next
+        };
+
+        // It comes: the start is there, so that a live stream begins after it.
+        for round in 0..10 {
+            let patient = ask.with(header, next(&head).to_string());
+            let name = format!("a/t/round-{round}");
+            let (one, all, written) = tokio::join!(
+                patient.stream(of("a", None)),
+                patient.stream(everything(None)),
+                ask.set(&name, "{}"),
+            );
+            let (mut one, all, written) = (one.unwrap(), all.unwrap(), token(&written.unwrap()));
+            head.merge(&written);
+            assert_eq!((&one.start, &all.start), (&head, &head));
+            // A stream from elsewhere waits too, and starts where it was asked to.
+            let name = format!("a/t/again-{round}");
+            let patient = ask.with(header, next(&head).to_string());
+            let (stream, written) =
+                tokio::join!(patient.stream(of("a", after(&head))), ask.set(&name, "{}"),);
+            let mut stream = stream.unwrap();
+            assert_eq!(stream.start, head);
+            head.merge(&token(&written.unwrap()));
+            assert_eq!(key(&stream.next().await), name);
+            assert_eq!(key(&one.next().await), name, "what it waited for is past");
+        }
+        // What is there is not waited for.
+        let there = ask.with(header, head.to_string());
+        assert_eq!(there.stream(everything(None)).await.unwrap().start, head);
+
+        // Nothing comes: after 10 s the gateway says so.
+        let begun = Instant::now();
+        let lonely = ask.with(header, next(&head).to_string());
+        let answer = lonely
+            .stream(of("b", None))
+            .await
+            .map(|stream| stream.start);
+        refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        assert!(begun.elapsed() >= Duration::from_secs(9));
+
+        let foreign = Token::of_lane(LogId::random(), Lane(0), Position::new(1)).to_string();
+        let answer = ask.with(header, foreign).stream(everything(None)).await;
+        refused(answer, Code::OutOfRange, "LOG_CHANGED");
+        let unknown = format!("{}/{}:1", head.log_id, lanes(&head).get());
+        for bad in ["", "x", &unknown] {
+            invalid(ask.with(header, bad).stream(everything(None)).await, header);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn globs_select_domains_types_and_keys() {
     in_every_form(async |ask| {

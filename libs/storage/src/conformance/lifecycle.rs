@@ -1,10 +1,10 @@
 //! Closing and opening again.
 
 use futures::future::join_all;
-use stategate_model::{At, EventId, Position, Timestamp, Version};
+use stategate_model::{At, EventId, LogId, Position, Timestamp, Version};
 
 use super::world::{ALL, World, digest, entity, entity_query, event_query, idempotency};
-use crate::{Appended, Kind};
+use crate::{Appended, Identity, Kind};
 
 pub(super) async fn a_closed_store_refuses_calls(world: World) {
     let a = entity("a");
@@ -24,6 +24,7 @@ pub(super) async fn a_closed_store_refuses_calls(world: World) {
         store.search_entities(&entity_query("")).await.err(),
         store.search_events(&event_query("")).await.err(),
         store.read_log(lane, Position::ZERO, ALL).await.err(),
+        store.read_keys(lane, Position::ZERO, 1).await.err(),
         store.seek(lane, Timestamp(0)).await.err(),
         store.heads().await.err(),
     ];
@@ -120,6 +121,29 @@ pub(super) async fn everything_is_there_after_a_restart(world: World) {
     let event = reopened.set(&entities[2], r#"{"n":3}"#).await;
     assert_eq!((event.version.get(), event.position.get()), (3, 5));
     reopened.store.close().await;
+}
+
+pub(super) async fn a_log_is_made_under_an_identity(world: World) {
+    let identity = || Identity {
+        log_id: LogId::random(),
+        lanes: world.lanes(),
+    };
+    let asked = identity();
+    let made = world.through(world.factory.create_as(asked).await);
+    let info = made.store.info();
+    assert_eq!((info.log_id, info.lanes), (asked.log_id, asked.lanes));
+    assert_ne!(info.log_id, world.store.info().log_id);
+    let event = made.set(&entity("a"), "{}").await;
+    assert_eq!(event.position, Position::new(1));
+    assert_eq!(world.log(event.lane).await, [], "it is another store");
+    made.store.close().await;
+    if world.store.info().capabilities.durable {
+        // What is fixed stays, whatever is asked for.
+        let again = world.through(world.factory.create_as(identity()).await);
+        assert_eq!(again.store.info().log_id, asked.log_id);
+        assert_eq!(again.log(event.lane).await, [event]);
+        again.store.close().await;
+    }
 }
 
 pub(super) async fn several_processes_share_a_log(world: World) {

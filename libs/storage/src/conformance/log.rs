@@ -1,8 +1,8 @@
 //! Reading the log itself.
 
-use stategate_model::{Event, Position, Timestamp};
+use stategate_model::{EntityRef, Event, Position, Timestamp};
 
-use super::world::{ALL, World, entity};
+use super::world::{ALL, World, digest, entity, idempotency};
 use crate::ReadLimit;
 
 async fn filled(world: &World, events: usize) -> Vec<Event> {
@@ -85,6 +85,45 @@ pub(super) async fn a_read_gives_at_least_one_event(world: World) {
             .read_log(world.lane(), Position::new(1), limit)
             .await;
         assert_eq!(read.unwrap(), written[1..2], "{limit:?}");
+    }
+}
+
+pub(super) async fn idempotency_keys_come_in_the_order_of_their_events(world: World) {
+    let mut expected = Vec::new();
+    for lane in world.lanes().iter() {
+        let domains = [0, 1].map(|n| world.domain_in(lane, n));
+        let mut records = Vec::new();
+        // Names whose order is another than that of the events.
+        for (n, name) in ["z", "b", "y", "a"].into_iter().enumerate() {
+            let domain = &domains[n % 2];
+            let entity = EntityRef::new(domain, "user", name).unwrap();
+            let mut draft = world.draft(lane).await;
+            draft.set(&entity, "{}").await;
+            for _ in 0..=n {
+                draft.set(&entity, "{}").await;
+            }
+            let key = idempotency(domain, name);
+            draft.keyed(key, digest(lane.0 * 4 + u8::try_from(n).unwrap()), n + 1);
+            draft.set(&entity, "{}").await;
+            draft.keyed(idempotency(domain, &format!("{name}-after")), digest(9), 1);
+            records.extend(draft.batch.keys.clone());
+            draft.commit().await;
+        }
+        assert!(records.is_sorted_by_key(|record| record.first));
+        expected.push((lane, records));
+    }
+    for (lane, records) in expected {
+        let read = async |after, most| world.store.read_keys(lane, after, most).await.unwrap();
+        assert_eq!(read(Position::ZERO, 1_000).await, records);
+        assert_eq!(read(Position::ZERO, 3).await, records[..3]);
+        for (n, record) in records.iter().enumerate() {
+            assert_eq!(
+                read(record.first, 2).await,
+                records[n + 1..].iter().take(2).cloned().collect::<Vec<_>>()
+            );
+        }
+        let head = world.head(lane).await;
+        assert_eq!(read(head, 1_000).await, []);
     }
 }
 

@@ -35,7 +35,7 @@ use futures::future::BoxFuture;
 use stategate_model::Lanes;
 
 use self::world::World;
-use crate::Storage;
+use crate::{Identity, Storage};
 
 /// Makes stores for cases. A factory serves one case.
 #[async_trait]
@@ -46,6 +46,10 @@ pub trait Factory: Send + Sync + 'static {
     /// The store that [`Factory::open`] made, opened once more: as another process would while the
     /// first is open, or as the next start does once it was closed. `None` if it cannot be.
     async fn reopen(&self) -> Option<Arc<dyn Storage>>;
+
+    /// Another store than that of [`Factory::open`], always the same one: made under this identity
+    /// when it is asked for first, and opened under it from then on.
+    async fn create_as(&self, identity: Identity) -> Arc<dyn Storage>;
 }
 
 /// One promise of the contract.
@@ -107,6 +111,7 @@ cases! {
     log::events_come_in_order_without_holes,
     log::reads_end_at_their_limits,
     log::a_read_gives_at_least_one_event,
+    log::idempotency_keys_come_in_the_order_of_their_events,
     log::seek_finds_the_place_of_a_time,
     log::heads_follow_appends,
     lanes::each_lane_counts_for_itself,
@@ -142,5 +147,6 @@ cases! {
     lifecycle::a_closed_store_refuses_calls,
     lifecycle::closing_finishes_what_is_under_way,
     lifecycle::everything_is_there_after_a_restart,
+    lifecycle::a_log_is_made_under_an_identity,
     lifecycle::several_processes_share_a_log,
 }

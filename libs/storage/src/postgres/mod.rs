@@ -24,7 +24,8 @@ use tokio::sync::Semaphore;
 pub use self::config::PostgresConfig;
 use self::{failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes};
 use crate::{
-    Appended, Batch, Capabilities, Found, Info, Loaded, Page, Read, ReadLimit, Result, Storage,
+    Appended, Batch, Capabilities, Found, Identity, Info, KeyRecord, Loaded, Page, Read, ReadLimit,
+    Result, Storage,
 };
 
 /// Of the connections, one in so many may be searching.
@@ -49,8 +50,17 @@ pub struct Postgres {
 impl Postgres {
     /// Connects, and makes or migrates the tables.
     pub async fn open(config: &PostgresConfig) -> Result<Self> {
+        Self::connect(config, None).await
+    }
+
+    /// Connects, and makes the tables with a log of this identity, or migrates them.
+    pub async fn create_as(config: &PostgresConfig, identity: Identity) -> Result<Self> {
+        Self::connect(config, Some(identity)).await
+    }
+
+    async fn connect(config: &PostgresConfig, identity: Option<Identity>) -> Result<Self> {
         let pool = Arc::new(Pool::new(config)?);
-        let meta = schema::initialise(&pool, config).await?;
+        let meta = schema::initialise(&pool, config, identity).await?;
         let connections = usize::from(config.connections);
         Ok(Self {
             info: Info {
@@ -138,6 +148,15 @@ impl Storage for Postgres {
             .await
             .map_err(|_| closed("read_log"))?;
         self.reads.read_log(&self.pool, lane, after, limit).await
+    }
+
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
+        let _turn = self
+            .log_reads
+            .acquire()
+            .await
+            .map_err(|_| closed("read_keys"))?;
+        self.reads.read_keys(&self.pool, lane, after, most).await
     }
 
     async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {

@@ -1,11 +1,12 @@
 //! Point reads and reads of the log.
 
 use stategate_model::{
-    At, EntityRef, Event, EventId, Heads, Lane, Lanes, Position, Timestamp, Version,
+    At, Digest, EntityRef, Event, EventId, Heads, IdempotencyKey, Lane, Lanes, Position, Timestamp,
+    Version,
 };
 use tokio_postgres::types::Type;
 
-use crate::{Read, ReadLimit, Result};
+use crate::{KeyRecord, Read, ReadLimit, Result};
 
 use super::{
     failure::corrupt,
@@ -24,6 +25,7 @@ pub(super) struct Reads {
     at_time: Statement,
     by_id: Statement,
     log: Statement,
+    keys: Statement,
     seek: Statement,
     heads: Statement,
 }
@@ -96,6 +98,13 @@ impl Reads {
             ),
             by_id: one(&format!("{entity} AND e.id = $5"), Type::UUID),
             log: Statement::new(log, &[Type::INT2, Type::INT8, Type::INT8, Type::INT8]),
+            keys: Statement::new(
+                format!(
+                    "SELECT domain, caller, key, digest, first, count FROM {schema}.idempotency \
+                     WHERE lane = $1 AND first > $2 ORDER BY first LIMIT $3"
+                ),
+                &[Type::INT2, Type::INT8, Type::INT8],
+            ),
             seek: Statement::new(
                 format!("SELECT {}", seek(schema, "$1", "$2")),
                 &[Type::INT2, Type::INT8],
@@ -180,6 +189,45 @@ impl Reads {
             events.push(event);
         }
         Ok(events)
+    }
+
+    pub(super) async fn read_keys(
+        &self,
+        pool: &Pool,
+        lane: Lane,
+        after: Position,
+        most: usize,
+    ) -> Result<Vec<KeyRecord>> {
+        const OPERATION: &str = "read_keys";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut lease = pool.lease(OPERATION).await?;
+        let rows = lease
+            .query(&self.keys, &[&i16::from(lane.0), &after.as_i64(), &most])
+            .await
+            .map_err(|failure| failure.of_read(OPERATION))?;
+        drop(lease);
+        let records = rows.iter().map(|row| {
+            let columns = Columns {
+                row,
+                operation: OPERATION,
+            };
+            let digest: &[u8] = columns.get(3)?;
+            Ok(KeyRecord {
+                key: IdempotencyKey {
+                    domain: columns.get::<&str>(0)?.into(),
+                    caller: columns.get::<&str>(1)?.into(),
+                    key: columns.get::<&str>(2)?.into(),
+                },
+                digest: digest
+                    .try_into()
+                    .map(Digest)
+                    .map_err(|_| corrupt(OPERATION, "a digest of another length"))?,
+                first: columns.position(4)?,
+                count: u32::try_from(columns.get::<i32>(5)?)
+                    .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
+            })
+        });
+        records.collect()
     }
 
     pub(super) async fn seek(&self, pool: &Pool, lane: Lane, time: Timestamp) -> Result<Position> {

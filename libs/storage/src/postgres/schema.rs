@@ -4,7 +4,7 @@
 use stategate_model::{Lanes, LogId};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{Error, Kind, Result};
+use crate::{Error, Identity, Kind, Result};
 
 use super::{
     config::{PostgresConfig, refused},
@@ -20,15 +20,13 @@ const OLDEST: i32 = 130_000;
 /// How long a replica waits for another one that makes or migrates the tables.
 const MIGRATION_WAIT: &str = "10min";
 
-/// What was fixed when the log was initialised.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Meta {
-    pub(super) log_id: LogId,
-    pub(super) lanes: Lanes,
-}
-
-/// Checks the server, makes or migrates the tables, and reads what was fixed when they were made.
-pub(super) async fn initialise(pool: &Pool, config: &PostgresConfig) -> Result<Meta> {
+/// Checks the server, makes the tables, under `identity` if there is one, or migrates them, and reads
+/// what was fixed when they were made.
+pub(super) async fn initialise(
+    pool: &Pool,
+    config: &PostgresConfig,
+    identity: Option<Identity>,
+) -> Result<Identity> {
     let asked = config.asked_lanes()?;
     let mut lease = pool.lease("open").await?;
     check_server(&mut lease).await?;
@@ -39,7 +37,13 @@ pub(super) async fn initialise(pool: &Pool, config: &PostgresConfig) -> Result<M
     };
     let meta = match ready {
         Some(meta) => meta,
-        None => migrate(&mut lease, config, asked.unwrap_or(Lanes::ONE)).await?,
+        None => {
+            let new = identity.unwrap_or_else(|| Identity {
+                log_id: LogId::random(),
+                lanes: asked.unwrap_or(Lanes::ONE),
+            });
+            migrate(&mut lease, config, new).await?
+        }
     };
     if config.gin {
         let schema = &config.schema;
@@ -134,7 +138,7 @@ async fn check_server(lease: &mut Lease) -> Result<()> {
 }
 
 /// The format and what was fixed, if there are tables.
-async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<(i32, Meta)>> {
+async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<(i32, Identity)>> {
     let schema = &config.schema;
     // Read from the catalog's tables: `to_regclass` may answer from a cache that knows nothing yet of what
     // another session made while this one waited.
@@ -158,7 +162,7 @@ async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<
         .ok()
         .and_then(|lanes| Lanes::new(lanes).ok())
         .ok_or_else(|| corrupt("open", "a number of lanes that cannot be"))?;
-    let meta = Meta {
+    let meta = Identity {
         log_id: LogId(columns.get(1)?),
         lanes,
     };
@@ -167,7 +171,7 @@ async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<
 
 /// Makes the tables or brings them up to date, alone: replicas that start at once wait for each other
 /// and find it done.
-async fn migrate(lease: &mut Lease, config: &PostgresConfig, lanes: Lanes) -> Result<Meta> {
+async fn migrate(lease: &mut Lease, config: &PostgresConfig, new: Identity) -> Result<Identity> {
     let schema = &config.schema;
     begin_alone(lease, schema).await?;
     let found = read_meta(lease, config).await?;
@@ -189,17 +193,16 @@ async fn migrate(lease: &mut Lease, config: &PostgresConfig, lanes: Lanes) -> Re
             meta
         }
         None => {
-            let log_id = LogId::random();
             let parameters: &[(&(dyn ToSql + Sync), Type)] = &[
                 (&newest(), Type::INT4),
-                (&log_id.0, Type::UUID),
-                (&i16::from(lanes.get()), Type::INT2),
+                (&new.log_id.0, Type::UUID),
+                (&i16::from(new.lanes.get()), Type::INT2),
             ];
             let sql = "WITH made AS ( \
                          INSERT INTO meta (format, log_id, lanes) VALUES ($1, $2, $3) \
                        ) INSERT INTO lanes (lane) SELECT generate_series(0, $3 - 1)";
             lease.query_once(sql, parameters).await.map_err(unready)?;
-            Meta { log_id, lanes }
+            new
         }
     };
     lease.commit().await.map_err(unready)?;

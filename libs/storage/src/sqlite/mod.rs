@@ -33,8 +33,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Appended, Batch, Capabilities, Error, Found, Info, Kind, Loaded, Page, Read, ReadLimit, Result,
-    Storage,
+    Appended, Batch, Capabilities, Error, Found, Identity, Info, KeyRecord, Kind, Loaded, Page,
+    Read, ReadLimit, Result, Storage,
 };
 
 /// Point reads that may wait for a thread.
@@ -68,11 +68,18 @@ impl Sqlite {
     /// Opens the file, or makes it.
     pub async fn open(config: &SqliteConfig) -> Result<Self> {
         let config = config.clone();
-        blocking("open", move || Self::open_blocking(&config)).await?
+        blocking("open", move || Self::open_blocking(&config, None)).await?
     }
 
-    fn open_blocking(config: &SqliteConfig) -> Result<Self> {
-        let meta = schema::initialise(config)?;
+    /// Opens the file, or makes it with a log of this identity.
+    pub async fn create_as(config: &SqliteConfig, identity: Identity) -> Result<Self> {
+        let config = config.clone();
+        let open = move || Self::open_blocking(&config, Some(identity));
+        blocking("open", open).await?
+    }
+
+    fn open_blocking(config: &SqliteConfig, identity: Option<Identity>) -> Result<Self> {
+        let meta = schema::initialise(config, identity)?;
         let connect = |count: usize| {
             (0..count)
                 .map(|_| schema::connect(&config.path, Role::Reader))
@@ -225,6 +232,14 @@ impl Storage for Sqlite {
         self.log
             .run("read_log", move |snapshot, _| {
                 reads::read_log(snapshot, lane, after, limit)
+            })
+            .await
+    }
+
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
+        self.log
+            .run("read_keys", move |snapshot, _| {
+                reads::read_keys(snapshot, lane, after, most)
             })
             .await
     }

@@ -6,7 +6,7 @@ use stategate_model::{
     Version,
 };
 
-use crate::{Head, Loaded, ReadLimit, Replay, Result};
+use crate::{Head, KeyRecord, Loaded, ReadLimit, Replay, Result};
 
 use super::{
     failure::{corrupt, failure},
@@ -125,6 +125,47 @@ fn replay(snapshot: &Snapshot<'_>, key: &IdempotencyKey) -> Result<Option<Replay
         digest: Digest(digest),
         events,
     }))
+}
+
+/// Idempotency keys in the order of the events they stand for. The table is in another order, and is
+/// read whole; an index would cost every write with a key, for what only a copy of the log asks.
+pub(super) fn read_keys(
+    snapshot: &Snapshot<'_>,
+    lane: Lane,
+    after: Position,
+    most: usize,
+) -> Result<Vec<KeyRecord>> {
+    const OPERATION: &str = "read_keys";
+    const SQL: &str = "SELECT domain, caller, key, digest, first, count FROM idempotency \
+                       WHERE first > ?1 AND first <= ?2 ORDER BY first LIMIT ?3";
+    let mut statement = snapshot
+        .connection()
+        .prepare_cached(SQL)
+        .map_err(failure(OPERATION))?;
+    let (_, end) = rows::lane_range(lane);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut found = statement
+        .query((rows::seq(lane, after), end, most))
+        .map_err(failure(OPERATION))?;
+    let mut records = Vec::new();
+    while let Some(row) = found.next().map_err(failure(OPERATION))? {
+        let columns = Columns {
+            row,
+            operation: OPERATION,
+        };
+        records.push(KeyRecord {
+            key: IdempotencyKey {
+                domain: columns.text(0)?.into(),
+                caller: columns.text(1)?.into(),
+                key: columns.text(2)?.into(),
+            },
+            digest: Digest(columns.bytes(3)?),
+            first: rows::position(columns.integer(4)?),
+            count: u32::try_from(columns.integer(5)?)
+                .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
+        });
+    }
+    Ok(records)
 }
 
 pub(super) fn event_at(

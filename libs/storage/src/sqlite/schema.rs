@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use stategate_model::{Lanes, LogId};
 use uuid::Uuid;
 
-use crate::{Error, Kind, Result};
+use crate::{Error, Identity, Kind, Result};
 
 use super::{
     SqliteConfig,
@@ -39,23 +39,20 @@ const WAL_BYTES: i64 = 64 << 20;
 /// Prepared statements a connection keeps: all that there are.
 const STATEMENTS: usize = 64;
 
-/// What was fixed when the log was initialised.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Meta {
-    pub(super) log_id: LogId,
-    pub(super) lanes: Lanes,
-}
-
-/// Opens or makes the file and reads what was fixed when it was made.
-pub(super) fn initialise(config: &SqliteConfig) -> Result<Meta> {
+/// Opens or makes the file, under `identity` if there is one, and reads what was fixed when it was made.
+pub(super) fn initialise(config: &SqliteConfig, identity: Option<Identity>) -> Result<Identity> {
     check_path(&config.path)?;
     let asked = match config.lanes {
         Some(lanes) => Some(Lanes::new(lanes).map_err(|invalid| refused(invalid.to_string()))?),
         None => None,
     };
+    let new = identity.unwrap_or_else(|| Identity {
+        log_id: LogId::random(),
+        lanes: asked.unwrap_or(Lanes::ONE),
+    });
     let deadline = Instant::now() + CREATE_TIMEOUT;
     let meta = loop {
-        match try_initialise(&config.path, asked.unwrap_or(Lanes::ONE)) {
+        match try_initialise(&config.path, new) {
             Ok(meta) => break meta,
             // Turning the write-ahead log on takes a lock that SQLite does not wait for.
             Err(Step::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
@@ -234,7 +231,7 @@ fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
     }
 }
 
-fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> {
+fn try_initialise(path: &Path, new: Identity) -> std::result::Result<Identity, Step> {
     let mut connection = open(path)?;
     let nature = nature(&connection)?;
     if matches!(nature, Nature::Empty) {
@@ -243,7 +240,7 @@ fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> 
     // Kept in the file, but lost where it was restored from a dump.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     if matches!(nature, Nature::Empty) {
-        create(&mut connection, lanes)?;
+        create(&mut connection, new)?;
     }
     check_durability(&connection).map_err(Step::Refused)?;
     let found = connection
@@ -252,7 +249,7 @@ fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> 
         })
         .optional()?;
     let meta = found.and_then(|(log_id, lanes)| {
-        Some(Meta {
+        Some(Identity {
             log_id: LogId(Uuid::from_bytes(log_id)),
             lanes: Lanes::new(lanes).ok()?,
         })
@@ -263,7 +260,7 @@ fn try_initialise(path: &Path, lanes: Lanes) -> std::result::Result<Meta, Step> 
 }
 
 /// Makes the tables, unless another process has by now.
-fn create(connection: &mut Connection, lanes: Lanes) -> std::result::Result<(), Step> {
+fn create(connection: &mut Connection, new: Identity) -> std::result::Result<(), Step> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if matches!(nature(&transaction)?, Nature::Ours) {
         return Ok(());
@@ -276,7 +273,7 @@ fn create(connection: &mut Connection, lanes: Lanes) -> std::result::Result<(), 
         });
     transaction.execute(
         "INSERT INTO meta (one, log_id, lanes, created) VALUES (1, ?1, ?2, ?3)",
-        (LogId::random().0.as_bytes(), lanes.get(), created),
+        (new.log_id.0.as_bytes(), new.lanes.get(), created),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
