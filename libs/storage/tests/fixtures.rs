@@ -1,7 +1,7 @@
-//! Files that version 1 made: every later version opens them and reads back exactly what was written.
+//! Logs that version 1 made: every later version opens them and reads back exactly what was written.
 //!
-//! `fixtures/sqlite-v1.sql` is such a file as text. It never changes; a new format gets a file of its
-//! own beside it.
+//! `fixtures/sqlite-v1.sql` and `fixtures/postgres-v1.sql` are such logs as text. They never change; a new
+//! format gets a file of its own beside them.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,12 +16,17 @@ use stategate_model::{
     Lane, Lanes, Limits, LogId, Method, PageRequest, Position, State, Timestamp, TraceParent,
     Values, Version, json,
 };
+use stategate_servers::Postgres as Server;
 use stategate_storage::{
-    Appended, Batch, KeyRecord, ReadLimit, Replay, Sqlite, SqliteConfig, Storage,
+    Appended, Batch, Identity, KeyRecord, Postgres, PostgresConfig, ReadLimit, Replay, Sqlite,
+    SqliteConfig, Storage,
 };
 use uuid::Uuid;
 
 const V1: &str = include_str!("fixtures/sqlite-v1.sql");
+const POSTGRES_V1: &str = include_str!("fixtures/postgres-v1.sql");
+/// The schema that `POSTGRES_V1` makes.
+const POSTGRES_SCHEMA: &str = "fixture_v1";
 const LOG_ID: &str = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
 const LANES: u8 = 4;
 const ALL: ReadLimit = ReadLimit {
@@ -174,9 +179,8 @@ fn restore(path: &Path) -> Connection {
     connection
 }
 
-/// A file made by this version, with the same content.
-async fn write(path: &Path) {
-    let store = open(path).await;
+/// Writes all of it into an empty log.
+async fn fill(store: &dyn Storage) {
     for lane in store.info().lanes.iter() {
         let events = of_lane(lane);
         let keys = if lane == store.info().lanes.of("accounting") {
@@ -195,6 +199,12 @@ async fn write(path: &Path) {
             assert_eq!(appended, Appended::Done);
         }
     }
+}
+
+/// A file made by this version, with the same content.
+async fn write(path: &Path) {
+    let store = open(path).await;
+    fill(&store).await;
     store.close().await;
     let identity = Connection::open(path).unwrap();
     let log_id = LOG_ID.parse::<Uuid>().unwrap();
@@ -235,6 +245,11 @@ async fn what_version_1_wrote_reads_back_exactly() {
     let path = directory.path().join("v1.db");
     restore(&path).close().unwrap();
     let store = open(&path).await;
+    check(&store).await;
+    store.close().await;
+}
+
+async fn check(store: &dyn Storage) {
     assert_eq!(store.info().log_id, LogId(LOG_ID.parse().unwrap()));
     assert_eq!(store.info().lanes.get(), LANES);
 
@@ -282,7 +297,6 @@ async fn what_version_1_wrote_reads_back_exactly() {
     let found = store.search_entities(&query).await.unwrap().value.items;
     let keys: Vec<_> = found.iter().map(|found| found.entity.key()).collect();
     assert_eq!(keys, ["alice"], "the other one is deleted");
-    store.close().await;
 }
 
 #[tokio::test]
@@ -296,4 +310,54 @@ async fn this_version_writes_what_version_1_wrote() {
     write(&new).await;
     let new = Connection::open(&new).unwrap();
     assert_eq!(contents(&new), contents(&old));
+}
+
+/// The format's tables and the rows in a schema, as text without its name.
+fn postgres_contents(server: &Server, schema: &str) -> String {
+    let mut contents = Vec::new();
+    for sql in [
+        "SELECT table_name, ordinal_position, column_name, data_type, is_nullable, column_default, collation_name, \
+         generation_expression FROM information_schema.columns WHERE table_schema = '{}' ORDER BY 1, 2",
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = '{}' ORDER BY indexname",
+        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = '{}'::regnamespace AND relkind = 'r' ORDER BY 1",
+        "SELECT one, format, log_id, lanes FROM {}.meta",
+        "SELECT * FROM {}.lanes ORDER BY lane",
+        "SELECT * FROM {}.events ORDER BY lane, position",
+        "SELECT * FROM {}.entities ORDER BY domain, type, key",
+        "SELECT * FROM {}.idempotency ORDER BY domain, key",
+    ] {
+        let rows = server.sql(&sql.replace("{}", schema));
+        contents.push(rows.replace(schema, "SCHEMA"));
+    }
+    contents.join("\n\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_reads_and_writes_what_version_1_wrote() {
+    let server = match Server::start(&[]) {
+        Ok(server) => server,
+        Err(missing) => return missing.report("the frozen log of PostgreSQL"),
+    };
+    server.sql(POSTGRES_V1);
+    let mut config = PostgresConfig::new(server.url());
+    config.schema = POSTGRES_SCHEMA.to_owned();
+    let store = Postgres::open(&config).await.unwrap();
+    check(&store).await;
+    store.close().await;
+
+    config.schema = "fixture_new".to_owned();
+    let identity = Identity {
+        log_id: LogId(LOG_ID.parse().unwrap()),
+        lanes: Lanes::new(LANES).unwrap(),
+    };
+    let store = Postgres::create_as(&config, identity).await.unwrap();
+    fill(&store).await;
+    store.close().await;
+    if let Some(file) = std::env::var_os("STATEGATE_TEST_DUMP") {
+        std::fs::write(file, server.dump("fixture_new")).unwrap();
+    }
+    assert_eq!(
+        postgres_contents(&server, "fixture_new"),
+        postgres_contents(&server, POSTGRES_SCHEMA)
+    );
 }

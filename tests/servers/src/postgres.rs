@@ -118,6 +118,23 @@ impl Postgres {
         String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
     }
 
+    /// A schema as statements that make it again.
+    pub fn dump(&self, schema: &str) -> String {
+        let out = Command::new(self.programs.join("pg_dump"))
+            .args([
+                "--inserts",
+                "--no-owner",
+                "--no-comments",
+                "--schema",
+                schema,
+            ])
+            .arg(self.url())
+            .output()
+            .expect("run pg_dump");
+        assert!(out.status.success(), "pg_dump: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
     /// Kills it, as a crash would; what its processes had in hand is gone.
     pub fn kill(&self) {
         self.end(Signal::SIGKILL);
