@@ -22,7 +22,7 @@ use stategate_model::{
 };
 use stategate_servers::{Answers, Missing, PgBouncer, Postgres as Server, Proxy};
 use stategate_storage::{
-    Appended, Batch, Kind, Postgres, PostgresConfig, Storage, StorageConfig,
+    Appended, Batch, Identity, Kind, Postgres, PostgresConfig, Storage, StorageConfig,
     conformance::{self, CASES, Factory},
 };
 use uuid::Uuid;
@@ -311,6 +311,36 @@ async fn a_caller_that_goes_takes_its_statement_along() {
     store.close().await;
 }
 
+/// A server that gives statements up in favour of others, as it does with deadlocks.
+#[tokio::test]
+async fn a_batch_that_the_server_gives_up_is_sent_again() {
+    let server = server!(Server::shared());
+    let config = config(server.url());
+    let schema = &config.schema;
+    let store = Postgres::open(&config).await.unwrap();
+    server.sql(&format!(
+        "CREATE SEQUENCE {schema}.tries; \
+         CREATE FUNCTION {schema}.give_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+           CASE nextval('{schema}.tries') \
+             WHEN 1 THEN RAISE EXCEPTION 'planted' USING ERRCODE = 'deadlock_detected'; \
+             WHEN 2 THEN RAISE EXCEPTION 'planted' USING ERRCODE = 'serialization_failure'; \
+             ELSE RETURN NEW; \
+           END CASE; \
+         END $$; \
+         CREATE TRIGGER give_up BEFORE INSERT ON {schema}.events FOR EACH ROW EXECUTE FUNCTION {schema}.give_up()"
+    ));
+    assert_eq!(
+        append(&store, 0, &next(0, "k", 1)).await,
+        Ok(Appended::Done)
+    );
+    assert_eq!(
+        server.sql(&format!("SELECT last_value FROM {schema}.tries")),
+        "3"
+    );
+    assert_eq!(head(&store).await, 1);
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_server_is_found_again() {
     let server = server!(Server::start(&["log_statement=all"]));
@@ -391,6 +421,12 @@ async fn everything_holds_behind_a_pooler() {
 
         async fn reopen(&self) -> Option<Arc<dyn Storage>> {
             Some(Arc::new(Postgres::open(&self.0).await.unwrap()))
+        }
+
+        async fn create_as(&self, identity: Identity) -> Arc<dyn Storage> {
+            let mut config = self.0.clone();
+            config.schema = format!("{}_other", config.schema);
+            Arc::new(Postgres::create_as(&config, identity).await.unwrap())
         }
     }
 

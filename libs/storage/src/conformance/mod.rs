@@ -142,6 +142,7 @@ cases! {
     paging::pages_end_at_their_bytes,
     races::of_appends_at_one_head_one_wins,
     races::readers_never_see_a_part_of_a_batch,
+    races::a_long_search_sees_no_part_of_a_batch,
     races::lanes_are_written_at_once,
     races::a_dropped_call_leaves_the_store_usable,
     lifecycle::a_closed_store_refuses_calls,

@@ -171,6 +171,51 @@ pub(super) async fn readers_never_see_a_part_of_a_batch(world: World) {
     readers.join_all().await;
 }
 
+/// A search that has to look at far more than its page shows, while all of it changes together: it may
+/// ask its database several times, but sees the log at one point.
+pub(super) async fn a_long_search_sees_no_part_of_a_batch(world: World) {
+    const ENTITIES: usize = 100;
+    const BYTES: usize = 60_000;
+    const FOUND: usize = 9;
+    const BATCHES: usize = 6;
+    let entities: Vec<EntityRef> = (0..ENTITIES)
+        .map(|n| entity(&format!("long-{n:03}")))
+        .collect();
+    let text = "x".repeat(BYTES);
+    let mut query = entity_query(r#"{"pick":[1]}"#);
+    query.page.limit = FOUND as u32;
+    for _ in 0..BATCHES {
+        let mut draft = world.next().await;
+        for (n, entity) in entities.iter().enumerate() {
+            // An array, which no database compares as the contract does; one in ten matches.
+            let pick = u8::from(n % 10 == 9);
+            let values = format!(r#"{{"pick":[{pick}],"text":"{text}"}}"#);
+            draft.set(entity, &values).await;
+        }
+        let committed = tokio::spawn(async move { draft.commit().await });
+        loop {
+            let is_last = committed.is_finished();
+            let read = world.store.search_entities(&query).await.unwrap();
+            let versions: BTreeSet<_> = read
+                .value
+                .items
+                .iter()
+                .map(|found| found.version.get())
+                .collect();
+            assert!(versions.len() <= 1, "a search saw a part: {versions:?}");
+            let seen = versions.first().copied().unwrap_or(0);
+            assert_eq!(read.position.get(), seen * ENTITIES as u64);
+            if is_last {
+                assert_eq!(read.value.items.len(), FOUND);
+                break;
+            }
+            // A storage in memory is never waited for, and the commit must have its turn.
+            tokio::task::yield_now().await;
+        }
+        committed.await.unwrap();
+    }
+}
+
 pub(super) async fn lanes_are_written_at_once(world: World) {
     let mut writers = JoinSet::new();
     for lane in world.lanes().iter() {
