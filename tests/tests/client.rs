@@ -312,6 +312,64 @@ async fn a_client_rides_out_a_restart() {
     );
 }
 
+/// Connections are cut while writes are on them, so that answers are lost and the client tries again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_tried_again_is_not_written_twice() {
+    let _turn = alone().await;
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let proxy = Proxy::start(gateway.writer().grpc()).await;
+    let retry = Retry {
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(20),
+        tries: 1_000,
+    };
+    let client = Client::builder(proxy.url())
+        .deadline(Duration::from_secs(60))
+        .retry(retry)
+        .build()
+        .unwrap();
+    let (writers, least) = (16, scale(20, 500));
+    let replayed = Arc::new(AtomicUsize::new(0));
+    let written = Arc::new(AtomicUsize::new(0));
+    let writing = (0..writers).map(|writer| {
+        let (client, replayed) = (client.clone(), Arc::clone(&replayed));
+        let written = Arc::clone(&written);
+        tokio::spawn(async move {
+            // Until enough answers were lost to prove something.
+            while replayed.load(Ordering::Relaxed) < least {
+                let key = entity(&format!("k{writer}"));
+                let done = client.set(&key, json!({})).await.unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
+                replayed.fetch_add(usize::from(done.replayed), Ordering::Relaxed);
+            }
+        })
+    });
+    let writing = writing.collect::<Vec<_>>();
+    let mut cuts = 0;
+    while replayed.load(Ordering::Relaxed) < least {
+        let next = written.load(Ordering::Relaxed) + 2 * writers;
+        while written.load(Ordering::Relaxed) < next && replayed.load(Ordering::Relaxed) < least {
+            tokio::task::yield_now().await;
+        }
+        proxy.cut();
+        cuts += 1;
+        assert!(
+            cuts < 5_000,
+            "no answer is lost, or no retry is known as one"
+        );
+    }
+    for done in join_all(writing).await {
+        done.unwrap();
+    }
+    let log = Log::read(&gateway.clients()).await;
+    let (written, replayed) = (
+        written.load(Ordering::Relaxed),
+        replayed.load(Ordering::Relaxed),
+    );
+    println!("{cuts} cuts: {written} writes, {replayed} of them answered a second time");
+    assert_eq!(log.len(), written, "a write was made twice, or not at all");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_see_what_was_written_before() {
     let _turn = alone().await;
@@ -378,13 +436,16 @@ async fn conditions_and_time_travel() {
         .await
         .unwrap();
 
-    // Deleted by then: the refusal says when.
-    let then = client.get_at(&a, At::Time(deleted.time)).await.unwrap_err();
-    assert!(then.is_not_found());
-    assert!(
-        then.to_string().contains(&deleted.time.0.to_string()),
-        "{then}"
-    );
+    // Deleted by then: the refusal says when, whichever way the point was named.
+    for at in [
+        At::Version(deleted.version),
+        At::Time(Timestamp(deleted.time.0 + 1)),
+    ] {
+        let then = client.get_at(&a, at).await.unwrap_err();
+        assert!(then.is_not_found());
+        let when = format!("at time {} (version 3)", deleted.time.0);
+        assert!(then.to_string().contains(&when), "{then}");
+    }
     assert!(
         client
             .get_at(&a, At::Time(Timestamp(1)))

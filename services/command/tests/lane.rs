@@ -542,6 +542,50 @@ async fn copies_of_a_request_are_one_event() {
     assert!(batch(&storage, vec![with_key(set("z"), "free", 4)]).await[0].is_ok());
 }
 
+/// A key is its caller's and its domain's (contract §3).
+#[tokio::test]
+async fn keys_of_other_callers_and_domains_are_other_keys() {
+    let storage = Faulty::new(&[]);
+    let of = |domain: &str, issuer: &str, subject: &str, key: &str| {
+        let claims = format!(r#"{{"iss":"{issuer}","sub":"{subject}"}}"#);
+        let entity = EntityRef::new(domain, "t", "a").unwrap();
+        let idempotency = IdempotencyKey::new(domain, issuer, subject, key).unwrap();
+        Write {
+            operations: vec![Operation {
+                entity,
+                expect: Expect::Anything,
+                command: Command::Set(Values::empty()),
+            }],
+            idempotency: Some((idempotency, Digest([1; 32]))),
+            claims: Claims::from_stored(Values::from_canonical(claims)),
+            trace_parent: None,
+        }
+    };
+    let callers = [
+        ("d", "issuer", "one"),
+        ("d", "issuer", "two"),
+        ("d", "other", "one"),
+        ("d", "", ""),
+        ("e", "issuer", "one"),
+    ];
+    let writes = || callers.map(|(domain, issuer, subject)| of(domain, issuer, subject, "k"));
+    // In one batch, and once more in another process.
+    let first = batch(&storage, writes().into()).await;
+    let again = batch(&storage, writes().into()).await;
+    for (first, again) in first.iter().zip(&again) {
+        let (first, again) = (first.as_ref().unwrap(), again.as_ref().unwrap());
+        assert_eq!((first.1, again.1), (false, true));
+        assert_eq!(first.0, again.0, "each gets its own answer");
+    }
+    let log = log(&storage).await;
+    assert_eq!(log.len(), callers.len());
+    for (event, (domain, issuer, subject)) in log.iter().zip(callers) {
+        let claims = event.claims.values().json();
+        assert_eq!(event.entity.domain(), domain);
+        assert!(claims.contains(issuer) && claims.contains(subject));
+    }
+}
+
 #[tokio::test]
 async fn the_queue_is_bounded() {
     let storage = Faulty::new(&[]);

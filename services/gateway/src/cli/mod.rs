@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod import;
 mod json;
+mod migrate;
 mod output;
 mod search;
 mod signals;
@@ -75,6 +76,8 @@ enum Command {
     Watch(watch::Args),
     /// Sets an entity from each row of a CSV, JSON or NDJSON file
     Import(import::Args),
+    /// Copies the log from one storage to another, while no gateway writes to it
+    Migrate(migrate::Args),
 }
 
 /// Carries out the command line of this process.
@@ -100,9 +103,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("{error:#}")));
     }
     let mut output = Output::stdout(cli.options.json);
+    if let Command::Migrate(args) = cli.command {
+        return migrate::run(args, &mut output).await;
+    }
     let gateway = Gateway::connect(&cli.options).await?;
     match cli.command {
-        Command::Dev(_) => Ok(()),
+        Command::Dev(_) | Command::Migrate(_) => Ok(()),
         Command::Get(args) => entity::get(&gateway, args, &mut output).await,
         Command::Set(args) => entity::set(&gateway, args, &mut output).await,
         Command::Edit(args) => entity::edit(&gateway, args, &mut output).await,
