@@ -605,6 +605,38 @@ async fn exit_codes_mean_what_help_says() {
             REFUSED,
             "at_version",
         ),
+        (&["get", "d", "t", "kk"], NOT_FOUND, "did you mean k?"),
+        (&["get", "d", "tt", "k"], NOT_FOUND, "nothing of d/tt"),
+        (&["diff", "d", "t", "k", "1", "9"], NOT_FOUND, "version 9"),
+        (&["diff", "d", "t", "k", "soon"], USAGE, "soon"),
+        (&["events", "d", "t", "{"], REFUSED, "query_string"),
+        (&["del", "d", "t", "--filter", "{}"], USAGE, "--yes"),
+        (&["del", "d", "t"], USAGE, "KEY"),
+        (
+            &["set", "d", "t", "k", "{}", "--if-version", "9"],
+            REFUSED,
+            "version 1",
+        ),
+        (
+            &["set", "d", "t", "k", "{}", "--if-absent"],
+            REFUSED,
+            "version 1",
+        ),
+        (
+            &["set", "d", "t", "k", "{}", "--idempotency-key", "a b"],
+            REFUSED,
+            "idempotency-key",
+        ),
+        (
+            &["get", "d", "t", "k", "--token-file", nowhere],
+            USAGE,
+            "--token-file",
+        ),
+        (
+            &["export", "d", "t", "--out", airports],
+            USAGE,
+            "--overwrite",
+        ),
         (&["search", "d", "t", "{"], REFUSED, "query_string"),
         (
             &["search", "d", "t", r#"{"$where":"1"}"#],
@@ -613,7 +645,7 @@ async fn exit_codes_mean_what_help_says() {
         ),
         (&["watch", "--domain", "["], REFUSED, "domain"),
         (&["watch", "--filter", "x"], REFUSED, "query_string"),
-        (&["watch", "--method", "get"], REFUSED, "methods[0]"),
+        (&["watch", "--method", "get"], USAGE, "--method"),
         (
             &["watch", "--from", &format!("{some}/0:1")],
             REFUSED,
