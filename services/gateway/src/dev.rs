@@ -162,17 +162,19 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let elsewhere = if address.port() == 8080 {
         String::new()
     } else {
-        format!(" --addr {address}")
+        format!("  export STATEGATE_ADDR={address}\n")
     };
     eprintln!(
-        "\nstategate is listening on http://{address} (gRPC) and http://{admin} (metrics, health)\n\
+        "\nstategate is listening on http://{address} (gRPC)\n\
+         metrics and health: http://{admin}\n\
          data: {kept}\n\
          process: {process}\n\n\
          Try, in another terminal:\n\
-         \x20 {program} set{elsewhere} acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
-         \x20 {program} edit{elsewhere} acme user ada '{{\"logins\": 2}}'\n\
-         \x20 {program} history{elsewhere} acme user ada\n\
-         \x20 {program} watch{elsewhere} --from beginning\n\
+         {elsewhere}\
+         \x20 {program} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
+         \x20 {program} edit acme user ada '{{\"logins\": 2}}'\n\
+         \x20 {program} history acme user ada\n\
+         \x20 {program} watch --from beginning\n\
          \x20 {program} help\n\n\
          Ctrl-C ends it; nothing acknowledged is lost.\n",
         admin = addresses.admin,

@@ -1,9 +1,9 @@
 //! "Did you mean": names near one that is not there.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use serde_json::json;
-use stategate_client::{Client, EntityRef, Error, KindRef, Search, SearchEvents};
+use stategate_client::{Client, EntityRef, Error, KindRef, Method, Search, SearchEvents};
 
 use super::{
     failure::{Exit, Failure},
@@ -41,6 +41,9 @@ pub(crate) async fn missing(client: &Client, entity: &EntityRef, failure: Failur
 
 async fn hint(client: &Client, entity: &EntityRef) -> Option<String> {
     let of = KindRef::new(entity.domain(), entity.kind()).ok()?;
+    if let Some(deleted) = deleted(client, &of, entity).await {
+        return Some(deleted);
+    }
     let here = client.search(&Search::new(&of).limit(NAMES)).await.ok()?;
     let mut keys: BTreeSet<String> = here
         .items
@@ -64,6 +67,28 @@ async fn hint(client: &Client, entity: &EntityRef) -> Option<String> {
     Some(format!("did you mean {}?", text::plain(nearest)))
 }
 
+/// When it is gone, and how it comes back.
+async fn deleted(client: &Client, of: &KindRef, entity: &EntityRef) -> Option<String> {
+    let filter = json!({"entity.key": {"$eq": entity.key()}});
+    let newest = SearchEvents::new(of)
+        .filter(&filter)
+        .sort_by_reverse("position")
+        .limit(1);
+    let found = client.search_events(&newest).await.ok()?;
+    let last = found.items.first()?;
+    if last.method != Method::Del {
+        return None;
+    }
+    let (domain, kind, key) = (entity.domain(), entity.kind(), entity.key());
+    let before = last.version.get().saturating_sub(1);
+    let command = format!("stategate revert {domain} {kind} {key} --version {before}");
+    Some(format!(
+        "version {} deleted it, and `{}` brings it back",
+        last.version,
+        text::plain(&command)
+    ))
+}
+
 /// Keys that begin alike, of a type with more entities than can be looked at.
 async fn alike(client: &Client, of: &KindRef, key: &str) -> Option<Vec<String>> {
     let begin: String = key.chars().take(key.chars().count().div_ceil(2)).collect();
@@ -85,9 +110,14 @@ fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n s
     let slips = (name.chars().count() / 3).clamp(1, 3);
     names
         .map(|other| (distance(name, other), other))
-        .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= slips)
+        // Slips are rarely at the beginning.
+        .min_by_key(|(distance, other)| (*distance, Reverse(alike_from_the_start(name, other))))
         .map(|(_, other)| other)
+}
+
+fn alike_from_the_start(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count()
 }
 
 /// How many characters must be put in, taken out, changed or swapped with their neighbour. Upper and
@@ -131,7 +161,7 @@ mod tests {
         ] {
             assert_eq!(distance(a, b), changes, "{a} {b}");
         }
-        let keys = ["EWR", "JFK", "LGA"];
+        let keys = ["BFL", "EWR", "JFK", "LGA"];
         assert_eq!(nearest("JFL", keys.into_iter()), Some("JFK"));
         assert_eq!(nearest("XXX", keys.into_iter()), None);
         assert_eq!(nearest("XWA", ["EWR"].into_iter()), None);

@@ -150,14 +150,14 @@ pub(crate) async fn run(
         }
     }
     let id = args.resume.clone();
-    let id = id.unwrap_or_else(|| Uuid::new_v4().simple().to_string()[..16].to_owned());
+    let id = id.unwrap_or_else(|| Uuid::new_v4().simple().to_string()[..12].to_owned());
     let plan = args.plan()?;
     let name = plan.names.to_string();
     let client = send::patient(connection, concurrency).await?;
     let mut flight = Flight::new(client, &id, concurrency);
     if let Form::Text(_) = output.form() {
         Note::stderr().say(&format!(
-            "import {id}; should it be cut off, the same with --resume {id} goes on"
+            "import {id}; --resume {id} goes on with it if it is cut off"
         ));
     }
 
