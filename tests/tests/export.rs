@@ -59,7 +59,7 @@ async fn live(client: &Client, round: usize) {
             .revert_to(&user, At::Version(edited.version))
             .await
             .unwrap();
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             client.set(&gone, json!({"back": true})).await.unwrap();
         }
         client

@@ -19,7 +19,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use stategate_protocol::pb::stream_opts::Start;
 use stategate_tests::{
-    Ask, Cli, Form, Gateway, Options, PATIENCE, Role,
+    Ask, Cli, Form, Gateway, Options, Role,
     ask::values_of,
     cli::{DONE, FAILED, NOT_FOUND, REFUSED, ROWS_FAILED, UNAVAILABLE, USAGE, Watch, examples},
     clients::everything,

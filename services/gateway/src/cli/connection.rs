@@ -18,6 +18,7 @@ pub(crate) struct Connection {
         global = true,
         help_heading = HEADING,
         env = "STATEGATE_ADDR",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) addr: Address,
@@ -51,6 +52,7 @@ pub(crate) struct Connection {
         help_heading = HEADING,
         value_name = "FILE",
         env = "STATEGATE_CA_FILE",
+        hide_env_values = true,
         hide_short_help = true
     )]
     tls_ca: Option<PathBuf>,

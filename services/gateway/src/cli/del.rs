@@ -13,6 +13,7 @@ use super::{
     failure::{Exit, Failure},
     near,
     output::{Form, Output},
+    progress::Progress,
     text,
 };
 
@@ -137,8 +138,11 @@ async fn matching(client: &Client, of: &KindRef, args: &Args) -> Result<Vec<Enti
         .filter_text(args.filter.clone().unwrap_or_default())
         .limit(1_000);
     let mut found = Vec::new();
+    let mut progress = Progress::new("found", None);
     loop {
         let page = client.search(&search).await?;
+        let count = found.len() as u64;
+        progress.show(count, 0, || count);
         let wanted = page.items.into_iter().filter(|entity| {
             glob.as_ref()
                 .is_none_or(|glob| glob.matches(entity.entity.key()))
@@ -146,7 +150,10 @@ async fn matching(client: &Client, of: &KindRef, args: &Args) -> Result<Vec<Enti
         found.extend(wanted);
         match page.next {
             Some(token) => search = search.page(token),
-            None => return Ok(found),
+            None => {
+                progress.finish();
+                return Ok(found);
+            }
         }
     }
 }

@@ -16,15 +16,15 @@ use super::{
 /// What `events` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A filter's paths start at the event: entity.key, entity.values.x, claims.sub, method, time, version,
+A filter's paths start at the event: entity.key, entity.values.x, claims.sub, method, time, version, \
 position, lane.
 
 Examples:
   stategate events faa airport
   stategate events faa airport '{\"entity.key\": {\"$in\": [\"JFK\", \"LGA\"]}}'
   stategate events faa airport --min 1h --reverse --limit 20
-  stategate events faa airport '{\"method\": \"/stategate.EntityService/Del\"}' --json
-  stategate events faa plane '{\"entity.values.seats\": {\"$gt\": 300}}' --sort entity.values.seats")]
+  stategate events faa airport '{\"method\": \"/stategate.EntityService/Del\"}'
+  stategate events faa plane '{\"claims.sub\": \"ada\"}' --sort entity.values.seats")]
 pub(crate) struct Args {
     /// Business domain or tenant, such as `faa`
     domain: String,

@@ -103,7 +103,6 @@ pub(crate) fn explain(error: &Error) -> String {
         Kind::Unreachable => "start one with `stategate dev`, or name another with --addr",
         Kind::Unauthenticated => "give a token with --token-file or STATEGATE_TOKEN",
         Kind::TokenLost => "begin again from the current state, or with --from beginning",
-        Kind::KeyReused => "take another --idempotency-key for another write",
         Kind::DeadlineExceeded => "--timeout waits longer",
         _ => return what,
     };

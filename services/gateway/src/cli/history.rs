@@ -21,7 +21,7 @@ use super::{
 /// What `history` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each version is shown with what it changed: + what came, - what went, ~ what became something else.
+Each version is shown with what it changed: + what came, - what went, ~ what became something else. \
 As JSON, each is the whole event.
 
 Examples:

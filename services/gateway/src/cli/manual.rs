@@ -11,7 +11,7 @@ use super::{Cli, failure::Failure, output::Output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  stategate completions bash > ~/.local/share/bash-completion/completions/stategate
+  stategate completions bash > ~/.bash_completion.d/stategate
   stategate completions zsh > ~/.zfunc/_stategate
   stategate completions fish > ~/.config/fish/completions/stategate.fish")]
 pub(crate) struct CompletionsArgs {

@@ -47,7 +47,7 @@ Exit codes:
   1  failed
   2  the command line is wrong
   3  no such entity or event
-  4  refused: invalid input, not permitted, or a precondition that does not hold
+  4  refused: invalid input, not permitted, or a precondition does not hold
   5  no gateway there, or no answer in time
   6  some rows of an import failed
 
@@ -55,7 +55,7 @@ Answers are tables on a terminal, and JSON lines (proto3 JSON) with --ndjson or 
 terminal. NO_COLOR=1 turns colours off.
 
 Try:
-  stategate dev                                          a gateway on this machine
+  stategate dev                     a gateway on this machine
   stategate set acme user ada '{\"name\": \"Ada\"}'
   stategate history acme user ada";
 

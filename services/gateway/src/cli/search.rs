@@ -17,13 +17,14 @@ use super::{
 /// What `search` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Filters: {\"a.b\": v} equality at a path; $eq $ne $gt $gte $lt $lte $in $nin $exists $prefix $contains
+Filters: {\"a.b\": v} equality at a path; $eq $ne $gt $gte $lt $lte $in $nin $exists $prefix $contains \
 on a value; $and $or $not on filters. An array on the path is entered: any element may match.
 
 Examples:
   stategate search faa plane
-  stategate search faa plane '{\"manufacturer\": \"EMBRAER\", \"seats\": {\"$gte\": 50}}' --sort year
-  stategate search faa airport '{\"name\": {\"$contains\": \"Kennedy\"}}' --limit 0 --ndjson")]
+  stategate search faa plane '{\"manufacturer\": \"EMBRAER\", \"year\": {\"$gte\": 2010}}'
+  stategate search faa plane '{\"seats\": {\"$gte\": 300}}' --sort year --limit 5
+  stategate search faa airport '{\"name\": {\"$contains\": \"Field\"}}' --limit 0")]
 pub(crate) struct Args {
     /// Business domain or tenant, such as `faa`
     domain: String,

@@ -21,7 +21,7 @@ use super::{
 /// What `stats` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The gateway keeps no such counts. They are made by reading the log from its beginning to where it ends
+The gateway keeps no such counts. They are made by reading the log from its beginning to where it ends \
 when the command starts: with millions of events that takes its time, and a progress bar shows it.
 
 Examples:

@@ -18,7 +18,7 @@ use super::{
 /// What `watch` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A lost connection is made again, and the watch goes on after the last event it printed: nothing is left
+A lost connection is made again, and the watch goes on after the last event it printed: nothing is left \
 out and nothing printed twice. When it ends, it says the token to go on from with --from.
 
 Examples:

@@ -24,20 +24,20 @@ use super::{
 /// What `export` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The current state: an entity a line, with domain, type, key, values and version, in the order of its
-keys. `import` sets them again from NDJSON or JSON. CSV, which is made in memory, is for spreadsheets:
-a column for each top-level value, what is nested as JSON. A change made meanwhile may or may not be in
+The current state: an entity a line, with domain, type, key, values and version, in the order of its \
+keys. `import` sets them again from NDJSON or JSON. CSV, which is made in memory, is for spreadsheets: \
+a column for each top-level value, what is nested as JSON. A change made meanwhile may or may not be in \
 it. A glob of domains or types is resolved by reading the log.
 
-The history (--history): a header, then every event with everything it has, in the order of its lane, up
+The history (--history): a header, then every event with everything it has, in the order of its lane, up \
 to where the log ends when the export starts. `import` makes it again in an empty gateway.
 
-An export that was cut off is a file that ends in the middle: --resume goes on after its last whole line.
+An export that was cut off is a file that ends in the middle: --resume goes on after its last whole line. \
 A history that is whole grows by what happened since.
 
 Examples:
   stategate export faa airport --out airports.ndjson
-  stategate export faa plane --filter '{\"seats\": {\"$gte\": 300}}' --out large.csv
+  stategate export faa plane --filter '{\"seats\": {\"$gte\": 300}}' -o large.csv
   stategate export faa '*' --out faa.ndjson
   stategate export --history --out history.ndjson
   stategate export --history --out history.ndjson --resume

@@ -49,35 +49,36 @@ const READ_AHEAD: usize = 64;
 const RULES: &str = "\
 Examples:
   stategate import airports.csv --domain faa --type airport --key faa
-  stategate import planes.csv --domain faa --type plane --key tailnum --text model
-  stategate import flights.csv --domain nyc --type flight --resume flights-2013 \\
+  stategate import planes.csv --domain faa --type plane --key tailnum
+  stategate import flights.csv --domain nyc --type flight --resume fl-2013 \\
       --key '{carrier}{flight}-{origin}-{time_hour}'
-  stategate import state.ndjson              what `stategate export faa airport` wrote
-  stategate import history.ndjson            what `stategate export --history` wrote
+  stategate import state.ndjson         what `stategate export faa airport` wrote
+  stategate import history.ndjson       what `stategate export --history` wrote
 
 Keys:
   --key faa                          the column `faa`
-  --key '{carrier}{flight}-{origin}' a template; {{ and }} are braces themselves
-  Keys are made of the cells as they stand in the file (007 stays 007). A row is refused when a cell
-  of its key is null, empty or has white space, unless --key-space says what stands in its place.
+  --key '{carrier}{flight}-{origin}' a template; {{ and }} are plain braces
+
+Keys are made of the cells as they stand in the file (007 stays 007). A row is refused when a cell \
+of its key is null, empty or has white space, unless --key-space says what stands in its place.
 
 Values of CSV cells (JSON values are taken as they are):
   empty, NA                      null (--null changes which)
   1044, -80.6, 1.5e8, 1e+05      numbers
   true, false                    booleans
-  04G, 007, 1E8, True, the rest  strings; so are whole numbers that a double cannot hold
-  --text COLUMN                  keeps a column's cells strings, whatever they look like
+  04G, 007, 1E8, True, the rest  strings; so is what no double can hold
+  --text COLUMN                  keeps a column's cells strings
 
-Rows of the same key are written in the order of the file. Each has an idempotency key, made of the
-import's id and the row's number: a row that got no answer is sent again without being written twice,
-also after the gateway was killed, and with --resume by another run of the import. Bad rows are named
-on stderr with their line, and the others are imported; with --strict the first one ends the import,
+Rows of the same key are written in the order of the file. Each has an idempotency key, made of the \
+import's id and the row's number: a row that got no answer is sent again without being written twice, \
+also after the gateway was killed, and with --resume by another run of the import. Bad rows are named \
+on stderr with their line, and the others are imported; with --strict the first one ends the import, \
 after rows on their way have arrived.
 
-An exported history is made again, write for write: values, versions, methods and the order within
-each domain come out as they were, in a gateway that does not have these entities yet. Ids, times,
-claims and positions are given anew: they are the audit trail, and nobody can write them over the API.
-A revert becomes one to the earliest version with the same values. The same file imported again goes on
+An exported history is made again, write for write: values, versions, methods and the order within \
+each domain come out as they were, in a gateway that does not have these entities yet. Ids, times, \
+claims and positions are given anew: they are the audit trail, and nobody can write them over the API. \
+A revert becomes one to the earliest version with the same values. The same file imported again goes on \
 where it was.";
 
 /// What `import` is asked for.
