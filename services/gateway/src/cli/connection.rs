@@ -167,7 +167,24 @@ impl Connection {
 mod tests {
     use std::io::Write as _;
 
+    use stategate_client::{EntityRef, Value};
+
     use super::*;
+    use crate::cli::testing::Fake;
+
+    #[tokio::test]
+    async fn every_call_has_the_token() {
+        let fake = Fake::default();
+        let mut connection = fake.start().await;
+        connection.token = Some("abc.def".to_owned());
+        let client = connection.open().await.unwrap();
+        let entity = EntityRef::new("d", "t", "k").unwrap();
+        client
+            .set(&entity, Value::Object(Default::default()))
+            .await
+            .unwrap();
+        assert_eq!(fake.0.lock().unwrap().authorizations, ["Bearer abc.def"]);
+    }
 
     #[test]
     fn a_token_file_may_end_in_a_line_break() {

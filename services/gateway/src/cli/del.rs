@@ -100,11 +100,8 @@ async fn many(client: &Client, args: &Args, output: &mut Output) -> Result<(), F
     if count == 0 {
         output.note(format!("no entity of {name} matches; nothing was deleted"));
     } else if !args.yes {
-        let entities = if count == 1 { "entity" } else { "entities" };
-        confirm(&format!(
-            "Delete {} {entities} of {name}?",
-            text::count(count)
-        ))?;
+        let entities = text::counted(count, "entity", "entities");
+        confirm(&format!("Delete {entities} of {name}?"))?;
     }
     let mut deleted = 0;
     for batch in batches(&found) {

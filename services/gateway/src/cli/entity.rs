@@ -171,7 +171,8 @@ pub(crate) async fn get(
         (None, Some(when)) => client.get_at(&entity, at(when)).await,
         (None, None) => client.get(&entity).await,
     };
-    let found = json::Entity::from(near::found(client, &entity, found).await?);
+    let found = near::found(client, &entity, found).await;
+    let found = json::Entity::from(found.map_err(|failure| dated(failure, args.at))?);
     match output.form().clone() {
         Form::Json => output.json(&found),
         Form::Text(screen) => print_entity(&found, output, &screen),
@@ -231,10 +232,22 @@ pub(crate) async fn revert(
             client.revert_to_if(terms, &entity, when).await
         }
     };
-    let changed = near::found(client, &entity, changed).await?;
+    let changed = near::found(client, &entity, changed).await;
+    let changed = changed.map_err(|failure| dated(failure, args.to.at))?;
     Done::new(&entity, changed.version, &changed.token, changed.replayed)
         .with(changed.values)
         .print("reverted", output)
+}
+
+/// The gateway names times by their nanoseconds; people do not.
+fn dated(failure: Failure, when: Option<When>) -> Failure {
+    match (failure.message(), when) {
+        (Some(message), Some(when)) => {
+            let number = format!("time {}", when.nanoseconds());
+            Failure::new(failure.exit(), message.replace(&number, &when.to_string()))
+        }
+        _ => failure,
+    }
 }
 
 fn at(when: When) -> At {

@@ -157,17 +157,12 @@ impl Counts {
 
 fn print(stats: &Stats, output: &mut Output, screen: &Screen) -> Result<(), Failure> {
     output.begin_list();
-    output.line(&format!(
-        "{} events of {} entities in {} {}",
-        screen.paint.bold(&text::count(stats.events)),
-        screen.paint.bold(&text::count(stats.entities as u64)),
-        text::count(stats.domains as u64),
-        if stats.domains == 1 {
-            "domain"
-        } else {
-            "domains"
-        }
-    ))?;
+    output.line(&screen.paint.bold(&format!(
+        "{} of {} in {}",
+        text::counted(stats.events, "event", "events"),
+        text::counted(stats.entities as u64, "entity", "entities"),
+        text::counted(stats.domains as u64, "domain", "domains")
+    )))?;
     if !stats.types.is_empty() {
         output.line("")?;
         output.table(&types(&stats.types, screen), screen)?;

@@ -37,6 +37,10 @@ pub(crate) struct Script {
     pub(crate) written: Vec<(String, String)>,
     /// Sets that arrived.
     pub(crate) asked: usize,
+    /// The idempotency keys of the Sets that succeeded.
+    pub(crate) keys: Vec<String>,
+    /// What the calls were authorised by.
+    pub(crate) authorizations: Vec<String>,
     /// Sets in progress, by key, and the most there were at once.
     pub(crate) running: BTreeMap<String, usize>,
     pub(crate) most_running: usize,
@@ -109,6 +113,12 @@ fn placed<T>(message: T, position: usize) -> Response<T> {
 #[tonic::async_trait]
 impl EntityService for Fake {
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
+        let header = |name: &str| {
+            let value = request.metadata().get(name);
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        let idempotency_key = header(headers::IDEMPOTENCY_KEY).unwrap();
+        let authorization = header("authorization");
         let entity = request.into_inner();
         let key = entity.key.clone();
         let pause = {
@@ -131,6 +141,8 @@ impl EntityService for Fake {
         }
         let values = entity.values.unwrap_or_default().into_object();
         let values = stategate_model::json::canonical(&values);
+        script.keys.push(idempotency_key);
+        script.authorizations.extend(authorization);
         script.written.push((key, values));
         Ok(placed((), script.written.len()))
     }

@@ -142,6 +142,11 @@ pub(crate) fn count(number: u64) -> String {
     shown
 }
 
+/// A count of something: `1 entity`, `336,776 entities`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +213,7 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(336_776), "336,776");
         assert_eq!(count(1_000_000), "1,000,000");
+        assert_eq!(counted(1, "entity", "entities"), "1 entity");
+        assert_eq!(counted(2_000, "entity", "entities"), "2,000 entities");
     }
 }

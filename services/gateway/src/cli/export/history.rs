@@ -10,7 +10,7 @@ use serde::Deserialize;
 use stategate_client::{Client, Error, Event, Lane, Position, Token};
 use stategate_model::{Filter, Glob};
 
-use super::{Exported, Target, Writing, unwritable};
+use super::{Exported, Target, What, Writing, unwritable};
 use crate::cli::{
     archive::{End, Header, Line, Selection},
     failure::{Exit, Failure},
@@ -40,7 +40,7 @@ pub(super) async fn export(
     };
     let is_new = from.is_none();
     let mut walk = Walk::begin(client, &selection.domain, from).await?;
-    let mut writing = Writing::new(target, "events", Some(walk.size()))?;
+    let mut writing = Writing::new(target, What::Events, Some(walk.size()))?;
     writing.before = before;
     if is_new {
         writing.line(&header)?;
@@ -56,7 +56,7 @@ pub(super) async fn export(
     writing.line(&End {
         end: walk.heads().to_string(),
     })?;
-    writing.finish("events")
+    writing.finish()
 }
 
 /// Which events are.

@@ -190,14 +190,31 @@ struct Writing {
     file: Option<File>,
     count: u64,
     before: u64,
+    what: What,
     progress: Progress,
+}
+
+/// What an export has.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Events,
+    Entities,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Entities => "entities",
+        }
+    }
 }
 
 /// How an export came out.
 #[derive(Debug, Serialize)]
 struct Exported {
     #[serde(skip)]
-    what: &'static str,
+    what: What,
     written: u64,
     /// How many were in the file before.
     before: u64,
@@ -210,12 +227,11 @@ impl Exported {
             0 => String::new(),
             before => format!(" after {} that were there", text::count(before)),
         };
-        format!(
-            "{} {}{before} in {:.1} s",
-            text::count(self.written),
-            self.what,
-            self.seconds
-        )
+        let written = match self.what {
+            What::Events => text::counted(self.written, "event", "events"),
+            What::Entities => text::counted(self.written, "entity", "entities"),
+        };
+        format!("{written}{before} in {:.1} s", self.seconds)
     }
 
     fn say(&self) {
@@ -224,7 +240,7 @@ impl Exported {
 }
 
 impl Writing {
-    fn new(target: Target, what: &'static str, size: Option<u64>) -> Result<Self, Failure> {
+    fn new(target: Target, what: What, size: Option<u64>) -> Result<Self, Failure> {
         let file = match target {
             Target::Stdout => None,
             Target::New(file) => Some(file),
@@ -242,7 +258,8 @@ impl Writing {
             file,
             count: 0,
             before: 0,
-            progress: Progress::new(what, size),
+            what,
+            progress: Progress::new(what.name(), size),
         })
     }
 
@@ -252,14 +269,14 @@ impl Writing {
     }
 
     /// Everything is written, and on the disk if there is one.
-    fn finish(mut self, what: &'static str) -> Result<Exported, Failure> {
+    fn finish(mut self) -> Result<Exported, Failure> {
         self.progress.finish();
         self.to.flush()?;
         if let Some(file) = &self.file {
             file.sync_all()?;
         }
         Ok(Exported {
-            what,
+            what: self.what,
             written: self.count,
             before: self.before,
             seconds: (self.progress.seconds() * 1e3).round() / 1e3,

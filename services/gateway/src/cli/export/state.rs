@@ -11,7 +11,7 @@ use serde::Deserialize;
 use stategate_client::{Client, Error, KindRef, Search};
 use stategate_model::Glob;
 
-use super::{Exported, Format, Target, Writing, sheet::Sheet, unwritable};
+use super::{Exported, Format, Target, What, Writing, sheet::Sheet, unwritable};
 use crate::cli::{archive::Selection, failure::Failure, json::Entity, walk::Walk};
 
 /// Entities asked for at once.
@@ -39,7 +39,7 @@ pub(super) async fn export(
         Target::Old(path) => resume(path)?,
         Target::New(_) | Target::Stdout => (None, 0),
     };
-    let mut writing = Writing::new(target, "entities", None)?;
+    let mut writing = Writing::new(target, What::Entities, None)?;
     writing.before = before;
     let mut sheet = Sheet::of(kinds.len());
     for (domain, kind) in &kinds {
@@ -79,7 +79,7 @@ pub(super) async fn export(
         Format::Json => writing.to.write_all(b"\n]\n")?,
         Format::Csv => sheet.write(&mut writing.to)?,
     }
-    writing.finish("entities")
+    writing.finish()
 }
 
 /// The types that are selected, in order: what is named, or what there is in the log.

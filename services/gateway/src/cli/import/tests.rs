@@ -296,6 +296,21 @@ async fn a_row_is_sent_again_until_somebody_says_what_became_of_it() {
 }
 
 #[tokio::test]
+async fn the_rows_of_an_import_have_the_same_keys_in_every_run() {
+    let mut runs = Vec::new();
+    for id in ["x", "x", "y"] {
+        let fake = Fake::default();
+        let text = "faa\nA\n,\nB\nC\n";
+        let (_, ended) = import(&fake, text, &["--resume", id, "--concurrency", "1"]).await;
+        assert!(ended.is_err(), "one row is bad");
+        runs.push(fake.0.lock().unwrap().keys.clone());
+    }
+    assert_eq!(runs[0], ["import-x-1", "import-x-3", "import-x-4"]);
+    assert_eq!(runs[0], runs[1]);
+    assert_eq!(runs[2][0], "import-y-1");
+}
+
+#[tokio::test]
 async fn strict_ends_at_the_first_row_that_fails() {
     let mut text = "faa,n\n".to_owned();
     for n in 0..500 {
