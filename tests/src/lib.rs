@@ -14,6 +14,7 @@
 pub mod ask;
 pub mod binaries;
 pub mod check;
+pub mod cli;
 pub mod clients;
 pub mod gateway;
 pub mod history;
@@ -28,6 +29,7 @@ use tokio::sync::{Mutex, MutexGuard};
 pub use self::{
     ask::Ask,
     check::{Finding, Kind},
+    cli::Cli,
     clients::Clients,
     gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},

@@ -10,22 +10,19 @@
 use std::{
     collections::{BTreeMap, HashSet},
     env, fs,
-    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Command, Stdio},
     thread,
     time::Instant,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::{Map, Value, json};
 use stategate_protocol::pb::stream_opts::Start;
 use stategate_tests::{
-    Ask, Form, Gateway, Options, PATIENCE, Role, ask::values_of, binaries, clients::everything,
+    Ask, Cli, Form, Gateway, Options, Role,
+    ask::values_of,
+    cli::{DONE, FAILED, NOT_FOUND, REFUSED, ROWS_FAILED, UNAVAILABLE, USAGE, Watch, examples},
+    clients::everything,
     is_long,
 };
 
@@ -33,190 +30,6 @@ use stategate_tests::{
 const AIRPORTS: usize = 1_458;
 const PLANES: usize = 3_322;
 const FLIGHTS: usize = 336_776;
-
-/// The exit codes that `stategate --help` documents.
-const DONE: i32 = 0;
-const FAILED: i32 = 1;
-const USAGE: i32 = 2;
-const NOT_FOUND: i32 = 3;
-const REFUSED: i32 = 4;
-const UNAVAILABLE: i32 = 5;
-const ROWS_FAILED: i32 = 6;
-
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
-}
-
-/// The command line of a gateway's user.
-#[derive(Debug, Clone)]
-struct Cli {
-    binary: PathBuf,
-    address: String,
-}
-
-impl Cli {
-    fn new(gateway: &mut Gateway) -> Self {
-        Self {
-            binary: binaries::find("stategate"),
-            address: gateway.process(Role::Everything).grpc().to_string(),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        for (variable, _) in env::vars_os() {
-            if variable.to_string_lossy().starts_with("STATEGATE_") {
-                command.env_remove(variable);
-            }
-        }
-        command
-            .env("STATEGATE_ADDR", &self.address)
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(arguments).output().unwrap();
-        Ran {
-            what: arguments.join(" "),
-            status,
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
-        }
-    }
-
-    /// Runs a command that succeeds, and answers the JSON lines it prints.
-    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
-        self.run(arguments).ends(DONE).lines()
-    }
-
-    /// Runs a command that succeeds and prints one thing.
-    fn line(&self, arguments: &[&str]) -> Value {
-        let mut lines = self.lines(arguments);
-        assert_eq!(lines.len(), 1, "{arguments:?}: {lines:?}");
-        lines.remove(0)
-    }
-
-    fn import(&self, file: &str, kind: &str, key: &str, more: &[&str]) -> Vec<String> {
-        let path = examples().join(file);
-        let fixed = [
-            "import",
-            path.to_str().unwrap(),
-            "--domain",
-            "faa",
-            "--type",
-            kind,
-            "--key",
-            key,
-        ];
-        let all = fixed.iter().chain(more);
-        all.map(|argument| (*argument).to_owned()).collect()
-    }
-
-    /// Everything of a type, by key.
-    fn all(&self, kind: &str) -> BTreeMap<String, Map<String, Value>> {
-        let found = self.lines(&["search", "faa", kind, "--limit", "0"]);
-        let found = found.into_iter().map(|entity| {
-            let key = entity["key"].as_str().unwrap().to_owned();
-            (key, entity["values"].as_object().unwrap().clone())
-        });
-        found.collect()
-    }
-}
-
-/// What a command did.
-#[derive(Debug)]
-struct Ran {
-    what: String,
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ends(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "{}: {self:#?}", self.what);
-        self
-    }
-
-    /// Fails unless it says each of these on stderr.
-    #[track_caller]
-    fn says(self, words: &[&str]) -> Self {
-        for word in words {
-            assert!(
-                self.stderr.contains(word),
-                "does not say {word:?}: {self:#?}"
-            );
-        }
-        self
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        let lines = self.stdout.lines();
-        lines
-            .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON line: {self:#?}"))
-            })
-            .collect()
-    }
-}
-
-/// A watch that runs.
-struct Watch {
-    child: Child,
-    lines: Receiver<Value>,
-}
-
-impl Watch {
-    fn start(cli: &Cli, arguments: &[&str]) -> Self {
-        let mut child = cli
-            .command(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (send, lines) = channel();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    fn next(&self) -> Value {
-        self.lines.recv_timeout(PATIENCE).unwrap()
-    }
-
-    /// Ends it as Ctrl-C does. Answers what it had not handed over yet, and what it said.
-    fn interrupt(mut self) -> (Vec<Value>, String) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, Signal::SIGINT).unwrap();
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut said).unwrap();
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.code(), Some(DONE), "{said}");
-        (self.lines.iter().collect(), said)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The rows of a file, as their cells stand in it.
 fn rows(file: &str) -> Vec<BTreeMap<String, String>> {
@@ -321,13 +134,13 @@ async fn airports_and_planes_are_imported_and_watched() {
     // Every cell of every row.
     let (airports, planes) = (rows("airports.csv"), rows("planes.csv"));
     assert_eq!((airports.len(), planes.len()), (AIRPORTS, PLANES));
-    let kinds = compare(&airports, "faa", &[], &cli.all("airport"));
+    let kinds = compare(&airports, "faa", &[], &cli.all("faa", "airport"));
     println!("airports: {kinds:?} cells are null, numbers and strings");
     assert!(
         kinds[1] >= 4 * AIRPORTS - 10 && kinds[2] >= 3 * AIRPORTS,
         "{kinds:?}"
     );
-    let kinds = compare(&planes, "tailnum", &["model"], &cli.all("plane"));
+    let kinds = compare(&planes, "tailnum", &["model"], &cli.all("faa", "plane"));
     println!("planes: {kinds:?} cells are null, numbers and strings");
     assert!(
         kinds[0] >= PLANES * 9 / 10,
@@ -605,6 +418,38 @@ async fn exit_codes_mean_what_help_says() {
             REFUSED,
             "at_version",
         ),
+        (&["get", "d", "t", "kk"], NOT_FOUND, "did you mean k?"),
+        (&["get", "d", "tt", "k"], NOT_FOUND, "nothing of d/tt"),
+        (&["diff", "d", "t", "k", "1", "9"], NOT_FOUND, "version 9"),
+        (&["diff", "d", "t", "k", "soon"], USAGE, "soon"),
+        (&["events", "d", "t", "{"], REFUSED, "query_string"),
+        (&["del", "d", "t", "--filter", "{}"], USAGE, "--yes"),
+        (&["del", "d", "t"], USAGE, "KEY"),
+        (
+            &["set", "d", "t", "k", "{}", "--if-version", "9"],
+            REFUSED,
+            "version 1",
+        ),
+        (
+            &["set", "d", "t", "k", "{}", "--if-absent"],
+            REFUSED,
+            "version 1",
+        ),
+        (
+            &["set", "d", "t", "k", "{}", "--idempotency-key", "a b"],
+            REFUSED,
+            "idempotency-key",
+        ),
+        (
+            &["get", "d", "t", "k", "--token-file", nowhere],
+            USAGE,
+            "--token-file",
+        ),
+        (
+            &["export", "d", "t", "--out", airports],
+            USAGE,
+            "--overwrite",
+        ),
         (&["search", "d", "t", "{"], REFUSED, "query_string"),
         (
             &["search", "d", "t", r#"{"$where":"1"}"#],
@@ -613,7 +458,7 @@ async fn exit_codes_mean_what_help_says() {
         ),
         (&["watch", "--domain", "["], REFUSED, "domain"),
         (&["watch", "--filter", "x"], REFUSED, "query_string"),
-        (&["watch", "--method", "get"], REFUSED, "methods[0]"),
+        (&["watch", "--method", "get"], USAGE, "--method"),
         (
             &["watch", "--from", &format!("{some}/0:1")],
             REFUSED,
@@ -693,7 +538,7 @@ async fn all_flights_are_imported_and_streamed() {
 
     let begun = Instant::now();
     let key = "{carrier}{flight}-{origin}-{time_hour}";
-    let counts = cli.line(&[
+    let import = [
         "import",
         path.to_str().unwrap(),
         "--domain",
@@ -702,7 +547,26 @@ async fn all_flights_are_imported_and_streamed() {
         "flight",
         "--key",
         key,
-    ]);
+        "--resume",
+        "flights-2013",
+    ];
+    // The first run is killed on its way, and the second goes on.
+    let mut killed = cli.command(&import).stdout(Stdio::null()).spawn().unwrap();
+    let midway = (FLIGHTS / 3).to_string();
+    cli.run(&[
+        "watch",
+        "--domain",
+        "nyc",
+        "--from",
+        "beginning",
+        "--limit",
+        &midway,
+    ])
+    .ends(DONE);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let counts = cli.line(&import);
+    assert!(counts["replayed"].as_u64().unwrap() >= FLIGHTS as u64 / 3 - 1);
     let imported = begun.elapsed();
     let after_import = mebibytes(&mut gateway);
     assert_eq!(counts["written"], json!(FLIGHTS));

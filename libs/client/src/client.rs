@@ -1,6 +1,7 @@
 //! The client itself: connections, deadlines, and what every call has in common.
 
 use std::{
+    fmt,
     future::Future,
     sync::{
         Arc,
@@ -19,10 +20,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataMap, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{Error, Kind, Retry, turns::Turns};
+use crate::{Error, Kind, Retry, error::Effect, turns::Turns};
 
 /// How often a connection without traffic is checked, so that a stream notices a gateway that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -50,22 +51,95 @@ struct Inner {
 
 /// Connections to one address, taken in turn.
 #[derive(Debug, Clone)]
-struct Connections(Arc<(Vec<Channel>, AtomicUsize)>);
+struct Connections(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    address: String,
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+}
 
 impl Connections {
     fn next(&self) -> Channel {
-        let (channels, next) = &*self.0;
+        let Pool { channels, next, .. } = &*self.0;
         let turn = next.fetch_add(1, Ordering::Relaxed) % channels.len();
         channels[turn].clone()
+    }
+
+    fn address(&self) -> &str {
+        &self.0.address
+    }
+}
+
+/// Whom to trust at an `https` address, and who this client is.
+#[derive(Clone, Default)]
+pub struct Tls {
+    authority: Option<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    name: Option<String>,
+}
+
+impl Tls {
+    /// The authorities that this machine trusts, and no certificate of the client's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts the certificates of an authority (PEM), and no others.
+    #[must_use]
+    pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authority = Some(pem.into());
+        self
+    }
+
+    /// Shows a certificate (PEM), with its private key (PEM), to a gateway that asks for one.
+    #[must_use]
+    pub fn identity(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Expects this name in the gateway's certificate, instead of the host of its address.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    fn config(&self) -> ClientTlsConfig {
+        let mut config = match &self.authority {
+            Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+            None => ClientTlsConfig::new().with_enabled_roots(),
+        };
+        if let Some((certificate, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(certificate, key));
+        }
+        match &self.name {
+            Some(name) => config.domain_name(name),
+            None => config,
+        }
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("authority", &self.authority.is_some())
+            .field("identity", &self.identity.is_some())
+            .field("name", &self.name)
+            .finish()
     }
 }
 
 /// How a client is made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Builder {
     address: String,
     services: Option<[String; 3]>,
     token: Option<String>,
+    tls: Tls,
     connections: usize,
     deadline: Duration,
     retry: Retry,
@@ -77,6 +151,13 @@ impl Builder {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Whom to trust at `https` addresses: the authorities that this machine trusts unless set.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -124,17 +205,35 @@ impl Builder {
 
     /// The client. Connections are made with the first call.
     pub fn build(self) -> Result<Client, Error> {
-        let (command, query, stream) = match &self.services {
-            Some([command, query, stream]) => (
-                self.connect(command)?,
-                self.connect(query)?,
-                self.connect(stream)?,
-            ),
+        let connect = |address: &str| self.connect(address);
+        let connections = match &self.services {
+            Some([command, query, stream]) => {
+                [connect(command)?, connect(query)?, connect(stream)?]
+            }
             None => {
-                let all = self.connect(&self.address)?;
-                (all.clone(), all.clone(), all)
+                let all = connect(&self.address)?;
+                [all.clone(), all.clone(), all]
             }
         };
+        self.client(connections)
+    }
+
+    /// The client, with a connection to its address: a gateway that is not there is known at once.
+    pub async fn open(self) -> Result<Client, Error> {
+        let endpoint = self.endpoint(&self.address)?;
+        let first = endpoint
+            .connect()
+            .await
+            .map_err(|error| Error::unreachable(&self.address, &error))?;
+        if self.services.is_some() {
+            return self.build();
+        }
+        let more = (1..self.connections).map(|_| endpoint.connect_lazy());
+        let all = self.pool(&self.address, std::iter::once(first).chain(more).collect());
+        self.client([all.clone(), all.clone(), all])
+    }
+
+    fn client(self, [command, query, stream]: [Connections; 3]) -> Result<Client, Error> {
         let authorization = match &self.token {
             Some(token) => {
                 let mut value: MetadataValue<Ascii> =
@@ -157,20 +256,52 @@ impl Builder {
             turns: Turns::default(),
         })))
     }
-}
 
-impl Builder {
     fn connect(&self, address: &str) -> Result<Connections, Error> {
+        let endpoint = self.endpoint(address)?;
+        let channels = (0..self.connections)
+            .map(|_| endpoint.connect_lazy())
+            .collect();
+        Ok(self.pool(address, channels))
+    }
+
+    fn pool(&self, address: &str, channels: Vec<Channel>) -> Connections {
+        Connections(Arc::new(Pool {
+            address: address.to_owned(),
+            channels,
+            next: AtomicUsize::new(0),
+        }))
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, Error> {
         let endpoint = Endpoint::from_shared(address.to_owned())
             .map_err(|error| invalid("address", format!("{address} is not one: {error}")))?
             .connect_timeout(self.deadline)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .tcp_nodelay(true);
-        let channels = (0..self.connections)
-            .map(|_| endpoint.connect_lazy())
-            .collect();
-        Ok(Connections(Arc::new((channels, AtomicUsize::new(0)))))
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint);
+        }
+        endpoint.tls_config(self.tls.config()).map_err(|error| {
+            let cause = std::error::Error::source(&error);
+            let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+            invalid(
+                "tls",
+                format!("a certificate or key cannot be used: {cause}"),
+            )
+        })
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("address", &self.address)
+            .field("services", &self.services)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -192,6 +323,7 @@ impl Client {
             address: address.into(),
             services: None,
             token: None,
+            tls: Tls::new(),
             connections: 1,
             deadline: Duration::from_secs(10),
             retry: Retry::default(),
@@ -239,6 +371,11 @@ impl Client {
         EventServiceClient::new(self.0.query.next()).max_decoding_message_size(ANSWER_BYTES)
     }
 
+    /// What went wrong with a stream.
+    pub(crate) fn stream_error(&self, status: Status) -> Error {
+        Error::of(status, Effect::Read, self.0.stream.address())
+    }
+
     pub(crate) fn streams(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.0.stream.next()).max_decoding_message_size(ANSWER_BYTES)
     }
@@ -266,7 +403,7 @@ impl Client {
     {
         let position = self.position();
         let prepare = |metadata: &mut MetadataMap| at_least(position.as_ref(), metadata);
-        self.attempt(message, false, prepare, call, self.deadline())
+        self.attempt(message, Effect::Read, prepare, call, self.deadline())
             .await
     }
 
@@ -275,7 +412,7 @@ impl Client {
     pub(crate) async fn attempt<T, R, F>(
         &self,
         message: T,
-        writes: bool,
+        effect: Effect,
         prepare: impl Fn(&mut MetadataMap),
         call: impl Fn(Request<T>) -> F,
         until: Instant,
@@ -296,8 +433,14 @@ impl Client {
                     }
                     return Ok(response);
                 }
-                Ok(Err(status)) => Error::of(status, writes),
-                Err(_) => Error::new(Kind::DeadlineExceeded, "the time for this call ran out"),
+                Ok(Err(status)) => {
+                    let address = match effect {
+                        Effect::Read => self.0.query.address(),
+                        Effect::Write => self.0.command.address(),
+                    };
+                    Error::of(status, effect, address)
+                }
+                Err(_) => Error::out_of_time(effect),
             };
             if !error.passes() {
                 return Err(error);

@@ -1,6 +1,6 @@
-//! What a call failed with, as a caller decides on it.
+//! What a call failed with, as a caller decides on it and as a person reads it.
 
-use std::{fmt, time::Duration};
+use std::{error::Error as _, fmt, io, time::Duration};
 
 use stategate_model::{Invalid, Version};
 use tonic::{Code, Status};
@@ -38,6 +38,8 @@ pub enum Kind {
     Unauthenticated,
     /// The policy says no.
     Denied,
+    /// Nobody answers at the address; nothing was sent.
+    Unreachable,
     /// The gateway or its storage is away, or too busy; nothing was written.
     Unavailable,
     /// A write that may have happened, once.
@@ -60,16 +62,15 @@ impl Error {
         }
     }
 
-    /// From a call's status. `wrote` says whether the call may have changed something, if nobody
-    /// answered it.
-    pub(crate) fn of(status: Status, wrote: bool) -> Self {
+    /// From the status of a call to an address. `effect` says whether the call may have changed
+    /// something, if nobody answered it.
+    pub(crate) fn of(status: Status, effect: Effect, address: &str) -> Self {
         let details = status.get_error_details();
         let retry = details
             .retry_info()
             .map(|info| info.retry_delay.unwrap_or_default());
         let info = details.error_info();
         let reason = info.map_or("", |info| info.reason.as_str());
-        let operation = info.and_then(|info| info.metadata.get("operation"));
         let kind = match (status.code(), reason) {
             (Code::NotFound, _) => Kind::NotFound,
             (Code::InvalidArgument, _) => {
@@ -102,17 +103,28 @@ impl Error {
             (Code::DeadlineExceeded, _) => Kind::DeadlineExceeded,
             (Code::Unimplemented, _) => Kind::Unsupported,
             // Nobody answered: the connection was refused, lost or reset.
-            (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "")
-                if wrote && !never_sent(&status) =>
-            {
-                Kind::OutcomeUnknown
+            (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "") => {
+                match (connect_error(&status), effect) {
+                    (Some(_), _) => Kind::Unreachable,
+                    (None, _) if was_never_sent(&status) => Kind::Unavailable,
+                    (None, Effect::Write) => Kind::OutcomeUnknown,
+                    (None, Effect::Read) => Kind::Unavailable,
+                }
             }
-            (Code::Unavailable | Code::Unknown | Code::Cancelled, "") => Kind::Unavailable,
             _ => Kind::Other,
         };
-        let message = match operation {
-            Some(_) | None if !status.message().is_empty() => status.message().to_owned(),
-            _ => format!("the call failed with {:?}", status.code()),
+        let message = match (&kind, reason) {
+            (Kind::Unreachable, _) => unreachable(address, connect_error(&status)),
+            (Kind::Unsupported, "") => {
+                format!("{address} does not serve this call; is it a stategate gateway?")
+            }
+            (Kind::DeadlineExceeded, "") => out_of_time(effect),
+            (_, "") if status.code() != Code::NotFound => lost(&status, effect, address),
+            (Kind::Invalid(fields), _) if !fields.is_empty() => {
+                let fields = fields.iter().map(|(field, why)| format!("{field}: {why}"));
+                fields.collect::<Vec<_>>().join("; ")
+            }
+            _ => status.message().to_owned(),
         };
         Self {
             kind,
@@ -120,6 +132,16 @@ impl Error {
             retry,
             status: Some(Box::new(status)),
         }
+    }
+
+    /// For a call that was given up when its time was over.
+    pub(crate) fn out_of_time(effect: Effect) -> Self {
+        Self::new(Kind::DeadlineExceeded, out_of_time(effect))
+    }
+
+    /// For a connection that could not be made.
+    pub(crate) fn unreachable(address: &str, error: &tonic::transport::Error) -> Self {
+        Self::new(Kind::Unreachable, unreachable(address, Some(error)))
     }
 
     /// What kind of failure it was.
@@ -139,7 +161,10 @@ impl Error {
 
     /// Whether the same call, with the same idempotency key if it writes, may be made again.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable | Kind::OutcomeUnknown)
+        matches!(
+            self.kind,
+            Kind::Unreachable | Kind::Unavailable | Kind::OutcomeUnknown
+        )
     }
 
     /// How long the server asks to wait before that.
@@ -148,16 +173,72 @@ impl Error {
     }
 }
 
-/// Whether the connection could not even be made.
-fn never_sent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
+/// What a call does that may have gone unanswered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: it can be made again.
+    Read,
+    /// It changes something, at most once.
+    Write,
+}
+
+fn out_of_time(effect: Effect) -> String {
+    format!("no answer in time{}", left_open(effect))
+}
+
+fn left_open(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Read => "",
+        Effect::Write => "; it may have been written, once: read the entity to find out",
+    }
+}
+
+fn lost(status: &Status, effect: Effect, address: &str) -> String {
+    if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+        return out_of_time(effect);
+    }
+    let words = causes(status).last().map(ToString::to_string);
+    let words = words.as_deref().unwrap_or(status.message());
+    format!(
+        "the connection to {address} was lost ({words}){}",
+        left_open(effect)
+    )
+}
+
+fn unreachable(address: &str, error: Option<&(dyn std::error::Error + 'static)>) -> String {
+    let mut cause = error;
+    let mut last = String::new();
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return format!("no gateway at {address}");
         }
+        last = error.to_string();
         cause = error.source();
     }
-    false
+    format!("cannot connect to {address}: {last}")
+}
+
+fn connect_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
+    causes(status).find(|error| error.is::<tonic::ConnectError>())
+}
+
+/// Whether the request still waited for the connection when that was closed, as happens when a
+/// gateway ends in good order.
+fn was_never_sent(status: &Status) -> bool {
+    causes(status)
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let mut next = status.source();
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
 }
 
 impl fmt::Display for Error {

@@ -21,15 +21,16 @@ mod writes;
 
 pub use serde_json::{Value, json};
 pub use stategate_model::{
-    At, EntityRef, Event, EventId, Invalid, Method, Position, Timestamp, Token, Version,
+    At, EntityRef, Event, EventId, Invalid, KindRef, Lane, Method, Position, Timestamp, Token,
+    Version,
 };
 
 pub use self::{
-    client::{Builder, Client},
+    client::{Builder, Client, Tls},
     error::{Error, Kind},
     reads::{Entity, Page, Search, SearchEvents},
     retry::Retry,
-    subscription::{Start, Subscription, Watch},
+    subscription::{Start, Step, Subscription, Watch},
     transaction::{Transacted, Transaction},
-    writes::{Condition, Written},
+    writes::{Changed, Condition, Payload, Terms, Written},
 };

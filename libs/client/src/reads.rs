@@ -59,6 +59,14 @@ macro_rules! search_options {
             self
         }
 
+        /// Only what matches a filter in JSON text, which the gateway parses: it says what is wrong
+        /// with it.
+        #[must_use]
+        pub fn filter_text(mut self, filter: impl Into<String>) -> Self {
+            self.0.query_string = filter.into();
+            self
+        }
+
         /// Orders by the value at a path, from the least.
         #[must_use]
         pub fn sort_by(mut self, path: impl Into<String>) -> Self {
@@ -86,10 +94,18 @@ macro_rules! search_options {
             self
         }
 
+        /// Leaves this many out first. Not beside a page token.
+        #[must_use]
+        pub fn offset(mut self, offset: u32) -> Self {
+            self.0.offset = i32::try_from(offset).unwrap_or(i32::MAX);
+            self
+        }
+
         /// Continues after a page.
         #[must_use]
         pub fn page(mut self, token: impl Into<String>) -> Self {
             self.0.page_token = token.into();
+            self.0.offset = 0;
             self
         }
     };
@@ -137,7 +153,7 @@ impl SearchEvents {
     }
 }
 
-fn unreadable(what: &str) -> Error {
+pub(crate) fn unreadable(what: &str) -> Error {
     Error::new(
         Kind::Other,
         format!("the gateway answered {what} that cannot be read; is it newer than this client?"),

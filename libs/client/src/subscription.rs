@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use stategate_model::{Event, Lane, Method, Position, Timestamp, Token};
 use stategate_protocol::{event::PROGRESS, pb};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Streaming;
 
 use crate::{
@@ -70,6 +70,14 @@ impl Subscription {
         self
     }
 
+    /// Only events that match a filter in JSON text, which the gateway parses: it says what is wrong
+    /// with it.
+    #[must_use]
+    pub fn filter_text(mut self, filter: impl Into<String>) -> Self {
+        self.opts.query_string = filter.into();
+        self
+    }
+
     /// Only changes made by these methods.
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
@@ -96,6 +104,22 @@ pub struct Watch {
     stream: Option<Streaming<pb::Event>>,
     token: Option<Token>,
     waits: Waits,
+    /// When to reconnect; kept here so that dropping a future that waits for it loses nothing.
+    resume: Option<Instant>,
+}
+
+/// What a subscription comes to next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Step {
+    /// A change.
+    Event(Event),
+    /// The log was read up to this place, and nothing in between matched.
+    Progress(Lane, Position),
+    /// The connection was lost, or could not be made again; it will be tried again.
+    Lost(Error),
+    /// The connection is there again, and the subscription goes on where it was.
+    Resumed,
 }
 
 impl Client {
@@ -125,6 +149,7 @@ impl Client {
             stream: None,
             token: None,
             waits,
+            resume: None,
         };
         watch.open().await?;
         Ok(watch)
@@ -138,40 +163,54 @@ impl Watch {
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
-            let Some(stream) = &mut self.stream else {
-                self.reopen().await?;
-                continue;
-            };
-            match stream.message().await {
-                Ok(Some(message)) => {
-                    self.waits.reset();
-                    let place = u8::try_from(message.lane)
-                        .ok()
-                        .map(Lane)
-                        .zip(Position::from_i64(message.position));
-                    let progress = message.method == PROGRESS;
-                    let event = if progress {
-                        None
-                    } else {
-                        Some(reads::event(message)?)
-                    };
-                    if let (Some(token), Some((lane, position))) = (&mut self.token, place) {
-                        token.advance(lane, position);
-                    }
-                    if let Some(event) = event {
-                        return Ok(event);
-                    }
-                }
-                Ok(None) => self.stream = None,
-                Err(status) => {
-                    self.stream = None;
-                    let error = Error::of(status, false);
-                    if !error.passes() {
-                        return Err(error);
-                    }
-                }
+            if let Step::Event(event) = self.step().await? {
+                return Ok(event);
             }
         }
+    }
+
+    /// What comes next, event or not: for those who show how far the log was read, and how the
+    /// connection is.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn step(&mut self) -> Result<Step, Error> {
+        let Some(stream) = &mut self.stream else {
+            return self.reopen().await;
+        };
+        let lost = match stream.message().await {
+            Ok(Some(message)) => return self.arrived(message),
+            Ok(None) => Error::new(Kind::Unavailable, "the gateway ended the stream"),
+            Err(status) => self.client.stream_error(status),
+        };
+        self.stream = None;
+        self.waits_after(lost)
+    }
+
+    fn arrived(&mut self, message: pb::Event) -> Result<Step, Error> {
+        self.waits.reset();
+        let place = u8::try_from(message.lane)
+            .ok()
+            .map(Lane)
+            .zip(Position::from_i64(message.position));
+        let (lane, position) = place.ok_or_else(|| reads::unreadable("a position"))?;
+        let step = if message.method == PROGRESS {
+            Step::Progress(lane, position)
+        } else {
+            Step::Event(reads::event(message)?)
+        };
+        if let Some(token) = &mut self.token {
+            token.advance(lane, position);
+        }
+        Ok(step)
+    }
+
+    fn waits_after(&mut self, error: Error) -> Result<Step, Error> {
+        if !error.passes() && *error.kind() != Kind::DeadlineExceeded {
+            return Err(error);
+        }
+        let wait = self.waits.next(error.retry_delay()).unwrap_or_default();
+        self.resume = Some(Instant::now() + wait);
+        Ok(Step::Lost(error))
     }
 
     /// How far the log was read: a subscription that starts after it goes on with the next event.
@@ -179,13 +218,13 @@ impl Watch {
         self.token.as_ref()
     }
 
-    async fn reopen(&mut self) -> Result<(), Error> {
-        if let Some(wait) = self.waits.next(None) {
-            sleep(wait).await;
+    async fn reopen(&mut self) -> Result<Step, Error> {
+        if let Some(resume) = self.resume {
+            sleep_until(resume).await;
         }
         match self.open().await {
-            Err(error) if error.passes() || *error.kind() == Kind::DeadlineExceeded => Ok(()),
-            other => other,
+            Ok(()) => Ok(Step::Resumed),
+            Err(error) => self.waits_after(error),
         }
     }
 
@@ -211,7 +250,7 @@ impl Watch {
                     "the subscription was not in force in time",
                 )
             })?
-            .map_err(|status| Error::of(status, false))?;
+            .map_err(|status| self.client.stream_error(status))?;
         if self.token.is_none() {
             self.token = token_of(response.metadata());
         }

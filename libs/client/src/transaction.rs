@@ -2,11 +2,15 @@
 
 use serde::Serialize;
 use stategate_model::{EntityRef, Event, EventId, Token};
-use stategate_protocol::pb::{self, operation};
+use stategate_protocol::{
+    headers,
+    pb::{self, operation},
+};
 
 use crate::{
-    Client, Condition, Error, Kind,
+    Client, Condition, Error, Kind, Terms,
     client::token_of,
+    error::Effect,
     reads,
     writes::{OneWrite, encode},
 };
@@ -28,7 +32,10 @@ use crate::{
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Transaction(pb::TransactRequest);
+pub struct Transaction {
+    request: pb::TransactRequest,
+    terms: Terms,
+}
 
 /// What a transaction came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,15 +44,37 @@ pub struct Transacted {
     pub events: Vec<Event>,
     /// The place in the log of the last of them.
     pub token: Option<Token>,
+    /// Whether an earlier try had done it.
+    pub replayed: bool,
 }
 
 impl Transaction {
     /// An empty transaction in a domain; it needs at least one operation.
     pub fn new(domain: impl Into<String>) -> Self {
-        Self(pb::TransactRequest {
-            domain: domain.into(),
-            operations: Vec::new(),
-        })
+        Self {
+            request: pb::TransactRequest {
+                domain: domain.into(),
+                operations: Vec::new(),
+            },
+            terms: Terms::new(),
+        }
+    }
+
+    /// Gives it an idempotency key of the caller's own, as [`Terms::key`] does.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.terms = self.terms.key(key);
+        self
+    }
+
+    /// How many operations it has.
+    pub fn len(&self) -> usize {
+        self.request.operations.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.request.operations.is_empty()
     }
 
     /// Replaces an entity's values.
@@ -82,13 +111,23 @@ impl Transaction {
 
     /// Sets an entity to the values in one of its events.
     pub fn revert(self, entity: &EntityRef, event: EventId) -> Result<Self, Error> {
+        self.revert_if(Condition::Always, entity, event)
+    }
+
+    /// Sets an entity to the values in one of its events, if a condition holds.
+    pub fn revert_if(
+        self,
+        condition: Condition,
+        entity: &EntityRef,
+        event: EventId,
+    ) -> Result<Self, Error> {
         let message = pb::EventRef {
             domain: entity.domain().to_owned(),
             r#type: entity.kind().to_owned(),
             key: entity.key().to_owned(),
             id: event.to_string(),
         };
-        self.with(Condition::Always, operation::Operation::Revert(message))
+        self.with(condition, operation::Operation::Revert(message))
     }
 
     /// Removes an entity from the current state.
@@ -123,7 +162,7 @@ impl Transaction {
                 ));
             }
         };
-        self.0.operations.push(pb::Operation {
+        self.request.operations.push(pb::Operation {
             operation: Some(operation),
             precondition,
         });
@@ -144,27 +183,32 @@ fn message(entity: &EntityRef, values: &impl Serialize) -> Result<pb::Entity, Er
 impl Client {
     /// Carries out a transaction: all of it or none.
     pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
-        let write = OneWrite::new(Condition::Always)?;
+        let write = OneWrite::new(transaction.terms)?;
         let call = |request| {
             let mut entities = self.writes();
             async move { entities.transact(request).await }
         };
         let response = self
             .attempt(
-                transaction.0,
-                true,
+                transaction.request,
+                Effect::Write,
                 |metadata| write.prepare(metadata),
                 call,
                 self.deadline(),
             )
             .await?;
         let token = token_of(response.metadata());
+        let replayed = response.metadata().get(headers::REPLAYED).is_some();
         let events = response
             .into_inner()
             .events
             .into_iter()
             .map(reads::event)
             .collect::<Result<_, _>>()?;
-        Ok(Transacted { events, token })
+        Ok(Transacted {
+            events,
+            token,
+            replayed,
+        })
     }
 }

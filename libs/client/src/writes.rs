@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use stategate_model::{EntityRef, EventId, Token, Version, json};
+use stategate_model::{At, EntityRef, EventId, Object, Token, Version, json};
 use stategate_protocol::{Struct, headers, pb};
 use tokio::time::{Instant, sleep};
 use tonic::{
@@ -13,7 +13,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::{Client, Entity, Error, Kind, client::token_of, reads};
+use crate::{Client, Error, Kind, client::token_of, error::Effect, reads};
 
 /// What must hold of an entity for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,43 @@ pub enum Condition {
     Version(Version),
 }
 
+/// On what terms a write is made: the condition it needs, and the idempotency key it has.
+///
+/// A key of the caller's own makes the write one with every other that has the same key in the same
+/// domain, for as long as the log is kept; without one, the tries of a single call are one write.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    condition: Condition,
+    key: Option<String>,
+}
+
+impl Terms {
+    /// No condition, and a key of the call's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only if a condition holds.
+    #[must_use]
+    pub fn condition(mut self, condition: Condition) -> Self {
+        self.condition = condition;
+        self
+    }
+
+    /// With this idempotency key: 1 to 128 visible ASCII characters.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+}
+
+impl From<Condition> for Terms {
+    fn from(condition: Condition) -> Self {
+        Self::new().condition(condition)
+    }
+}
+
 /// What a write came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -38,6 +75,43 @@ pub struct Written {
     pub token: Token,
     /// Whether an earlier try had done it.
     pub replayed: bool,
+}
+
+/// What a write came to that answers the whole entity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// Which entity.
+    pub entity: EntityRef,
+    /// Its values after it: a JSON object.
+    pub values: Value,
+    /// The entity's version after it.
+    pub version: Version,
+    /// Its place in the log.
+    pub token: Token,
+    /// Whether an earlier try had done it.
+    pub replayed: bool,
+}
+
+/// Values that are encoded already, so that sending them later or again costs nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Payload(Struct);
+
+impl Payload {
+    /// Encodes anything that serialises to a JSON object.
+    pub fn new(values: &impl Serialize) -> Result<Self, Error> {
+        encode(values).map(Self)
+    }
+
+    /// What they were made of.
+    pub fn into_object(self) -> Object {
+        self.0.into_object()
+    }
+}
+
+impl From<&Object> for Payload {
+    fn from(object: &Object) -> Self {
+        Self(Struct::from_object(object))
+    }
 }
 
 /// Values as they are sent.
@@ -70,10 +144,19 @@ pub(crate) struct OneWrite {
 }
 
 impl OneWrite {
-    pub(crate) fn new(condition: Condition) -> Result<Self, Error> {
-        let key = Uuid::new_v4().to_string().parse();
-        let key = key.map_err(|_| Error::new(Kind::Other, "a key could not be made"))?;
-        Ok(Self { key, condition })
+    pub(crate) fn new(terms: Terms) -> Result<Self, Error> {
+        let key = terms.key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let key = key.parse().map_err(|_| {
+            let problem = "must be 1 to 128 visible ASCII characters";
+            Error::new(
+                Kind::Invalid(vec![("idempotency-key".to_owned(), problem.to_owned())]),
+                format!("idempotency-key: {problem}"),
+            )
+        })?;
+        Ok(Self {
+            key,
+            condition: terms.condition,
+        })
     }
 
     pub(crate) fn prepare(&self, metadata: &mut MetadataMap) {
@@ -94,6 +177,22 @@ impl OneWrite {
             }
         }
     }
+}
+
+fn changed(response: Response<pb::Entity>) -> Result<Changed, Error> {
+    let Written {
+        version,
+        token,
+        replayed,
+    } = written(&response)?;
+    let entity = reads::entity(response.into_inner(), Some(version))?;
+    Ok(Changed {
+        entity: entity.entity,
+        values: entity.values,
+        version,
+        token,
+        replayed,
+    })
 }
 
 fn written<T>(response: &Response<T>) -> Result<Written, Error> {
@@ -125,21 +224,33 @@ impl Client {
     /// [`Client::set`], if a condition holds; otherwise [`Kind::VersionMismatch`].
     pub async fn set_if(
         &self,
-        condition: Condition,
+        terms: impl Into<Terms>,
         entity: &EntityRef,
         values: impl Serialize,
     ) -> Result<Written, Error> {
-        let message = message(entity, encode(&values)?);
-        self.set_message(condition, message, self.deadline()).await
+        self.set_payload(terms, entity, Payload::new(&values)?)
+            .await
+    }
+
+    /// [`Client::set_if`] with values that are encoded already.
+    pub async fn set_payload(
+        &self,
+        terms: impl Into<Terms>,
+        entity: &EntityRef,
+        values: Payload,
+    ) -> Result<Written, Error> {
+        let message = message(entity, values.0);
+        self.set_message(terms.into(), message, self.deadline())
+            .await
     }
 
     async fn set_message(
         &self,
-        condition: Condition,
+        terms: Terms,
         message: pb::Entity,
         until: Instant,
     ) -> Result<Written, Error> {
-        let write = OneWrite::new(condition)?;
+        let write = OneWrite::new(terms)?;
         let call = |request| {
             let mut entities = self.writes();
             async move { entities.set(request).await }
@@ -148,7 +259,7 @@ impl Client {
             &self
                 .attempt(
                     message,
-                    true,
+                    Effect::Write,
                     |metadata| write.prepare(metadata),
                     call,
                     until,
@@ -159,19 +270,19 @@ impl Client {
 
     /// Overwrites the top-level values given and answers the whole entity. [`Kind::NotFound`] if it is
     /// absent.
-    pub async fn edit(&self, entity: &EntityRef, values: impl Serialize) -> Result<Entity, Error> {
+    pub async fn edit(&self, entity: &EntityRef, values: impl Serialize) -> Result<Changed, Error> {
         self.edit_if(Condition::Always, entity, values).await
     }
 
     /// [`Client::edit`], if a condition holds; otherwise [`Kind::VersionMismatch`].
     pub async fn edit_if(
         &self,
-        condition: Condition,
+        terms: impl Into<Terms>,
         entity: &EntityRef,
         values: impl Serialize,
-    ) -> Result<Entity, Error> {
+    ) -> Result<Changed, Error> {
         let message = message(entity, encode(&values)?);
-        let write = OneWrite::new(condition)?;
+        let write = OneWrite::new(terms.into())?;
         let call = |request| {
             let mut entities = self.writes();
             async move { entities.edit(request).await }
@@ -179,35 +290,34 @@ impl Client {
         let response = self
             .attempt(
                 message,
-                true,
+                Effect::Write,
                 |metadata| write.prepare(metadata),
                 call,
                 self.deadline(),
             )
             .await?;
-        let version = written(&response)?.version;
-        reads::entity(response.into_inner(), Some(version))
+        changed(response)
     }
 
     /// Sets an entity to the values in one of its events, also after it was deleted.
-    pub async fn revert(&self, entity: &EntityRef, event: EventId) -> Result<Entity, Error> {
+    pub async fn revert(&self, entity: &EntityRef, event: EventId) -> Result<Changed, Error> {
         self.revert_if(Condition::Always, entity, event).await
     }
 
     /// [`Client::revert`], if a condition holds; otherwise [`Kind::VersionMismatch`].
     pub async fn revert_if(
         &self,
-        condition: Condition,
+        terms: impl Into<Terms>,
         entity: &EntityRef,
         event: EventId,
-    ) -> Result<Entity, Error> {
+    ) -> Result<Changed, Error> {
         let message = pb::EventRef {
             domain: entity.domain().to_owned(),
             r#type: entity.kind().to_owned(),
             key: entity.key().to_owned(),
             id: event.to_string(),
         };
-        let write = OneWrite::new(condition)?;
+        let write = OneWrite::new(terms.into())?;
         let call = |request| {
             let mut entities = self.writes();
             async move { entities.revert(request).await }
@@ -215,26 +325,31 @@ impl Client {
         let response = self
             .attempt(
                 message,
-                true,
+                Effect::Write,
                 |metadata| write.prepare(metadata),
                 call,
                 self.deadline(),
             )
             .await?;
-        let version = written(&response)?.version;
-        reads::entity(response.into_inner(), Some(version))
+        changed(response)
     }
 
     /// Sets an entity to what it was at a version or time: the values come back, as a new version.
     /// [`Kind::NotFound`] if it did not exist then.
-    pub async fn revert_to(
+    pub async fn revert_to(&self, entity: &EntityRef, at: At) -> Result<Changed, Error> {
+        self.revert_to_if(Condition::Always, entity, at).await
+    }
+
+    /// [`Client::revert_to`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    pub async fn revert_to_if(
         &self,
+        terms: impl Into<Terms>,
         entity: &EntityRef,
-        at: stategate_model::At,
-    ) -> Result<Entity, Error> {
+        at: At,
+    ) -> Result<Changed, Error> {
         let then = self.get_at(entity, at).await?;
         let event = self.event_of_version(entity, then.version).await?;
-        self.revert(entity, event.id).await
+        self.revert_if(terms, entity, event.id).await
     }
 
     /// Removes an entity from the current state; its history stays. [`Kind::NotFound`] if it is absent.
@@ -243,9 +358,13 @@ impl Client {
     }
 
     /// [`Client::del`], if a condition holds; otherwise [`Kind::VersionMismatch`].
-    pub async fn del_if(&self, condition: Condition, entity: &EntityRef) -> Result<Written, Error> {
+    pub async fn del_if(
+        &self,
+        terms: impl Into<Terms>,
+        entity: &EntityRef,
+    ) -> Result<Written, Error> {
         let message = reads::entity_ref(entity, None);
-        let write = OneWrite::new(condition)?;
+        let write = OneWrite::new(terms.into())?;
         let call = |request| {
             let mut entities = self.writes();
             async move { entities.del(request).await }
@@ -254,7 +373,7 @@ impl Client {
             &self
                 .attempt(
                     message,
-                    true,
+                    Effect::Write,
                     |metadata| write.prepare(metadata),
                     call,
                     self.deadline(),
@@ -299,7 +418,7 @@ impl Client {
             };
             change(&mut values);
             let error = match self
-                .set_message(condition, message(entity, encode(&values)?), until)
+                .set_message(condition.into(), message(entity, encode(&values)?), until)
                 .await
             {
                 Ok(written) => {

@@ -454,6 +454,8 @@ mod tests {
             ("STATEGATE_JWKS_URI", ""),
             ("STATEGATE_ADDR", "http://x"),
             ("STATEGATE_TOKEN", "t"),
+            ("STATEGATE_TOKEN_FILE", "/t"),
+            ("STATEGATE_CA_FILE", "/ca.pem"),
         ];
         assert_eq!(read(&env).unwrap().port, 8080);
     }

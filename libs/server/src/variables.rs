@@ -136,6 +136,10 @@ variables! {
             "The server that the client commands of `stategate` talk to.";
         TOKEN = "TOKEN", Takes::Secret, "",
             "The bearer token they send.";
+        TOKEN_FILE = "TOKEN_FILE", Takes::Text, "",
+            "The file that the bearer token is read from, where STATEGATE_TOKEN is not set.";
+        CA_FILE = "CA_FILE", Takes::File, "",
+            "The authority that signed the server's certificate, where it is none that this machine trusts.";
     }
 }
 

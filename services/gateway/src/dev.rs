@@ -1,16 +1,27 @@
 //! `stategate dev`: command, query and stream service in one process, on this machine alone.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use stategate_channel::{ChannelConfig, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
 use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
-use stategate_storage::StorageConfig;
+use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
+
+use crate::cli;
 
 /// What `stategate dev` is told.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It serves this machine alone, without authentication. Everything else is set by environment variables:
+docs/configuration.md.
+
+Examples:
+  stategate dev
+  stategate dev --memory
+  stategate dev --port 9000 --data /tmp/try.db
+  stategate dev --reset --yes")]
 pub(crate) struct Args {
     /// The port to listen on; metrics and health are on the next one (overrides STATEGATE_PORT)
     #[arg(long, value_name = "PORT")]
@@ -18,6 +29,25 @@ pub(crate) struct Args {
     /// The SQLite file to keep everything in (overrides STATEGATE_STORAGE_PROVIDER)
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Keep everything in memory: it is gone when the gateway ends
+    #[arg(long, conflicts_with = "data")]
+    memory: bool,
+    /// Begin with nothing: deletes the SQLite file with everything in it, after asking
+    #[arg(long, conflicts_with = "memory")]
+    reset: bool,
+    /// Do not ask
+    #[arg(long, requires = "reset")]
+    yes: bool,
+}
+
+impl Args {
+    fn storage(&self, configured: StorageConfig) -> StorageConfig {
+        match &self.data {
+            Some(path) => StorageConfig::sqlite(path.clone()),
+            None if self.memory => StorageConfig::Memory(MemoryConfig::default()),
+            None => configured,
+        }
+    }
 }
 
 /// Runs the gateway until it is told to stop.
@@ -35,9 +65,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
 
-    let mut storage: StorageConfig = config.storage.parse()?;
-    if let Some(path) = args.data {
-        storage = StorageConfig::sqlite(path);
+    let storage = args.storage(config.storage.parse()?);
+    if args.reset {
+        reset(&storage, &args)?;
     }
     let kept = storage.location();
     let storage = stategate_storage::open(&storage).await?;
@@ -96,6 +126,35 @@ fn loopback_only(host: IpAddr) -> anyhow::Result<()> {
     )
 }
 
+/// Deletes what a storage keeps, if the user agrees.
+fn reset(storage: &StorageConfig, args: &Args) -> anyhow::Result<()> {
+    let StorageConfig::Sqlite(config) = storage else {
+        anyhow::bail!(
+            "--reset deletes an SQLite file, and the data is kept elsewhere: {}",
+            storage.location()
+        );
+    };
+    if !config.path.exists() {
+        return Ok(());
+    }
+    let name = config.path.display();
+    if !args.yes {
+        cli::confirm(&format!("Delete {name} with its whole history?"))?;
+    }
+    // The log of the file's last changes first: left behind, it would be taken for the new file's.
+    for ending in ["-wal", "-shm", ""] {
+        let mut path = config.path.clone().into_os_string();
+        path.push(ending);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(anyhow::Error::new(error).context(format!("cannot delete {name}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let address = addresses.grpc;
     // As it was called, so that the lines work where it is not on the PATH.
@@ -103,16 +162,20 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let elsewhere = if address.port() == 8080 {
         String::new()
     } else {
-        format!(" --addr {address}")
+        format!("  export STATEGATE_ADDR={address}\n")
     };
     eprintln!(
-        "\nstategate is listening on http://{address} (gRPC) and http://{admin} (metrics, health)\n\
+        "\nstategate is listening on http://{address} (gRPC)\n\
+         metrics and health: http://{admin}\n\
          data: {kept}\n\
          process: {process}\n\n\
          Try, in another terminal:\n\
-         \x20 {program}{elsewhere} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
-         \x20 {program}{elsewhere} get acme user ada\n\
-         \x20 {program}{elsewhere} watch --domain acme --from beginning\n\n\
+         {elsewhere}\
+         \x20 {program} set acme user ada '{{\"name\": \"Ada\", \"logins\": 1}}'\n\
+         \x20 {program} edit acme user ada '{{\"logins\": 2}}'\n\
+         \x20 {program} history acme user ada\n\
+         \x20 {program} watch --from beginning\n\
+         \x20 {program} help\n\n\
          Ctrl-C ends it; nothing acknowledged is lost.\n",
         admin = addresses.admin,
         process = std::process::id(),

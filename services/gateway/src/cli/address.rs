@@ -1,9 +1,11 @@
-//! Where the gateway is: `http://host:port`, or `host:port`, or less.
+//! Where the gateway is: `http://host:port`, `https://host:port`, or `host:port`, or less.
 
 use std::{fmt, str::FromStr};
 
 /// The port of a gateway that was started without naming one.
 const PORT: u16 = 8080;
+/// The port where whatever ends TLS in front of a gateway listens.
+const HTTPS: u16 = 443;
 
 /// A gateway's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +30,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         const SHAPE: &str = "an address looks like 127.0.0.1:8080 or http://gateway.example:8080";
         let text = text.trim();
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => {
-                return Err("https is not supported by this client yet; use http".to_owned());
-            }
+        let (scheme, rest) = match text.split_once("://") {
+            None => ("http", text),
+            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
             Some((scheme, _)) => {
                 return Err(format!("`{scheme}` is not a scheme of a gateway; {SHAPE}"));
             }
@@ -57,6 +56,7 @@ impl FromStr for Address {
             return Err("an IPv6 address stands in brackets: [::1]:8080".to_owned());
         }
         let port = match port {
+            None if scheme == "https" => HTTPS,
             None => PORT,
             Some(port) => port
                 .parse()
@@ -64,7 +64,7 @@ impl FromStr for Address {
                 .filter(|port| *port > 0)
                 .ok_or_else(|| format!("`{port}` is not a port"))?,
         };
-        Ok(Self(format!("http://{host}:{port}")))
+        Ok(Self(format!("{scheme}://{host}:{port}")))
     }
 }
 
@@ -80,6 +80,11 @@ mod tests {
             ("127.0.0.1:9000", "http://127.0.0.1:9000"),
             ("localhost", "http://localhost:8080"),
             ("http://gateway.example", "http://gateway.example:8080"),
+            ("https://gateway.example", "https://gateway.example:443"),
+            (
+                "https://gateway.example:8443/",
+                "https://gateway.example:8443",
+            ),
             (":9000", "http://127.0.0.1:9000"),
             ("[::1]", "http://[::1]:8080"),
             ("[::1]:9000", "http://[::1]:9000"),
@@ -101,7 +106,6 @@ mod tests {
             "http://host/path",
             "user@host",
             "ftp://host",
-            "https://host",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

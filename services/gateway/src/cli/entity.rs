@@ -1,17 +1,17 @@
-//! Commands about one entity: get, set, edit, del, revert.
+//! Commands about one entity: get, set, edit, revert; and what every command about one shares.
 
 use std::io::{self, Read as _};
 
 use serde::Serialize;
-use serde_json::json as document;
-use stategate_model::{Object, json as strict, limits::MESSAGE_BYTES};
-use stategate_protocol::{Struct, headers, pb};
-use tonic::metadata::MetadataMap;
+use serde_json::{Map, Value};
+use stategate_client::{
+    At, Client, Condition, EntityRef, Error, EventId, Payload, Terms, Timestamp, Token, Version,
+};
+use stategate_model::{json as strict, limits::MESSAGE_BYTES};
 
 use super::{
-    client::Gateway,
-    failure::{Exit, Failure, Kind},
-    json,
+    failure::{Exit, Failure},
+    json, near,
     output::{Form, Output, Screen},
     text,
     when::When,
@@ -29,47 +29,127 @@ pub(crate) struct RefArgs {
     key: String,
 }
 
+impl RefArgs {
+    /// The entity.
+    pub(crate) fn entity(&self) -> Result<EntityRef, Failure> {
+        let named = EntityRef::new(&self.domain, &self.kind, &self.key);
+        Ok(named.map_err(Error::from)?)
+    }
+}
+
+/// On what terms a write is made.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TermsArgs {
+    /// Only if the entity is at this version
+    #[arg(long, value_name = "N", conflicts_with = "if_absent")]
+    if_version: Option<u64>,
+    /// Only if the entity does not exist
+    #[arg(long)]
+    if_absent: bool,
+    /// Makes the write one with every other that has this key: it happens once, however often it is sent
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+impl TermsArgs {
+    /// Whether none were named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.if_version.is_none() && !self.if_absent && self.idempotency_key.is_none()
+    }
+
+    /// The terms.
+    pub(crate) fn terms(&self) -> Terms {
+        let terms = Terms::new().condition(match self.if_version {
+            Some(version) => Condition::Version(Version::new(version)),
+            None if self.if_absent => Condition::Absent,
+            None => Condition::Always,
+        });
+        match &self.idempotency_key {
+            Some(key) => terms.key(key),
+            None => terms,
+        }
+    }
+}
+
 /// What `get` is asked for.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  stategate get faa airport JFK
+  stategate get faa airport JFK --version 1
+  stategate get faa airport JFK --at 2h
+  stategate get faa airport JFK --at 2026-01-31T08:00:00Z --json")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     entity: RefArgs,
     /// As it was at this version
     #[arg(long, value_name = "N", conflicts_with = "at")]
-    version: Option<i64>,
+    version: Option<u64>,
     /// As it was at this time: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]
     at: Option<When>,
 }
 
-/// What `set` and `edit` are asked for.
+/// What `set` is asked for.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ValuesArgs {
+#[command(after_help = "\
+Examples:
+  stategate set acme user ada '{\"name\": \"Ada\", \"logins\": 1}'
+  stategate set acme user ada '{\"name\": \"Ada\"}' --if-absent
+  jq '.logins = 2' ada.json | stategate set acme user ada - --if-version 1")]
+pub(crate) struct SetArgs {
     #[command(flatten)]
     entity: RefArgs,
     /// A JSON object, such as '{"alt": 13}'; - reads it from stdin
     values: String,
+    #[command(flatten)]
+    terms: TermsArgs,
+}
+
+/// What `edit` is asked for.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  stategate edit faa airport JFK '{\"alt\": 14}'
+  stategate edit faa airport JFK '{\"alt\": 14}' --if-version 1
+  stategate edit acme user ada '{\"logins\": 2}' --idempotency-key login-7f3a")]
+pub(crate) struct EditArgs {
+    #[command(flatten)]
+    entity: RefArgs,
+    /// A JSON object with the values to overwrite; - reads it from stdin
+    values: String,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 /// What `revert` is asked for.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The values come back as a new version; nothing of the history goes. It works after `del` too.
+
+Examples:
+  stategate revert faa airport JFK --version 1
+  stategate revert faa airport JFK --at 1h
+  stategate revert faa airport JFK --to 1b4e28ba-2fa1-4d2b-883f-0016d3cca427")]
 pub(crate) struct RevertArgs {
     #[command(flatten)]
     entity: RefArgs,
     #[command(flatten)]
     to: Target,
+    #[command(flatten)]
+    terms: TermsArgs,
 }
 
 /// What an entity is taken back to.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Target {
-    /// To the values in this event, as `history` and `watch` name it
+    /// To the values in this event, as `history` and `watch` name it (for a `del`: those before it)
     #[arg(long = "to", value_name = "EVENT_ID")]
     event: Option<String>,
     /// To what it was at this version
     #[arg(long, value_name = "N")]
-    version: Option<i64>,
+    version: Option<u64>,
     /// To what it was at this time: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]
     at: Option<When>,
@@ -77,185 +157,109 @@ struct Target {
 
 /// Prints an entity.
 pub(crate) async fn get(
-    gateway: &Gateway,
+    client: &Client,
     args: GetArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    use pb::entity_ref::At;
-
-    let at = match (args.version, args.at) {
-        (Some(version), _) => Some(At::AtVersion(version)),
-        (None, Some(when)) => Some(At::AtTime(when.nanoseconds())),
-        (None, None) => None,
+    let entity = args.entity.entity()?;
+    let found = match (args.version, args.at) {
+        (Some(version), _) => {
+            client
+                .get_at(&entity, At::Version(Version::new(version)))
+                .await
+        }
+        (None, Some(when)) => client.get_at(&entity, at(when)).await,
+        (None, None) => client.get(&entity).await,
     };
-    let request = gateway.request(pb::EntityRef {
-        at,
-        ..args.entity.into_message()
-    });
-    let answer = gateway
-        .answer(Kind::Read, gateway.entities().get(request))
-        .await?;
-    let entity = json::Entity::from(answer.into_inner());
+    let found = near::found(client, &entity, found).await;
+    let found = json::Entity::from(found.map_err(|failure| dated(failure, args.at))?);
     match output.form().clone() {
-        Form::Json => output.json(&entity),
-        Form::Text(screen) => print_entity(&entity, output, &screen),
+        Form::Json => output.json(&found),
+        Form::Text(screen) => print_entity(&found, output, &screen),
     }
 }
 
 /// Replaces an entity's values.
 pub(crate) async fn set(
-    gateway: &Gateway,
-    args: ValuesArgs,
+    client: &Client,
+    args: SetArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let message = args.into_message()?;
-    let written = Written::of(&message);
-    let call = gateway.request(message);
-    let answer = gateway
-        .answer(Kind::Write, gateway.entities().set(call))
+    let values = values(args.values)?;
+    let entity = args.entity.entity()?;
+    let written = client
+        .set_payload(args.terms.terms(), &entity, values)
         .await?;
-    written.print("set", None, answer.metadata(), output)
+    Done::new(&entity, written.version, &written.token, written.replayed).print("set", output)
 }
 
 /// Overwrites some of an entity's values.
 pub(crate) async fn edit(
-    gateway: &Gateway,
-    args: ValuesArgs,
+    client: &Client,
+    args: EditArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let message = args.into_message()?;
-    let written = Written::of(&message);
-    let call = gateway.request(message);
-    let answer = gateway
-        .answer(Kind::Write, gateway.entities().edit(call))
-        .await?;
-    let (metadata, entity, _) = answer.into_parts();
-    written.print("edited", entity.values, &metadata, output)
-}
-
-/// Deletes an entity.
-pub(crate) async fn del(
-    gateway: &Gateway,
-    args: RefArgs,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let message = args.into_message();
-    let written = Written {
-        domain: message.domain.clone(),
-        kind: message.r#type.clone(),
-        key: message.key.clone(),
-        ..Written::default()
-    };
-    let call = gateway.request(message);
-    let answer = gateway
-        .answer(Kind::Write, gateway.entities().del(call))
-        .await?;
-    written.print("deleted", None, answer.metadata(), output)
+    let values = values(args.values)?;
+    let entity = args.entity.entity()?;
+    let changed = client
+        .edit_if(args.terms.terms(), &entity, values.into_object())
+        .await;
+    let changed = near::found(client, &entity, changed).await?;
+    Done::new(&entity, changed.version, &changed.token, changed.replayed)
+        .with(changed.values)
+        .print("edited", output)
 }
 
 /// Sets an entity to what it was.
 pub(crate) async fn revert(
-    gateway: &Gateway,
+    client: &Client,
     args: RevertArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let entity = args.entity.into_message();
-    let id = args.to.event(gateway, &entity).await?;
-    let pb::EntityRef {
-        domain,
-        r#type,
-        key,
-        ..
-    } = entity;
-    let written = Written {
-        domain: domain.clone(),
-        kind: r#type.clone(),
-        key: key.clone(),
-        ..Written::default()
-    };
-    let call = gateway.request(pb::EventRef {
-        domain,
-        r#type,
-        key,
-        id,
-    });
-    let answer = gateway
-        .answer(Kind::Write, gateway.entities().revert(call))
-        .await?;
-    let (metadata, entity, _) = answer.into_parts();
-    written.print("reverted", entity.values, &metadata, output)
-}
-
-impl Target {
-    /// The id of the event meant. A version or time is looked up, so that a point at which the entity
-    /// did not exist is refused with the reason.
-    async fn event(self, gateway: &Gateway, entity: &pb::EntityRef) -> Result<String, Failure> {
-        use pb::entity_ref::At;
-
-        let at = match (self.event, self.version, self.at) {
-            (Some(id), _, _) => return Ok(id),
-            (None, Some(version), _) => At::AtVersion(version),
-            (None, None, when) => At::AtTime(when.map_or(0, |when| when.nanoseconds())),
-        };
-        let then = gateway.request(pb::EntityRef {
-            at: Some(at),
-            ..entity.clone()
-        });
-        let then = gateway
-            .answer(Kind::Read, gateway.entities().get(then))
-            .await?;
-        let version = then.into_inner().version;
-        let query = document!({
-            "entity.key": {"$eq": entity.key},
-            "version": {"$eq": version.to_string()},
-        });
-        let found = gateway.request(pb::SearchEventOpts {
-            domain: entity.domain.clone(),
-            r#type: entity.r#type.clone(),
-            query_string: query.to_string(),
-            limit: 1,
-            ..pb::SearchEventOpts::default()
-        });
-        let found = gateway
-            .answer(Kind::Read, gateway.events().search(found))
-            .await?;
-        let event = found.into_inner().events.into_iter().next();
-        event
-            .map(|event| event.id)
-            .ok_or_else(|| Failure::new(Exit::NotFound, format!("no event made version {version}")))
-    }
-}
-
-impl RefArgs {
-    fn into_message(self) -> pb::EntityRef {
-        pb::EntityRef {
-            domain: self.domain,
-            r#type: self.kind,
-            key: self.key,
-            at: None,
+    let entity = args.entity.entity()?;
+    let terms = args.terms.terms();
+    let changed = match (args.to.event, args.to.version, args.to.at) {
+        (Some(id), _, _) => {
+            let id = EventId::parse(&id).map_err(Error::from)?;
+            client.revert_if(terms, &entity, id).await
         }
+        (None, Some(version), _) => {
+            let version = At::Version(Version::new(version));
+            client.revert_to_if(terms, &entity, version).await
+        }
+        (None, None, when) => {
+            let when = when.map_or(At::Time(Timestamp(0)), at);
+            client.revert_to_if(terms, &entity, when).await
+        }
+    };
+    let changed = near::found(client, &entity, changed).await;
+    let changed = changed.map_err(|failure| dated(failure, args.to.at))?;
+    Done::new(&entity, changed.version, &changed.token, changed.replayed)
+        .with(changed.values)
+        .print("reverted", output)
+}
+
+/// The gateway names times by their nanoseconds; people do not.
+fn dated(failure: Failure, when: Option<When>) -> Failure {
+    match (failure.message(), when) {
+        (Some(message), Some(when)) => {
+            let number = format!("time {}", when.nanoseconds());
+            Failure::new(failure.exit(), message.replace(&number, &when.to_string()))
+        }
+        _ => failure,
     }
 }
 
-impl ValuesArgs {
-    fn into_message(self) -> Result<pb::Entity, Failure> {
-        let values = if self.values == "-" {
-            from_stdin()?
-        } else {
-            self.values
-        };
-        // The gateway would see rounded numbers; what was written is only known here.
-        let values = strict::parse_object(values.trim())
-            .map_err(|problem| Failure::new(Exit::Refused, format!("values: {problem}")))?;
-        let entity = self.entity.into_message();
-        Ok(pb::Entity {
-            domain: entity.domain,
-            r#type: entity.r#type,
-            key: entity.key,
-            values: Some(Struct::from_object(&values)),
-            version: 0,
-        })
-    }
+fn at(when: When) -> At {
+    At::Time(Timestamp(when.nanoseconds()))
+}
+
+fn values(text: String) -> Result<Payload, Failure> {
+    let text = if text == "-" { from_stdin()? } else { text };
+    // The gateway would see rounded numbers; what was written is only known here.
+    let values = strict::parse_object(text.trim())
+        .map_err(|problem| Failure::new(Exit::Refused, format!("values: {problem}")))?;
+    Ok(Payload::from(&values))
 }
 
 fn from_stdin() -> Result<String, Failure> {
@@ -275,23 +279,22 @@ fn print_entity(
     output: &mut Output,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let name = name(&entity.domain, &entity.kind, &entity.key);
     output.line(&format!(
         "{}  {}",
-        screen.paint.bold(&name),
+        screen.paint.bold(&text::plain(&entity.name())),
         screen.paint.faint(&format!("version {}", entity.version))
     ))?;
-    print_values(
-        entity.values.as_ref().unwrap_or(&Object::new()),
-        output,
-        screen,
-    )
+    print_values(&entity.values, output, screen)
 }
 
 /// The widest that names of values stand before their values.
 const NAMES: usize = 32;
 
-fn print_values(values: &Object, output: &mut Output, screen: &Screen) -> Result<(), Failure> {
+fn print_values(
+    values: &Map<String, Value>,
+    output: &mut Output,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let names: Vec<_> = values.keys().map(|name| text::plain(name)).collect();
     let widest = names.iter().map(|name| text::width(name)).max();
     let column = widest.unwrap_or(0).min(NAMES);
@@ -307,67 +310,61 @@ fn print_values(values: &Object, output: &mut Output, screen: &Screen) -> Result
     Ok(())
 }
 
-fn name(domain: &str, kind: &str, key: &str) -> String {
-    text::plain(&format!("{domain}/{kind}/{key}"))
-}
-
 /// What a write did.
-#[derive(Debug, Default, Serialize)]
-struct Written {
+#[derive(Debug, Serialize)]
+pub(crate) struct Done {
     domain: String,
     #[serde(rename = "type")]
     kind: String,
     key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    values: Option<Object>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<String>,
+    values: Option<Map<String, Value>>,
+    version: String,
+    position: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
 }
 
-impl Written {
-    fn of(message: &pb::Entity) -> Self {
+impl Done {
+    pub(crate) fn new(entity: &EntityRef, version: Version, token: &Token, replayed: bool) -> Self {
         Self {
-            domain: message.domain.clone(),
-            kind: message.r#type.clone(),
-            key: message.key.clone(),
-            ..Self::default()
+            domain: entity.domain().to_owned(),
+            kind: entity.kind().to_owned(),
+            key: entity.key().to_owned(),
+            values: None,
+            version: version.to_string(),
+            position: token.to_string(),
+            replayed,
         }
     }
 
-    fn print(
-        self,
-        done: &str,
-        values: Option<Struct>,
-        metadata: &MetadataMap,
-        output: &mut Output,
-    ) -> Result<(), Failure> {
-        let text = |name: &str| Some(metadata.get(name)?.to_str().ok()?.to_owned());
-        let written = Self {
-            values: values.map(Struct::into_object),
-            version: text(headers::ETAG).map(|etag| etag.trim_matches('"').to_owned()),
-            position: text(headers::POSITION),
+    fn with(self, values: Value) -> Self {
+        Self {
+            values: Some(json::members(values)),
             ..self
+        }
+    }
+
+    pub(crate) fn print(self, done: &str, output: &mut Output) -> Result<(), Failure> {
+        let Form::Text(screen) = output.form().clone() else {
+            return output.json(&self);
         };
-        match output.form().clone() {
-            Form::Json => output.json(&written),
-            Form::Text(screen) => {
-                let name = name(&written.domain, &written.kind, &written.key);
-                let version = written
-                    .version
-                    .as_ref()
-                    .map_or_else(String::new, |version| format!("version {version}"));
-                output.line(&format!(
-                    "{done} {}  {}",
-                    screen.paint.bold(&name),
-                    screen.paint.faint(&text::plain(&version))
-                ))?;
-                match &written.values {
-                    Some(values) => print_values(values, output, &screen),
-                    None => Ok(()),
-                }
-            }
+        let name = text::plain(&format!("{}/{}/{}", self.domain, self.kind, self.key));
+        let again = if self.replayed {
+            ", by an earlier request with this idempotency key"
+        } else {
+            ""
+        };
+        output.line(&format!(
+            "{done} {}  {}",
+            screen.paint.bold(&name),
+            screen
+                .paint
+                .faint(&format!("version {}{again}", self.version))
+        ))?;
+        match &self.values {
+            Some(values) => print_values(values, output, &screen),
+            None => Ok(()),
         }
     }
 }

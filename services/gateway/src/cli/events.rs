@@ -1,175 +1,182 @@
-//! `history`: every change of one entity; and how an event is printed, here and by `watch`.
+//! `events`: a search of the history of a type; and how an event is printed there and by `watch`.
 
-use serde_json::json as document;
-use stategate_model::{Value, json as canonical};
-use stategate_protocol::pb;
+use serde_json::Value;
+use stategate_client::{Client, Error, KindRef, SearchEvents, Timestamp};
 
 use super::{
-    client::Gateway,
-    failure::{Exit, Failure, Kind},
-    json,
+    failure::Failure,
+    json::Event,
     output::{Form, Output, Screen},
-    search::Appetite,
+    search::{self, Appetite},
     table::{Cell, Table},
     text,
+    when::When,
 };
 
-/// What `history` is asked for.
+/// What `events` is asked for.
 #[derive(Debug, clap::Args)]
-pub(crate) struct HistoryArgs {
+#[command(after_help = "\
+A filter's paths start at the event: entity.key, entity.values.x, claims.sub, method, time, version, \
+position, lane.
+
+Examples:
+  stategate events faa airport
+  stategate events faa airport '{\"entity.key\": {\"$in\": [\"JFK\", \"LGA\"]}}'
+  stategate events faa airport --min 1h --reverse --limit 20
+  stategate events faa airport '{\"method\": \"/stategate.EntityService/Del\"}'
+  stategate events faa plane '{\"claims.sub\": \"ada\"}' --sort entity.values.seats")]
+pub(crate) struct Args {
     /// Business domain or tenant, such as `faa`
     domain: String,
     /// Kind of entity, such as `airport`
     #[arg(value_name = "TYPE")]
     kind: String,
-    /// The entity's name within its kind, such as `JFK`
-    key: String,
-    /// Newest first
+    /// A JSON filter over the event, such as '{"entity.key": "JFK"}'; none: everything
+    #[arg(default_value = "", hide_default_value = true)]
+    filter: String,
+    /// Only events at this time or later: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
+    #[arg(long, value_name = "TIME")]
+    min: Option<When>,
+    /// Only events at this time or earlier
+    #[arg(long, value_name = "TIME")]
+    max: Option<When>,
+    /// Sort by the value at this path; else in the order they happened
+    #[arg(long, value_name = "FIELD")]
+    sort: Option<String>,
+    /// Sort downwards: without --sort, the newest first
     #[arg(long)]
     reverse: bool,
     /// Most events to print; 0 prints all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u64,
+    /// Events to leave out first
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    offset: u32,
 }
 
-/// Prints an entity's events.
-pub(crate) async fn history(
-    gateway: &Gateway,
-    args: HistoryArgs,
-    output: &mut Output,
-) -> Result<(), Failure> {
+/// Prints what is found.
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    let of = KindRef::new(&args.domain, &args.kind).map_err(Error::from)?;
     let mut appetite = Appetite::new(args.limit);
-    let name = text::plain(&format!("{}/{}/{}", args.domain, args.kind, args.key));
-    let mut options = pb::SearchEventOpts {
-        domain: args.domain,
-        r#type: args.kind,
-        query_string: document!({"entity.key": {"$eq": args.key}}).to_string(),
-        limit: appetite.page(),
-        sort: args.reverse.then(|| pb::Sort {
-            field: "position".to_owned(),
-            reverse: true,
-        }),
-        ..pb::SearchEventOpts::default()
+    let mut search = SearchEvents::new(&of)
+        .filter_text(args.filter)
+        .offset(args.offset)
+        .limit(appetite.page());
+    search = match (args.sort, args.reverse) {
+        (Some(field), false) => search.sort_by(field),
+        (Some(field), true) => search.sort_by_reverse(field),
+        (None, true) => search.sort_by_reverse("position"),
+        (None, false) => search,
     };
+    if let Some(min) = args.min {
+        search = search.min(Timestamp(min.nanoseconds()));
+    }
+    if let Some(max) = args.max {
+        search = search.max(Timestamp(max.nanoseconds()));
+    }
+    output.begin_list();
     let mut found = 0_u64;
     loop {
-        let request = gateway.request(options.clone());
-        let answer = gateway
-            .answer(Kind::Read, gateway.events().search(request))
-            .await?
-            .into_inner();
-        let mut page: Vec<_> = answer.events.into_iter().map(json::Event::from).collect();
-        appetite.take(&mut page);
-        found += page.len() as u64;
+        let mut page = client.search_events(&search).await?;
+        let got = page.items.len();
+        appetite.take(&mut page.items);
+        let is_cut = page.items.len() < got || page.next.is_some();
+        found += page.items.len() as u64;
+        let events: Vec<_> = page.items.iter().map(Event::from).collect();
         match output.form().clone() {
-            Form::Json => page.iter().try_for_each(|event| output.json(event))?,
-            Form::Text(screen) if !page.is_empty() => print_table(&page, output, &screen)?,
-            Form::Text(_) => {}
+            Form::Json => events.iter().try_for_each(|event| output.json(event))?,
+            Form::Text(_) if events.is_empty() => {}
+            Form::Text(screen) => output.table(&table(&events, &screen), &screen)?,
         }
-        if appetite.is_sated() || answer.next_page_token.is_empty() {
-            break;
+        match page.next {
+            Some(token) if !appetite.is_sated() => search = search.page(token),
+            _ => {
+                output.note(search::summary(found, is_cut));
+                return Ok(());
+            }
         }
-        options.page_token = answer.next_page_token;
     }
-    if found == 0 {
-        let never = format!("no event of an entity {name}");
-        return Err(Failure::new(Exit::NotFound, never));
-    }
-    Ok(())
 }
 
-fn print_table(
-    events: &[json::Event],
-    output: &mut Output,
-    screen: &Screen,
-) -> Result<(), Failure> {
-    let header = ["VERSION", "TIME", "METHOD", "EVENT", "VALUES"];
-    let mut table = Table::new(header.map(str::to_owned).to_vec());
-    // `revert` takes the whole id.
-    table.keep_whole(3);
-    for event in events {
-        table.row(vec![
-            Cell::number(event.version.to_string()),
-            Cell::text(text::time(event.time, &screen.zone)),
-            Cell::text(text::method(&event.method)),
-            Cell::text(text::plain(&event.id)),
-            Cell::text(values(event)),
-        ]);
+fn table(events: &[Event], screen: &Screen) -> Table {
+    let is_signed = events.iter().any(|event| event.author().is_some());
+    let mut header = vec!["TIME", "METHOD", "KEY", "VERSION"];
+    if is_signed {
+        header.push("BY");
     }
-    output.table(&table, screen)
+    header.push("VALUES");
+    let mut table = Table::new(header.into_iter().map(str::to_owned).collect());
+    for whole in [0, 2] {
+        table.keep_whole(whole);
+    }
+    for event in events {
+        let mut row = vec![
+            Cell::text(screen.clock.time(event.time)),
+            Cell::text(text::method(event.method)),
+            Cell::text(text::plain(&event.entity.key)),
+            Cell::number(event.version.to_string()),
+        ];
+        if is_signed {
+            row.push(Cell::text(text::plain(event.author().unwrap_or_default())));
+        }
+        row.push(Cell::text(values(event)));
+        table.row(row);
+    }
+    table
 }
 
 /// An event on one line: when, what, which entity, its values as far as they fit.
-pub(crate) fn line(event: &json::Event, screen: &Screen) -> String {
-    let time = text::time(event.time, &screen.zone);
-    let method = text::method(&event.method);
-    let Some(entity) = &event.entity else {
-        let line = format!(
-            "{time}  {method:<6}  lane {} position {}",
-            event.lane, event.position
-        );
-        return screen.paint.faint(&text::cut(&line, screen.width));
-    };
-    let name = text::plain(&format!("{}/{}/{}", entity.domain, entity.kind, entity.key));
+pub(crate) fn line(event: &Event, screen: &Screen) -> String {
+    let time = screen.clock.exact_time(event.time);
+    let method = text::method(event.method);
+    let name = text::plain(&event.entity.name());
     let version = format!("v{}", event.version);
-    let before = time.len() + method.len().max(6) + text::width(&name) + version.len() + 4 * 2;
+    let before =
+        text::width(&time) + method.len().max(6) + text::width(&name) + version.len() + 4 * 2;
     let shown = match screen.width.checked_sub(before) {
         Some(room) => text::cut(&values(event), room),
         None => String::new(),
     };
+    let method = match method.as_str() {
+        "Del" => screen.paint.red("Del   "),
+        _ => format!("{method:<6}"),
+    };
     format!(
-        "{}  {method:<6}  {}  {version}  {shown}",
+        "{}  {method}  {}  {version}  {shown}",
         screen.paint.faint(&time),
         screen.paint.bold(&name)
     )
 }
 
-fn values(event: &json::Event) -> String {
-    let values = event
-        .entity
-        .as_ref()
-        .and_then(|entity| entity.values.as_ref());
-    values.map_or_else(String::new, |values| {
-        text::plain(&canonical::canonical_value(&Value::Object(values.clone())))
-    })
+fn values(event: &Event) -> String {
+    text::plain(&Value::Object(event.entity.values.clone()).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
+    use stategate_client::Method;
 
     use super::*;
-    use crate::cli::output::Paint;
+    use crate::cli::{json::tests::event, output::Paint, text::Clock};
 
     #[test]
     fn an_event_is_one_line_that_fits() {
-        let event = json::Event {
-            id: "e1".to_owned(),
-            entity: Some(json::Entity {
-                domain: "faa".to_owned(),
-                kind: "airport".to_owned(),
-                key: "JFK".to_owned(),
-                values: Some(
-                    canonical::parse_object(r#"{"alt":13,"name":"John F Kennedy Intl"}"#).unwrap(),
-                ),
-                version: 0,
-            }),
-            claims: None,
-            time: 1_357_020_000_000_000_000,
-            method: "/stategate.EntityService/Set".to_owned(),
-            version: 3,
-            lane: 0,
-            position: 9,
-            trace_parent: String::new(),
-        };
+        let values = r#"{"alt":13,"name":"John F Kennedy Intl"}"#;
+        let event = Event::from(&event(3, Method::Set, values));
         let mut screen = Screen {
             width: 120,
             paint: Paint::Nothing,
-            zone: TimeZone::UTC,
+            clock: Clock::Zone(TimeZone::UTC),
         };
         assert_eq!(
             line(&event, &screen),
             r#"2013-01-01 06:00:00.000  Set     faa/airport/JFK  v3  {"alt":13,"name":"John F Kennedy Intl"}"#
+        );
+        let fitted = table(std::slice::from_ref(&event), &screen).fit(80);
+        assert_eq!(
+            fitted.header,
+            "TIME                 METHOD  KEY  VERSION  VALUES"
         );
         screen.width = 70;
         let shown = line(&event, &screen);

@@ -3,20 +3,31 @@
 //! Answers go to stdout, everything else to stderr, so that every command can stand in a pipe.
 
 mod address;
-mod client;
+mod archive;
+mod connection;
+mod del;
+mod diff;
 mod entity;
 mod events;
+mod export;
 mod failure;
+mod history;
 mod import;
 mod json;
+mod manual;
 mod migrate;
+mod near;
 mod output;
+mod pager;
+mod progress;
 mod search;
 mod signals;
+mod stats;
 mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+mod walk;
 mod watch;
 mod when;
 
@@ -25,7 +36,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::{
-    client::{Gateway, Options},
+    connection::Connection,
     failure::{Exit, Failure},
     output::{Note, Output},
 };
@@ -37,19 +48,26 @@ Exit codes:
   1  failed
   2  the command line is wrong
   3  no such entity or event
-  4  refused: invalid input, not permitted, or a precondition that does not hold
+  4  refused: invalid input, not permitted, or a precondition does not hold
   5  no gateway there, or no answer in time
   6  some rows of an import failed
 
-Answers are tables on a terminal, and JSON lines (proto3 JSON) with --json or when stdout is no \
-terminal. NO_COLOR=1 turns colours off.";
+Answers are tables on a terminal, and JSON lines (proto3 JSON) with --ndjson or when stdout is no \
+terminal. NO_COLOR=1 turns colours off.
+
+Try:
+  stategate dev                     a gateway on this machine
+  stategate set acme user ada '{\"name\": \"Ada\"}'
+  stategate history acme user ada";
 
 /// Keeps entities and every change that was ever made to them: runs the gateway, and talks to one.
 #[derive(Debug, Parser)]
 #[command(name = "stategate", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
-    options: Options,
+    connection: Connection,
+    #[command(flatten)]
+    options: output::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,23 +79,43 @@ enum Command {
     /// Prints an entity as it is, or as it was
     Get(entity::GetArgs),
     /// Replaces an entity's values, creating it if it is absent
-    Set(entity::ValuesArgs),
+    Set(entity::SetArgs),
     /// Overwrites the top-level values given and keeps the others
-    Edit(entity::ValuesArgs),
-    /// Deletes an entity; its history stays, and `revert` brings it back
-    Del(entity::RefArgs),
-    /// Sets an entity to what it was after one of its events (for a `del`: before it)
+    Edit(entity::EditArgs),
+    /// Deletes an entity, or many; the history stays, and `revert` brings them back
+    Del(del::Args),
+    /// Sets an entity to what it was after one of its events, at a version or at a time
     Revert(entity::RevertArgs),
-    /// Prints every change of an entity, oldest first, with the ids that `revert` takes
-    History(events::HistoryArgs),
+    /// Prints every version of an entity: when, who, how, and what it changed
+    History(history::HistoryArgs),
+    /// Prints what two states of an entity differ in
+    Diff(history::DiffArgs),
     /// Finds the entities of a domain and type
     Search(search::Args),
+    /// Finds the changes of a domain and type
+    Events(events::Args),
     /// Prints changes as they happen
     Watch(watch::Args),
-    /// Sets an entity from each row of a CSV, JSON or NDJSON file
+    /// Counts domains, types, entities, events and lanes; reads the whole log
+    Stats(stats::Args),
+    /// Sets an entity from each row of a CSV, JSON or NDJSON file, or makes an export again
     Import(import::Args),
+    /// Writes the current state, or the whole history, to a file
+    Export(export::Args),
     /// Copies the log from one storage to another, while no gateway writes to it
     Migrate(migrate::Args),
+    /// Prints the completions of a shell
+    Completions(manual::CompletionsArgs),
+    /// Prints the manual page, or writes one for every command
+    Man(manual::ManArgs),
+}
+
+/// Asks the user on a terminal whether to go on, for what cannot be undone.
+pub(crate) fn confirm(question: &str) -> anyhow::Result<()> {
+    del::confirm(question).map_err(|failure| {
+        let message = failure.message().unwrap_or_default();
+        anyhow::anyhow!("{message}")
+    })
 }
 
 /// Carries out the command line of this process.
@@ -97,29 +135,34 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    if let Command::Dev(args) = cli.command {
-        return dev::run(args)
-            .await
-            .map_err(|error| Failure::failed(format!("{error:#}")));
-    }
-    let mut output = Output::stdout(cli.options.json);
-    if let Command::Migrate(args) = cli.command {
-        return migrate::run(args, &mut output).await;
-    }
-    let gateway = Gateway::connect(&cli.options).await?;
+    let mut output = Output::stdout(&cli.options);
+    let done = carry_out(cli, &mut output).await;
+    output.finish(done)
+}
+
+async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+    let way = &cli.connection;
     match cli.command {
-        Command::Dev(_) | Command::Migrate(_) => Ok(()),
-        Command::Get(args) => entity::get(&gateway, args, &mut output).await,
-        Command::Set(args) => entity::set(&gateway, args, &mut output).await,
-        Command::Edit(args) => entity::edit(&gateway, args, &mut output).await,
-        Command::Del(args) => entity::del(&gateway, args, &mut output).await,
-        Command::Revert(args) => entity::revert(&gateway, args, &mut output).await,
-        Command::History(args) => events::history(&gateway, args, &mut output).await,
-        Command::Search(args) => search::run(&gateway, args, &mut output).await,
-        Command::Watch(args) => watch::run(&gateway, args, &mut output).await,
-        Command::Import(args) => import::run(&gateway, args, &mut output).await,
-    }?;
-    output.flush()
+        Command::Dev(args) => dev::run(args)
+            .await
+            .map_err(|error| Failure::failed(format!("{error:#}"))),
+        Command::Get(args) => entity::get(&way.open().await?, args, output).await,
+        Command::Set(args) => entity::set(&way.open().await?, args, output).await,
+        Command::Edit(args) => entity::edit(&way.open().await?, args, output).await,
+        Command::Del(args) => del::run(&way.open().await?, args, output).await,
+        Command::Revert(args) => entity::revert(&way.open().await?, args, output).await,
+        Command::History(args) => history::run(&way.open().await?, args, output).await,
+        Command::Diff(args) => history::diff(&way.open().await?, args, output).await,
+        Command::Search(args) => search::run(&way.open().await?, args, output).await,
+        Command::Events(args) => events::run(&way.open().await?, args, output).await,
+        Command::Watch(args) => watch::run(&way.open().await?, args, output).await,
+        Command::Stats(args) => stats::run(&way.open().await?, args, output).await,
+        Command::Import(args) => import::run(way, args, output).await,
+        Command::Export(args) => export::run(&way.open().await?, args, output).await,
+        Command::Migrate(args) => migrate::run(args, output).await,
+        Command::Completions(args) => manual::completions(&args, output),
+        Command::Man(args) => manual::man(&args, output),
+    }
 }
 
 fn finish(done: Result<(), Failure>) -> ExitCode {

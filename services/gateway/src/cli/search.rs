@@ -2,23 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use stategate_model::{
-    Value,
-    json::{self as strict, Json},
-};
-use stategate_protocol::pb;
+use serde_json::Value;
+use stategate_client::{Client, Error, KindRef, Search};
+use stategate_model::json::{self as strict, Json};
 
 use super::{
-    client::Gateway,
-    failure::{Failure, Kind},
-    json,
-    output::{Form, Note, Output, Screen},
+    failure::Failure,
+    json::Entity,
+    output::{Form, Output, Screen},
     table::{Cell, Table},
     text,
 };
 
 /// What `search` is asked for.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Filters: {\"a.b\": v} equality at a path; $eq $ne $gt $gte $lt $lte $in $nin $exists $prefix $contains \
+on a value; $and $or $not on filters. An array on the path is entered: any element may match.
+
+Examples:
+  stategate search faa plane
+  stategate search faa plane '{\"manufacturer\": \"EMBRAER\", \"year\": {\"$gte\": 2010}}'
+  stategate search faa plane '{\"seats\": {\"$gte\": 300}}' --sort year --limit 5
+  stategate search faa airport '{\"name\": {\"$contains\": \"Field\"}}' --limit 0")]
 pub(crate) struct Args {
     /// Business domain or tenant, such as `faa`
     domain: String,
@@ -39,14 +45,14 @@ pub(crate) struct Args {
     limit: u64,
     /// Entities to leave out first
     #[arg(long, value_name = "N", default_value_t = 0)]
-    offset: i32,
+    offset: u32,
 }
 
 /// How much of the results is still wanted, and how much of it to ask for at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Appetite {
     left: u64,
-    page: i32,
+    page: u16,
 }
 
 impl Appetite {
@@ -60,12 +66,12 @@ impl Appetite {
         let page = if left <= MOST { left } else { COMFORTABLE };
         Self {
             left,
-            page: i32::try_from(page).unwrap_or(1),
+            page: u16::try_from(page).unwrap_or(1),
         }
     }
 
     /// The `limit` of each request.
-    pub(crate) fn page(self) -> i32 {
+    pub(crate) fn page(self) -> u16 {
         self.page
     }
 
@@ -75,6 +81,13 @@ impl Appetite {
         self.left -= page.len() as u64;
     }
 
+    /// Whether one more is wanted; it is taken then.
+    pub(crate) fn take_one(&mut self) -> bool {
+        let is_wanted = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_wanted
+    }
+
     /// Whether everything wanted was taken.
     pub(crate) fn is_sated(self) -> bool {
         self.left == 0
@@ -82,61 +95,50 @@ impl Appetite {
 }
 
 /// Prints what is found.
-pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    let of = KindRef::new(&args.domain, &args.kind).map_err(Error::from)?;
+    let first = leading(args.sort.as_deref(), &args.filter);
     let mut appetite = Appetite::new(args.limit);
-    let mut options = pb::SearchEntityOpts {
-        domain: args.domain,
-        r#type: args.kind,
-        query_string: args.filter,
-        limit: appetite.page(),
-        offset: args.offset,
-        sort: args.sort.map(|field| pb::Sort {
-            field,
-            reverse: args.reverse,
-        }),
-        ..pb::SearchEntityOpts::default()
+    let mut search = Search::new(&of)
+        .filter_text(args.filter)
+        .offset(args.offset)
+        .limit(appetite.page());
+    search = match (args.sort, args.reverse) {
+        (Some(field), false) => search.sort_by(field),
+        (Some(field), true) => search.sort_by_reverse(field),
+        (None, _) => search,
     };
-    let first = leading(&options);
+    output.begin_list();
     let mut found = 0_u64;
     loop {
-        let request = gateway.request(options.clone());
-        let answer = gateway
-            .answer(Kind::Read, gateway.entities().search(request))
-            .await?
-            .into_inner();
-        let mut page: Vec<_> = answer
-            .entities
-            .into_iter()
-            .map(json::Entity::from)
-            .collect();
-        let got = page.len();
-        appetite.take(&mut page);
-        let is_cut = page.len() < got || !answer.next_page_token.is_empty();
-        found += page.len() as u64;
-        print(&page, &first, output)?;
-        if appetite.is_sated() || answer.next_page_token.is_empty() {
-            if let Form::Text(_) = output.form() {
-                output.flush()?;
-                summary(found, is_cut);
+        let mut page = client.search(&search).await?;
+        let got = page.items.len();
+        appetite.take(&mut page.items);
+        let is_cut = page.items.len() < got || page.next.is_some();
+        found += page.items.len() as u64;
+        let entities: Vec<_> = page.items.into_iter().map(Entity::from).collect();
+        print(&entities, &first, output)?;
+        match page.next {
+            Some(token) if !appetite.is_sated() => search = search.page(token),
+            _ => {
+                output.note(summary(found, is_cut));
+                return Ok(());
             }
-            return Ok(());
         }
-        options.page_token = answer.next_page_token;
-        options.offset = 0;
     }
 }
 
-fn summary(found: u64, is_cut: bool) {
+/// How much was found, and whether that is all.
+pub(crate) fn summary(found: u64, is_cut: bool) -> String {
     let found = text::count(found);
-    let note = if is_cut {
+    if is_cut {
         format!("{found} shown, there are more: --limit N shows N, --limit 0 all")
     } else {
         format!("{found} found")
-    };
-    Note::stderr().say(&note);
+    }
 }
 
-fn print(page: &[json::Entity], first: &[String], output: &mut Output) -> Result<(), Failure> {
+fn print(page: &[Entity], first: &[String], output: &mut Output) -> Result<(), Failure> {
     match output.form().clone() {
         Form::Json => page.iter().try_for_each(|entity| output.json(entity)),
         Form::Text(_) if page.is_empty() => Ok(()),
@@ -146,10 +148,10 @@ fn print(page: &[json::Entity], first: &[String], output: &mut Output) -> Result
 
 /// The values that the search is about, by their top-level names: what it sorts by, then what it
 /// asks for. They stand first in a table, where there is room for them.
-fn leading(options: &pb::SearchEntityOpts) -> Vec<String> {
-    let mut paths: Vec<String> = options.sort.iter().map(|sort| sort.field.clone()).collect();
+fn leading(sort: Option<&str>, filter: &str) -> Vec<String> {
+    let mut paths: Vec<String> = sort.iter().map(|field| (*field).to_owned()).collect();
     // A filter that cannot be read here is the gateway's to refuse.
-    if let Ok(Json::Object(members)) = strict::parse(&options.query_string) {
+    if let Ok(Json::Object(members)) = strict::parse(filter) {
         let asked = members.into_iter().map(|(path, _)| path);
         paths.extend(asked.filter(|path| !path.starts_with('$')));
     }
@@ -158,15 +160,14 @@ fn leading(options: &pb::SearchEntityOpts) -> Vec<String> {
 }
 
 fn print_table(
-    page: &[json::Entity],
+    page: &[Entity],
     first: &[String],
     output: &mut Output,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let present: BTreeSet<&String> = page
         .iter()
-        .filter_map(|entity| entity.values.as_ref())
-        .flat_map(|values| values.keys())
+        .flat_map(|entity| entity.values.keys())
         .collect();
     let mut names: Vec<&String> = Vec::with_capacity(present.len());
     for name in first.iter().chain(present.iter().copied()) {
@@ -180,13 +181,10 @@ fn print_table(
     table.keep_whole(0);
     for entity in page {
         let mut row = vec![Cell::text(text::plain(&entity.key))];
-        row.extend(names.iter().map(|name| {
-            let value = entity.values.as_ref().and_then(|values| values.get(*name));
-            match value {
-                None => Cell::default(),
-                Some(number @ Value::Number(_)) => Cell::number(text::value(number)),
-                Some(other) => Cell::text(text::value(other)),
-            }
+        row.extend(names.iter().map(|name| match entity.values.get(*name) {
+            None => Cell::default(),
+            Some(number @ Value::Number(_)) => Cell::number(text::value(number)),
+            Some(other) => Cell::text(text::value(other)),
         }));
         table.row(row);
     }
@@ -199,16 +197,9 @@ mod tests {
 
     #[test]
     fn what_a_search_is_about_comes_first() {
-        let options = pb::SearchEntityOpts {
-            query_string: r#"{"owner.name": "x", "$or": [{"a": 1}], "seats": {"$gte": 50}}"#
-                .to_owned(),
-            sort: Some(pb::Sort {
-                field: "year".to_owned(),
-                reverse: false,
-            }),
-            ..pb::SearchEntityOpts::default()
-        };
-        assert_eq!(leading(&options), ["year", "owner", "seats"]);
+        let filter = r#"{"owner.name": "x", "$or": [{"a": 1}], "seats": {"$gte": 50}}"#;
+        assert_eq!(leading(Some("year"), filter), ["year", "owner", "seats"]);
+        assert!(leading(None, "{").is_empty());
     }
 
     #[test]

@@ -85,6 +85,13 @@ impl Table {
         while widths.len() > 1 && total(&widths) > width {
             widths.pop();
         }
+        // What room is left goes to the texts that were cut.
+        let mut room = width.saturating_sub(total(&widths));
+        for (column, natural) in widths.iter_mut().zip(&natural) {
+            let more = room.min(natural.saturating_sub(*column));
+            *column += more;
+            room -= more;
+        }
         if let [only] = widths.as_mut_slice() {
             *only = (*only).min(width);
         }
@@ -190,7 +197,7 @@ mod tests {
         ]);
         assert_eq!(
             table.fit(64).rows[0],
-            format!("{}  {}…", "x".repeat(36), "y".repeat(23))
+            format!("{}  {}…", "x".repeat(36), "y".repeat(25))
         );
         assert_eq!(
             table.fit(54).rows[0],
@@ -208,6 +215,6 @@ mod tests {
         ]);
         let fitted = table.fit(80);
         assert_eq!(fitted.left_out, 0);
-        assert_eq!(fitted.rows[0], format!("k    {}…  1", "x".repeat(59)));
+        assert_eq!(fitted.rows[0], format!("k    {}…  1", "x".repeat(71)));
     }
 }

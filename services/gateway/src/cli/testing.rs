@@ -21,8 +21,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 use super::{
-    client::{Gateway, Options},
-    output::{Form, Output},
+    connection::Connection,
+    output::{Form, Output, Screen},
 };
 
 /// The log of every test.
@@ -37,6 +37,10 @@ pub(crate) struct Script {
     pub(crate) written: Vec<(String, String)>,
     /// Sets that arrived.
     pub(crate) asked: usize,
+    /// The idempotency keys of the Sets that succeeded.
+    pub(crate) keys: Vec<String>,
+    /// What the calls were authorised by.
+    pub(crate) authorizations: Vec<String>,
     /// Sets in progress, by key, and the most there were at once.
     pub(crate) running: BTreeMap<String, usize>,
     pub(crate) most_running: usize,
@@ -52,8 +56,8 @@ pub(crate) struct Script {
 pub(crate) struct Fake(pub(crate) Arc<Mutex<Script>>);
 
 impl Fake {
-    /// Serves, and connects to what is served.
-    pub(crate) async fn start(&self) -> Gateway {
+    /// Serves; the way to what is served.
+    pub(crate) async fn start(&self) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = Server::builder()
@@ -61,12 +65,7 @@ impl Fake {
             .add_service(EventServiceServer::new(self.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(served);
-        let options = Options {
-            addr: address.to_string().parse().unwrap(),
-            json: true,
-            timeout: Duration::from_secs(5),
-        };
-        Gateway::connect(&options).await.unwrap()
+        Connection::to(&address.to_string())
     }
 }
 
@@ -79,10 +78,16 @@ impl Printed {
         Output::new(Box::new(self.clone()), Form::Json)
     }
 
+    pub(crate) fn text_output(&self, screen: Screen) -> Output {
+        Output::new(Box::new(self.clone()), Form::Text(screen))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
-        let bytes = self.0.lock().unwrap();
-        let text = String::from_utf8(bytes.clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
+        self.text().lines().map(str::to_owned).collect()
     }
 }
 
@@ -100,12 +105,20 @@ fn placed<T>(message: T, position: usize) -> Response<T> {
     let mut response = Response::new(message);
     let token = format!("{LOG}/0:{position}").parse().unwrap();
     response.metadata_mut().insert(headers::POSITION, token);
+    let tag = "\"1\"".parse().unwrap();
+    response.metadata_mut().insert(headers::ETAG, tag);
     response
 }
 
 #[tonic::async_trait]
 impl EntityService for Fake {
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
+        let header = |name: &str| {
+            let value = request.metadata().get(name);
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        let idempotency_key = header(headers::IDEMPOTENCY_KEY).unwrap();
+        let authorization = header("authorization");
         let entity = request.into_inner();
         let key = entity.key.clone();
         let pause = {
@@ -128,6 +141,8 @@ impl EntityService for Fake {
         }
         let values = entity.values.unwrap_or_default().into_object();
         let values = stategate_model::json::canonical(&values);
+        script.keys.push(idempotency_key);
+        script.authorizations.extend(authorization);
         script.written.push((key, values));
         Ok(placed((), script.written.len()))
     }

@@ -1,7 +1,7 @@
 //! Values as a person reads them, on one line and without a way to steer the terminal.
 
 use jiff::{Timestamp, tz::TimeZone};
-use stategate_model::{Value, json};
+use serde_json::Value;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// What is left out at the end of a text that was cut.
@@ -12,7 +12,7 @@ const CUT: char = '…';
 pub(crate) fn value(value: &Value) -> String {
     match value {
         Value::String(text) => string(text),
-        other => plain(&json::canonical_value(other)),
+        other => plain(&other.to_string()),
     }
 }
 
@@ -21,9 +21,9 @@ fn string(text: &str) -> String {
         || text.trim() != text
         || text.chars().any(steers)
         || text.starts_with('"')
-        || json::parse(text).is_ok();
+        || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     if quoted {
-        plain(&json::canonical_value(&Value::from(text)))
+        plain(&Value::from(text).to_string())
     } else {
         text.to_owned()
     }
@@ -72,14 +72,55 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     shown
 }
 
-/// An event's time in a time zone, to the millisecond.
-pub(crate) fn time(nanoseconds: i64, zone: &TimeZone) -> String {
-    match Timestamp::from_nanosecond(nanoseconds.into()) {
-        Ok(time) => time
-            .to_zoned(zone.clone())
-            .strftime("%Y-%m-%d %H:%M:%S%.3f")
-            .to_string(),
-        Err(_) => nanoseconds.to_string(),
+/// How times are shown.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// In a time zone.
+    Zone(TimeZone),
+    /// As how long before this one they were.
+    Ago(Timestamp),
+}
+
+impl Clock {
+    /// A time to the second.
+    pub(crate) fn time(&self, nanoseconds: i64) -> String {
+        self.show(nanoseconds, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// A time to the millisecond.
+    pub(crate) fn exact_time(&self, nanoseconds: i64) -> String {
+        self.show(nanoseconds, "%Y-%m-%d %H:%M:%S%.3f")
+    }
+
+    fn show(&self, nanoseconds: i64, shape: &str) -> String {
+        let Ok(time) = Timestamp::from_nanosecond(nanoseconds.into()) else {
+            return nanoseconds.to_string();
+        };
+        match self {
+            Self::Zone(zone) => time.to_zoned(zone.clone()).strftime(shape).to_string(),
+            Self::Ago(now) => ago(now.as_second().saturating_sub(time.as_second())),
+        }
+    }
+}
+
+/// How long ago something was, in the one unit that says it best.
+fn ago(seconds: i64) -> String {
+    const UNITS: [(i64, &str); 5] = [
+        (365 * 86_400, "year"),
+        (30 * 86_400, "month"),
+        (86_400, "day"),
+        (3_600, "hour"),
+        (60, "minute"),
+    ];
+    let of = |(length, name): (i64, &str)| {
+        let count = seconds / length;
+        let plural = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{count} {name}{plural} ago"))
+    };
+    match UNITS.into_iter().find_map(of) {
+        Some(text) => text,
+        None if seconds < 5 => "just now".to_owned(),
+        None => format!("{seconds} seconds ago"),
     }
 }
 
@@ -101,18 +142,20 @@ pub(crate) fn count(number: u64) -> String {
     shown
 }
 
+/// A count of something: `1 entity`, `336,776 entities`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_have_no_needless_fraction() {
-        assert_eq!(value(&Value::from(1.0)), "1");
+        assert_eq!(value(&Value::from(1)), "1");
         assert_eq!(value(&Value::from(-80.5)), "-80.5");
-        assert_eq!(
-            value(&Value::Array(vec![1.0.into(), Value::Null])),
-            "[1,null]"
-        );
+        assert_eq!(value(&serde_json::json!([1, null])), "[1,null]");
     }
 
     #[test]
@@ -147,13 +190,30 @@ mod tests {
 
     #[test]
     fn times_and_counts_are_readable() {
+        let clock = Clock::Zone(TimeZone::UTC);
         assert_eq!(
-            time(1_357_020_000_123_456_789, &TimeZone::UTC),
+            clock.exact_time(1_357_020_000_123_456_789),
             "2013-01-01 06:00:00.123"
         );
+        assert_eq!(clock.time(1_357_020_000_123_456_789), "2013-01-01 06:00:00");
+        let now = Timestamp::from_second(1_357_020_000).unwrap();
+        for (before, shown) in [
+            (-3, "just now"),
+            (4, "just now"),
+            (59, "59 seconds ago"),
+            (60, "1 minute ago"),
+            (7_200, "2 hours ago"),
+            (86_400 * 3, "3 days ago"),
+            (86_400 * 800, "2 years ago"),
+        ] {
+            let time = (1_357_020_000 - before) * 1_000_000_000;
+            assert_eq!(Clock::Ago(now).time(time), shown);
+        }
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(336_776), "336,776");
         assert_eq!(count(1_000_000), "1,000,000");
+        assert_eq!(counted(1, "entity", "entities"), "1 entity");
+        assert_eq!(counted(2_000, "entity", "entities"), "2,000 entities");
     }
 }

@@ -1,26 +1,32 @@
 //! `watch`: prints changes as they happen, and goes on where it was when a connection is lost.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
 use futures::FutureExt as _;
-use stategate_model::{Lane, Position, Token};
-use stategate_protocol::{event::PROGRESS, headers, pb};
-use tonic::{Request, Status, Streaming};
+use stategate_client::{Client, Method, Start, Step, Subscription, Timestamp, Token, Watch};
+use stategate_protocol::event::PROGRESS;
 
 use super::{
-    client::Gateway,
     events,
-    failure::{self, Failure, Kind},
-    json,
-    output::{Form, Note, Output},
+    failure::{self, Failure},
+    json::{Event, Progress},
+    output::{Form, Note, Output, Screen},
+    text,
     when::When,
 };
 
-/// The first and the longest wait before a lost connection is tried again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
 /// What `watch` is asked for.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A lost connection is made again, and the watch goes on after the last event it printed: nothing is left \
+out and nothing printed twice. When it ends, it says the token to go on from with --from.
+
+Examples:
+  stategate watch
+  stategate watch --domain faa --type 'air*' --from beginning
+  stategate watch --domain faa --filter '{\"entity.values.alt\": {\"$gt\": 1000}}'
+  stategate watch --domain faa --method del --from 1d --ndjson
+  stategate watch --from 6f9619ff-8b86-4d01-b42d-00cf4fc964ff/0:4780")]
 pub(crate) struct Args {
     /// Domains, as a glob (* ? [a-z] {a,b}); one domain costs the gateway least
     #[arg(long, value_name = "GLOB", default_value = "*")]
@@ -44,8 +50,8 @@ pub(crate) struct Args {
     )]
     filter: String,
     /// Only changes made by this method: set, edit, revert or del; may be given several times
-    #[arg(long = "method", value_name = "METHOD")]
-    methods: Vec<String>,
+    #[arg(long = "method", value_name = "METHOD", value_parser = method)]
+    methods: Vec<Method>,
     /// Also print how far the log was read while nothing matched
     #[arg(long)]
     progress: bool,
@@ -83,198 +89,119 @@ impl FromStr for From {
 }
 
 /// Prints events until there are enough of them, or the user ends it.
-pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
-    let mut watch = Watch::new(args);
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    let mut printer = Printer {
+        prints_progress: args.progress,
+        left: (args.limit > 0).then_some(args.limit),
+    };
+    let mut watch = client.subscribe(args.subscription()).await?;
     let ended = tokio::select! {
-        ended = watch.run(gateway, output) => ended,
+        ended = printer.run(&mut watch, output) => ended,
         () = super::signals::stop() => output.flush(),
     };
-    if let (Ok(()), Some(token)) = (&ended, &watch.token) {
+    if let (Ok(()), Some(token)) = (&ended, watch.token()) {
         Note::stderr().say(&format!("read up to {token}"));
     }
     ended
 }
 
-/// What is asked for, and how far it was answered.
-struct Watch {
-    options: pb::StreamOpts,
+impl Args {
+    fn subscription(self) -> Subscription {
+        Subscription::new(self.domain, self.kind)
+            .key(self.key)
+            .filter_text(self.filter)
+            .methods(self.methods)
+            .from(match self.from {
+                From::Live => Start::Live,
+                From::Beginning => Start::Beginning,
+                From::After(token) => Start::After(token),
+                From::Since(when) => Start::Since(Timestamp(when.nanoseconds())),
+            })
+    }
+}
+
+/// What is printed, and how much of it.
+struct Printer {
     prints_progress: bool,
     /// `None`: without end.
     left: Option<u64>,
-    token: Option<Token>,
 }
 
-/// How one stream ended.
-enum Ended {
-    Enough,
-    Lost(String),
-    Failed(Failure),
-}
-
-impl Watch {
-    fn new(args: Args) -> Self {
-        use pb::stream_opts::Start;
-
-        let start = match args.from {
-            From::Live => None,
-            From::Beginning => Some(Start::FromBeginning(true)),
-            From::After(token) => Some(Start::After(token.to_string())),
-            From::Since(when) => Some(Start::Since(when.nanoseconds())),
-        };
-        Self {
-            options: pb::StreamOpts {
-                domain: args.domain,
-                r#type: args.kind,
-                key: args.key,
-                query_string: args.filter,
-                methods: args.methods.iter().map(|name| method(name)).collect(),
-                // Always, so that a watch that matches little resumes near the end of the log.
-                progress: true,
-                start,
-                ..pb::StreamOpts::default()
-            },
-            prints_progress: args.progress,
-            left: (args.limit > 0).then_some(args.limit),
-            token: None,
-        }
-    }
-
-    async fn run(&mut self, gateway: &Gateway, output: &mut Output) -> Result<(), Failure> {
-        let mut wait = BACK_OFF.0;
+impl Printer {
+    async fn run(&mut self, watch: &mut Watch, output: &mut Output) -> Result<(), Failure> {
         let mut is_lost = false;
-        loop {
-            let before = self.token.clone();
-            let cause = match self.stream(gateway, output, &mut is_lost).await {
-                Ended::Enough => return output.flush(),
-                Ended::Failed(failure) => return Err(failure),
-                Ended::Lost(cause) => cause,
+        while self.left != Some(0) {
+            // What was printed is handed on before there is anything to wait for, and not more often,
+            // so that a replay is as fast as a pipe.
+            let step = match watch.step().now_or_never() {
+                Some(step) => step,
+                None => {
+                    output.flush()?;
+                    watch.step().await
+                }
             };
-            output.flush()?;
-            if self.token != before {
-                wait = BACK_OFF.0;
-            }
-            if !is_lost {
-                Note::stderr().say(&format!("{cause}; trying again until it is back"));
-                is_lost = true;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(BACK_OFF.1);
-        }
-    }
-
-    /// Prints one stream until it ends.
-    async fn stream(
-        &mut self,
-        gateway: &Gateway,
-        output: &mut Output,
-        was_lost: &mut bool,
-    ) -> Ended {
-        let mut options = self.options.clone();
-        if let Some(token) = &self.token {
-            options.start = Some(pb::stream_opts::Start::After(token.to_string()));
-        }
-        // Not a request with a timeout: that would end the stream.
-        let mut events = gateway.events();
-        let opening = events.stream(Request::new(options));
-        let opened = match tokio::time::timeout(gateway.timeout(), opening).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(status)) => return self.ended(&status, gateway),
-            Err(_) if self.token.is_some() => return Ended::Lost("no answer in time".to_owned()),
-            Err(_) => return Ended::Failed(Failure::no_answer(Kind::Read, gateway.timeout())),
-        };
-        if self.token.is_none() {
-            let token = opened.metadata().get(headers::POSITION);
-            self.token = token.and_then(|token| token.to_str().ok()?.parse().ok());
-        }
-        if std::mem::take(was_lost) {
-            Note::stderr().say("connected again");
-        }
-        let mut stream = opened.into_inner();
-        loop {
-            match self.next(&mut stream, output).await {
-                Ok(Ok(Some(event))) => match self.print(event, output) {
-                    Ok(true) => return Ended::Enough,
-                    Ok(false) => {}
-                    Err(failure) => return Ended::Failed(failure),
-                },
-                Ok(Ok(None)) => return self.ended(&Status::unavailable("closed"), gateway),
-                Ok(Err(status)) => return self.ended(&status, gateway),
-                Err(failure) => return Ended::Failed(failure),
-            }
-        }
-    }
-
-    /// The next event. What was printed is handed on before there is anything to wait for, and not
-    /// more often, so that a replay is as fast as a pipe.
-    async fn next(
-        &self,
-        stream: &mut Streaming<pb::Event>,
-        output: &mut Output,
-    ) -> Result<Result<Option<pb::Event>, Status>, Failure> {
-        if let Some(next) = stream.message().now_or_never() {
-            return Ok(next);
-        }
-        output.flush()?;
-        Ok(stream.message().await)
-    }
-
-    /// Prints an event; whether it was the last one wanted.
-    fn print(&mut self, event: pb::Event, output: &mut Output) -> Result<bool, Failure> {
-        let place = u8::try_from(event.lane)
-            .ok()
-            .zip(Position::from_i64(event.position));
-        let is_progress = event.method == PROGRESS;
-        if !is_progress || self.prints_progress {
-            let event = json::Event::from(event);
-            match output.form() {
-                Form::Json => output.json(&event)?,
-                Form::Text(screen) => {
-                    let line = events::line(&event, screen);
-                    output.line(&line)?;
+            match step {
+                Ok(Step::Event(event)) => {
+                    print(&Event::from(&event), output)?;
+                    self.left = self.left.map(|left| left - 1);
+                }
+                Ok(Step::Progress(lane, position)) if self.prints_progress => {
+                    let progress = Progress {
+                        method: PROGRESS,
+                        lane: lane.0,
+                        position: position.get(),
+                    };
+                    match output.form().clone() {
+                        Form::Json => output.json(&progress)?,
+                        Form::Text(screen) => output.line(&passed(&progress, &screen))?,
+                    }
+                }
+                Ok(Step::Lost(error)) if !is_lost => {
+                    is_lost = true;
+                    output.flush()?;
+                    let why = failure::explain(&error);
+                    Note::stderr().say(&format!("{why}; trying again until it is back"));
+                }
+                Ok(Step::Resumed) => {
+                    is_lost = false;
+                    Note::stderr().say("connected again");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    output.flush()?;
+                    return Err(error.into());
                 }
             }
         }
-        // After it was printed, so that an event is never counted as read before it is.
-        if let (Some(token), Some((lane, position))) = (&mut self.token, place) {
-            token.advance(Lane(lane), position);
-        }
-        if is_progress {
-            return Ok(false);
-        }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-        }
-        Ok(self.left == Some(0))
-    }
-
-    /// Whether a stream that ended can go on where it was. Reading twice changes nothing, so every
-    /// loss of a connection is tried again; what a gateway refuses is not.
-    fn ended(&self, status: &Status, gateway: &Gateway) -> Ended {
-        let is_passing = !failure::is_answer(status) || failure::retry_delay(status).is_some();
-        let is_unknown_call = status.code() == tonic::Code::Unimplemented;
-        if self.token.is_some() && is_passing && !is_unknown_call {
-            let cause = failure::explain(status, Kind::Read, gateway.address());
-            Ended::Lost(cause)
-        } else {
-            Ended::Failed(Failure::of_status(status, Kind::Read, gateway.address()))
-        }
+        output.flush()
     }
 }
 
-/// A method by its short name, in any case, or in full.
-fn method(name: &str) -> String {
-    match name.to_ascii_lowercase().as_str() {
-        "set" => "/stategate.EntityService/Set".to_owned(),
-        "edit" => "/stategate.EntityService/Edit".to_owned(),
-        "revert" => "/stategate.EntityService/Revert".to_owned(),
-        "del" => "/stategate.EntityService/Del".to_owned(),
-        _ => name.to_owned(),
+fn print(event: &Event, output: &mut Output) -> Result<(), Failure> {
+    match output.form().clone() {
+        Form::Json => output.json(event),
+        Form::Text(screen) => output.line(&events::line(event, &screen)),
     }
+}
+
+fn passed(progress: &Progress, screen: &Screen) -> String {
+    let line = format!("lane {} position {}", progress.lane, progress.position);
+    screen.paint.faint(&text::cut(&line, screen.width))
+}
+
+/// A method by its short name, in any case.
+fn method(name: &str) -> Result<Method, String> {
+    let full = format!("/stategate.EntityService/{name}").to_ascii_lowercase();
+    let known = Method::ALL
+        .into_iter()
+        .find(|method| method.as_str().to_ascii_lowercase() == full);
+    known.ok_or_else(|| format!("`{name}` makes no events; write set, edit, revert or del"))
 }
 
 #[cfg(test)]
 mod tests {
-    use stategate_protocol::Problem;
+    use stategate_protocol::{Problem, pb};
+    use tonic::Status;
 
     use super::*;
     use crate::cli::{
@@ -297,15 +224,28 @@ mod tests {
 
     #[test]
     fn methods_have_short_names() {
-        assert_eq!(method("set"), "/stategate.EntityService/Set");
-        assert_eq!(method("Del"), "/stategate.EntityService/Del");
-        assert_eq!(method("/x/Y"), "/x/Y");
+        assert_eq!(method("set"), Ok(Method::Set));
+        assert_eq!(method("Del"), Ok(Method::Del));
+        assert!(method("get").is_err());
+    }
+
+    fn id(position: i64) -> String {
+        format!("1b4e28ba-2fa1-4d2b-883f-{position:012}")
     }
 
     fn event(position: i64) -> pb::Event {
         pb::Event {
-            id: format!("e{position}"),
+            id: id(position),
+            entity: Some(pb::Entity {
+                domain: "faa".to_owned(),
+                r#type: "airport".to_owned(),
+                key: "JFK".to_owned(),
+                values: Some(stategate_protocol::Struct::default()),
+                version: 0,
+            }),
+            claims: Some(stategate_protocol::Struct::default()),
             method: "/stategate.EntityService/Set".to_owned(),
+            version: 1,
             position,
             ..pb::Event::default()
         }
@@ -313,9 +253,9 @@ mod tests {
 
     fn progress(position: i64) -> pb::Event {
         pb::Event {
-            id: String::new(),
             method: PROGRESS.to_owned(),
-            ..event(position)
+            position,
+            ..pb::Event::default()
         }
     }
 
@@ -330,13 +270,15 @@ mod tests {
     }
 
     async fn watch(fake: &Fake, more: &[&str]) -> (Vec<String>, Result<(), Failure>) {
-        let gateway = fake.start().await;
+        let client = fake.start().await.open().await.unwrap();
         let printed = Printed::default();
-        let ended = run(&gateway, args(more), &mut printed.output()).await;
+        let ended = run(&client, args(more), &mut printed.output()).await;
         let ids = printed.lines();
         let ids = ids.iter().map(|line| {
             let event: serde_json::Value = serde_json::from_str(line).unwrap();
-            event["id"].as_str().unwrap_or("-").to_owned()
+            let id = event["id"].as_str().unwrap_or("-");
+            let position = id.rsplit('-').next().unwrap();
+            position.trim_start_matches('0').to_owned()
         });
         (ids.collect(), ended)
     }
@@ -358,7 +300,7 @@ mod tests {
         .into();
         let (ids, ended) = watch(&fake, &["--from", "beginning", "--limit", "5"]).await;
         ended.unwrap();
-        assert_eq!(ids, ["e1", "e2", "e8", "e9", "e10"]);
+        assert_eq!(ids, ["1", "2", "8", "9", "10"]);
         let script = fake.0.lock().unwrap();
         let starts = script.subscriptions.iter().map(|asked| asked.start.clone());
         let after = |position| Some(Start::After(format!("{LOG}/0:{position}")));
@@ -383,16 +325,16 @@ mod tests {
         ]
         .into();
         let (ids, ended) = watch(&fake, &[]).await;
-        assert_eq!(ids, ["e1"]);
-        assert_eq!(ended.unwrap_err().exit(), Exit::Failed);
+        assert_eq!(ids, ["1"]);
+        assert_eq!(ended.unwrap_err().exit(), Exit::Refused);
         assert_eq!(fake.0.lock().unwrap().subscriptions.len(), 1);
     }
 
     #[tokio::test]
     async fn progress_is_printed_on_request_and_never_counted() {
         for (more, expected) in [
-            (&["--limit", "1"][..], vec!["e2"]),
-            (&["--limit", "1", "--progress"], vec!["-", "e2"]),
+            (&["--limit", "1"][..], vec!["2"]),
+            (&["--limit", "1", "--progress"], vec!["", "2"]),
         ] {
             let fake = Fake::default();
             fake.0.lock().unwrap().streams = [(vec![progress(1), event(2)], None)].into();

@@ -1,6 +1,6 @@
 //! Points in time and lengths of time as people write them.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use jiff::{SignedDuration, Span, Timestamp, Zoned};
 
@@ -34,6 +34,13 @@ impl When {
         let span: Span = length.parse().map_err(|_| unknown())?;
         let then = now.checked_sub(span).map_err(|_| unknown())?;
         Ok(Self(then.timestamp()))
+    }
+}
+
+/// To the second, with its zone.
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}", self.0)
     }
 }
 

@@ -13,8 +13,9 @@ use stategate_model::{Object, Value};
 
 use super::{
     cell,
+    key::Template,
     row::{Parsed, Place, Refused},
-    source::{Plan, RowBytes, Sink, unreadable},
+    source::{Names, Plan, RowBytes, Sink, unreadable},
 };
 use crate::cli::{failure::Failure, text};
 
@@ -102,7 +103,12 @@ fn columns(header: &ByteRecord, plan: &Plan) -> Result<Vec<String>, Failure> {
             "line 1: two columns are named `{twice}`"
         )));
     }
-    let keys = plan.key.columns().map(|name| ("--key", name));
+    let key = match &plan.names {
+        Names::Made { key, .. } => Some(key),
+        Names::Told => None,
+    };
+    let keys = key.into_iter().flat_map(Template::columns);
+    let keys = keys.map(|name| ("--key", name));
     let texts = plan.texts.iter().map(|name| ("--text", name.as_str()));
     for (option, name) in keys.chain(texts) {
         if !seen.contains(name) {
@@ -147,9 +153,9 @@ fn parse(place: Place, record: &ByteRecord, columns: &[String], plan: &Plan) -> 
             (Some(text), _) => Ok(Cow::Borrowed(text)),
         }
     };
-    let key = plan
-        .key
-        .render(plan.space.as_deref(), text_of)
-        .map_err(refuse)?;
-    plan.row(place, key, &values)
+    let Names::Made { key, space, .. } = &plan.names else {
+        return Err(refuse(Refused::row("names no entity")));
+    };
+    let key = key.render(space.as_deref(), text_of).map_err(refuse)?;
+    plan.row(place, &key, &values)
 }

@@ -1,12 +1,14 @@
-//! `import`: sets an entity from each row of a file.
+//! `import`: sets an entity from each row of a file, or makes again what `export` wrote.
 //!
 //! One thread reads and types rows ([`source`]), this task keeps a bounded number of them on their
-//! way ([`send`]), and every row that does not arrive is named.
+//! way ([`send`]), and every row that does not arrive is named. An exported history is not rows but
+//! writes in an order ([`replay`]).
 
 mod array;
 mod cell;
 mod csv_rows;
 mod key;
+mod replay;
 mod row;
 mod send;
 mod source;
@@ -16,26 +18,28 @@ mod tests;
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufRead as _, BufReader, Read},
     num::NonZeroUsize,
     ops::ControlFlow,
     sync::{Arc, atomic::AtomicU64},
 };
 
-use stategate_model::KindRef;
+use stategate_client::KindRef;
 use tokio::{sync::mpsc, task::JoinHandle};
+use uuid::Uuid;
 
 use self::{
     key::Template,
     row::Parsed,
     send::{Flight, Outcome, Sent},
-    source::{Format, Plan},
+    source::{Format, Names, Plan},
     tally::Tally,
 };
 use super::{
-    client::Gateway,
+    archive,
+    connection::Connection,
     failure::{Exit, Failure},
-    output::Output,
+    output::{Form, Note, Output},
     signals,
 };
 
@@ -43,23 +47,39 @@ use super::{
 const READ_AHEAD: usize = 64;
 
 const RULES: &str = "\
+Examples:
+  stategate import airports.csv --domain faa --type airport --key faa
+  stategate import planes.csv --domain faa --type plane --key tailnum
+  stategate import flights.csv --domain nyc --type flight --resume fl-2013 \\
+      --key '{carrier}{flight}-{origin}-{time_hour}'
+  stategate import state.ndjson         what `stategate export faa airport` wrote
+  stategate import history.ndjson       what `stategate export --history` wrote
+
 Keys:
   --key faa                          the column `faa`
-  --key '{carrier}{flight}-{origin}' a template; {{ and }} are braces themselves
-  Keys are made of the cells as they stand in the file (007 stays 007). A row is refused when a cell
-  of its key is null, empty or has white space, unless --key-space says what stands in its place.
+  --key '{carrier}{flight}-{origin}' a template; {{ and }} are plain braces
+
+Keys are made of the cells as they stand in the file (007 stays 007). A row is refused when a cell \
+of its key is null, empty or has white space, unless --key-space says what stands in its place.
 
 Values of CSV cells (JSON values are taken as they are):
   empty, NA                      null (--null changes which)
   1044, -80.6, 1.5e8, 1e+05      numbers
   true, false                    booleans
-  04G, 007, 1E8, True, the rest  strings; so are whole numbers that a double cannot hold
-  --text COLUMN                  keeps a column's cells strings, whatever they look like
+  04G, 007, 1E8, True, the rest  strings; so is what no double can hold
+  --text COLUMN                  keeps a column's cells strings
 
-Rows of the same key are written in the order of the file. A row is sent again only when it surely
-was not written; one that got no answer is named, and may be written or not. Bad rows are named on
-stderr with their line, and the others are imported; with --strict the first one ends the import,
-after rows on their way have arrived.";
+Rows of the same key are written in the order of the file. Each has an idempotency key, made of the \
+import's id and the row's number: a row that got no answer is sent again without being written twice, \
+also after the gateway was killed, and with --resume by another run of the import. Bad rows are named \
+on stderr with their line, and the others are imported; with --strict the first one ends the import, \
+after rows on their way have arrived.
+
+An exported history is made again, write for write: values, versions, methods and the order within \
+each domain come out as they were, in a gateway that does not have these entities yet. Ids, times, \
+claims and positions are given anew: they are the audit trail, and nobody can write them over the API. \
+A revert becomes one to the earliest version with the same values. The same file imported again goes on \
+where it was.";
 
 /// What `import` is asked for.
 #[derive(Debug, clap::Args)]
@@ -68,14 +88,24 @@ pub(crate) struct Args {
     /// The file; - reads stdin
     file: String,
     /// Business domain or tenant that the entities belong to
-    #[arg(long)]
-    domain: String,
+    #[arg(long, requires = "key", requires = "kind")]
+    domain: Option<String>,
     /// Kind of entity that the rows are
-    #[arg(long = "type", value_name = "TYPE")]
-    kind: String,
-    /// The column, or a template of columns, that makes a row's key
-    #[arg(long, value_name = "COLUMN|TEMPLATE")]
-    key: Template,
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        requires = "key",
+        requires = "domain"
+    )]
+    kind: Option<String>,
+    /// The column, or a template of columns, that makes a row's key; none for what `export` wrote
+    #[arg(
+        long,
+        value_name = "COLUMN|TEMPLATE",
+        requires = "domain",
+        requires = "kind"
+    )]
+    key: Option<Template>,
     /// What stands in keys in the place of white space, such as _
     #[arg(long, value_name = "TEXT")]
     key_space: Option<String>,
@@ -94,28 +124,57 @@ pub(crate) struct Args {
     /// End at the first row that fails
     #[arg(long)]
     strict: bool,
+    /// Go on with the import of this id, which an import that ends early says; or a name for this one,
+    /// to go on with should it be cut off
+    #[arg(long, value_name = "ID", value_parser = id)]
+    resume: Option<String>,
     /// Most rows on their way at once
     #[arg(long, value_name = "N", default_value = "64")]
     concurrency: NonZeroUsize,
 }
 
 /// Imports a file.
-pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(
+    connection: &Connection,
+    args: Args,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let is_strict = args.strict;
     let concurrency = args.concurrency.get();
-    let (file, plan) = args.plan()?;
-    let name = format!("{}/{}", plan.domain, plan.kind);
-    let mut flight = Flight::new(gateway, &plan.domain, &plan.kind, concurrency)?;
-    let (input, size) = open(&file)?;
-
+    let (mut input, size) = open(&args.file)?;
     let read = Arc::new(AtomicU64::new(0));
+    if args.key.is_none() {
+        let first = first_line(&mut input, &args.file)?;
+        if archive::is_history(&first) {
+            let client = send::patient(connection, 1).await?;
+            return replay::run(&client, input, size, read, output).await;
+        }
+    }
+    let id = args.resume.clone();
+    let id = id.unwrap_or_else(|| Uuid::new_v4().simple().to_string()[..12].to_owned());
+    let plan = args.plan()?;
+    let name = plan.names.to_string();
+    let client = send::patient(connection, concurrency).await?;
+    let mut flight = Flight::new(client, &id, concurrency);
+    if let Form::Text(_) = output.form() {
+        Note::stderr().say(&format!(
+            "import {id}; --resume {id} goes on with it if it is cut off"
+        ));
+    }
+
     let (rows, reader) = start(input, plan, read.clone());
-    let mut tally = Tally::new(read, size);
+    let mut tally = Tally::new("rows", read, size);
     let ended = carry(rows, &mut flight, &mut tally, is_strict).await;
     // Whatever ended it, what was written is written: the counts come first, the reason last.
-    tally.finish(&name, output)?;
+    tally.finish(&name, Some(&id), output)?;
     output.flush()?;
-    ended?;
+    ended.map_err(|failure| match failure.message() {
+        Some(message) if failure.exit() != Exit::RowsFailed => Failure::new(
+            failure.exit(),
+            format!("{message}; the same with --resume {id} goes on"),
+        ),
+        _ => failure,
+    })?;
     if let Some(failed) = finished(reader).await {
         return Err(failed);
     }
@@ -123,10 +182,7 @@ pub(crate) async fn run(gateway: &Gateway, args: Args, output: &mut Output) -> R
 }
 
 impl Args {
-    fn plan(self) -> Result<(String, Plan), Failure> {
-        KindRef::new(&self.domain, &self.kind).map_err(|invalid| {
-            Failure::usage(format!("--{}: {}", invalid.field, invalid.problem))
-        })?;
+    fn plan(self) -> Result<Plan, Failure> {
         let format = self.format.or_else(|| Format::of_name(&self.file));
         let Some(format) = format else {
             return Err(Failure::usage(format!(
@@ -134,18 +190,51 @@ impl Args {
                 self.file
             )));
         };
-        let plan = Plan {
-            domain: self.domain,
-            kind: self.kind,
-            key: self.key,
-            space: self.key_space,
+        let names = match (self.domain, self.kind, self.key) {
+            (Some(domain), Some(kind), Some(key)) => {
+                KindRef::new(&domain, &kind).map_err(|invalid| {
+                    Failure::usage(format!("--{}: {}", invalid.field, invalid.problem))
+                })?;
+                Names::Made {
+                    domain,
+                    kind,
+                    key,
+                    space: self.key_space,
+                }
+            }
+            _ if matches!(format, Format::Csv | Format::Tsv) => {
+                return Err(Failure::usage(
+                    "--domain, --type and --key must say what the rows become; only JSON that `export` wrote goes without",
+                ));
+            }
+            _ => Names::Told,
+        };
+        Ok(Plan {
+            names,
             nulls: self.nulls.into_iter().collect(),
             texts: self.texts.into_iter().collect(),
             format,
             delimiter: self.delimiter,
-        };
-        Ok((self.file, plan))
+        })
     }
+}
+
+fn id(text: &str) -> Result<String, String> {
+    // Within a key of 128 bytes there is room for the row's number.
+    if (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("an id has 1 to 64 visible ASCII characters".to_owned())
+    }
+}
+
+/// The beginning of a file, which is read again by whoever reads the file.
+fn first_line(input: &mut Input, file: &str) -> Result<Vec<u8>, Failure> {
+    let bytes = input
+        .fill_buf()
+        .map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))?;
+    let line = bytes.split(|byte| *byte == b'\n').next();
+    Ok(line.unwrap_or_default().to_vec())
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -158,10 +247,13 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
+/// A file that is being read.
+type Input = BufReader<Box<dyn Read + Send>>;
+
 /// Opens the file; also its size, where that is known.
-fn open(file: &str) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+fn open(file: &str) -> Result<(Input, Option<u64>), Failure> {
     if file == "-" {
-        return Ok((Box::new(io::stdin()), None));
+        return Ok((BufReader::new(Box::new(io::stdin())), None));
     }
     let unreadable = |error| Failure::failed(format!("cannot read {file}: {error}"));
     let opened = File::open(file).map_err(unreadable)?;
@@ -171,27 +263,26 @@ fn open(file: &str) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
             "cannot read {file}: it is a directory"
         )));
     }
-    Ok((Box::new(opened), about.is_file().then_some(about.len())))
+    let size = about.is_file().then_some(about.len());
+    Ok((BufReader::new(Box::new(opened)), size))
 }
 
 /// Reads on a thread of its own, no further ahead than the rows can be sent.
 fn start(
-    input: Box<dyn Read + Send>,
+    input: Input,
     plan: Plan,
     read: Arc<AtomicU64>,
 ) -> (mpsc::Receiver<Parsed>, JoinHandle<Result<(), Failure>>) {
     let (send, receive) = mpsc::channel(READ_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || {
-        source::read(
-            input,
-            &plan,
-            &read,
-            &mut |parsed| match send.blocking_send(parsed) {
+    let reader =
+        tokio::task::spawn_blocking(move || {
+            source::read(Box::new(input), &plan, &read, &mut |parsed| match send
+                .blocking_send(parsed)
+            {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            },
-        )
-    });
+            })
+        });
     (receive, reader)
 }
 
@@ -212,6 +303,7 @@ async fn carry(
 ) -> Result<(), Failure> {
     let mut rows = Some(rows);
     let mut ended = Ok(());
+    let mut number = 0;
     let stop = signals::stop();
     tokio::pin!(stop);
     while rows.is_some() || !flight.is_empty() {
@@ -226,12 +318,14 @@ async fn carry(
             Some(sent) = flight.next(), if !flight.is_empty() => (None, Some(sent)),
             row = next(&mut rows), if rows.is_some() && flight.has_room() => (Some(row), None),
         };
+        number += u64::from(matches!(read, Some(Some(_))));
         let failed = match (read, sent) {
             (Some(None), _) => {
                 rows = None;
                 continue;
             }
-            (Some(Some(Ok(row))), _) => {
+            (Some(Some(Ok(mut row))), _) => {
+                row.number = number;
                 flight.push(row);
                 continue;
             }
@@ -243,18 +337,18 @@ async fn carry(
                 None,
                 Some(Sent {
                     place,
-                    key,
+                    entity,
                     outcome,
                 }),
             ) => {
                 let failed = !matches!(outcome, Outcome::Written(_));
                 match outcome {
-                    Outcome::Written(token) => tally.written(token),
+                    Outcome::Written(written) => tally.written(&written),
                     Outcome::Refused(why) => {
-                        tally.failed(&format!("{place} (key {key}): {why}"));
+                        tally.failed(&format!("{place} (key {}): {why}", entity.key()));
                     }
                     Outcome::Over(failure) => {
-                        tally.failed(&format!("{place} (key {key}): not written"));
+                        tally.failed(&format!("{place} (key {}): not written", entity.key()));
                         rows = None;
                         ended = ended.and(Err(failure));
                     }

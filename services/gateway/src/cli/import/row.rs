@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stategate_protocol::Struct;
+use stategate_client::{EntityRef, Payload};
 
 /// Where a row stands in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +37,10 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) place: Place,
-    pub(crate) key: String,
-    /// Encoded, so that another try costs nothing.
-    pub(crate) values: Struct,
+    /// Which row of the file it is, from 1, bad ones counted.
+    pub(crate) number: u64,
+    pub(crate) entity: EntityRef,
+    pub(crate) values: Payload,
 }
 
 /// Why a row cannot be sent.

@@ -3,14 +3,15 @@
 use std::{
     cell::Cell,
     collections::HashSet,
+    fmt,
     io::{self, BufRead, BufReader, Read},
     ops::ControlFlow,
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use stategate_model::{EntityRef, Object, json, limits::MESSAGE_BYTES};
-use stategate_protocol::Struct;
+use stategate_client::{EntityRef, Payload};
+use stategate_model::{Object, Value, json, limits::MESSAGE_BYTES};
 
 use super::{
     array, csv_rows,
@@ -56,17 +57,38 @@ impl Format {
 /// How rows become entities.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) domain: String,
-    pub(crate) kind: String,
-    pub(crate) key: Template,
-    /// What stands in a key in the place of white space.
-    pub(crate) space: Option<String>,
+    pub(crate) names: Names,
     /// The CSV cells that are null.
     pub(crate) nulls: HashSet<String>,
     /// The CSV columns whose cells are strings, whatever they look like.
     pub(crate) texts: HashSet<String>,
     pub(crate) format: Format,
     pub(crate) delimiter: Option<u8>,
+}
+
+/// What says which entity a row is.
+#[derive(Debug)]
+pub(crate) enum Names {
+    /// The user: the kind, and what its keys are made of.
+    Made {
+        domain: String,
+        kind: String,
+        key: Template,
+        /// What stands in a key in the place of white space.
+        space: Option<String>,
+    },
+    /// The row itself, as `export` wrote it.
+    Told,
+}
+
+/// `domain/type`, for people.
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Made { domain, kind, .. } => write!(f, "{domain}/{kind}"),
+            Self::Told => f.write_str("exported state"),
+        }
+    }
 }
 
 /// Takes rows; `Break` ends the reading.
@@ -96,27 +118,58 @@ pub(crate) fn read(
 impl Plan {
     /// A row out of an object that JSON text stood for.
     pub(super) fn of_json(&self, place: Place, object: &Object) -> Parsed {
-        let key = self
-            .key
-            .render(self.space.as_deref(), |column| key::of_json(object, column))
-            .map_err(|refused| (place, refused))?;
-        self.row(place, key, object)
+        match &self.names {
+            Names::Made { key, space, .. } => {
+                let key = key
+                    .render(space.as_deref(), |column| key::of_json(object, column))
+                    .map_err(|refused| (place, refused))?;
+                self.row(place, &key, object)
+            }
+            Names::Told => told(place, object).map_err(|refused| (place, refused)),
+        }
     }
 
     /// A row, if its key is one.
-    pub(super) fn row(&self, place: Place, key: String, values: &Object) -> Parsed {
-        if let Err(invalid) = EntityRef::new(&self.domain, &self.kind, &key) {
+    pub(super) fn row(&self, place: Place, key: &str, values: &Object) -> Parsed {
+        let Names::Made { domain, kind, .. } = &self.names else {
+            return Err((place, Refused::row("names no entity")));
+        };
+        let entity = EntityRef::new(domain, kind, key).map_err(|invalid| {
             let shown: String = key.chars().take(80).collect();
             let why = format!("the key `{shown}` {}", invalid.problem);
-            return Err((place, Refused::row(why)));
-        }
+            (place, Refused::row(why))
+        })?;
         Ok(Row {
             place,
-            key,
-            values: Struct::from_object(values),
+            number: 0,
+            entity,
+            values: Payload::from(values),
         })
     }
 }
+
+/// A row that says which entity it is.
+fn told(place: Place, object: &Object) -> Result<Row, Refused> {
+    let text = |name: &str| match object.get(name) {
+        Some(Value::String(text)) => Ok(text.as_str()),
+        _ => Err(Refused::column(name, NOT_EXPORTED)),
+    };
+    let entity = EntityRef::new(text("domain")?, text("type")?, text("key")?)
+        .map_err(|invalid| Refused::row(invalid.to_string()))?;
+    let Some(Value::Object(values)) = object.get("values") else {
+        return Err(Refused::column("values", NOT_EXPORTED));
+    };
+    Ok(Row {
+        place,
+        number: 0,
+        entity,
+        values: Payload::from(values),
+    })
+}
+
+/// Why a row that should say which entity it is does not.
+const NOT_EXPORTED: &str =
+    "is not as `export` writes it; give --domain, --type and --key for rows of another kind";
 
 /// A failure to read on, after `line`.
 pub(super) fn unreadable(line: u64, error: &io::Error) -> Failure {

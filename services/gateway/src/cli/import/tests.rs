@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io::Cursor, io::Write as _, time::Duration};
 
 use clap::Parser as _;
+use stategate_client::{EntityRef, Payload};
 use stategate_model::{Invalid, json};
 use stategate_protocol::Problem;
 use tonic::Status;
@@ -23,12 +24,16 @@ fn args(file: &str, more: &[&str]) -> Args {
 
 /// Everything a file yields: `key values`, or where and why not.
 fn read(file: &str, options: &[&str], text: impl AsRef<[u8]>) -> (Vec<String>, Option<String>) {
-    let (_, plan) = args(file, options).plan().unwrap();
+    let plan = args(file, options).plan().unwrap();
     let mut seen = Vec::new();
     let input = Cursor::new(text.as_ref().to_vec());
     let done = source::read(Box::new(input), &plan, &AtomicU64::new(0), &mut |parsed| {
         seen.push(match parsed {
-            Ok(row) => format!("{} {}", row.key, json::canonical(&row.values.into_object())),
+            Ok(row) => format!(
+                "{} {}",
+                row.entity.key(),
+                json::canonical(&row.values.into_object())
+            ),
             Err((place, refused)) => format!("{place}: {refused}"),
         });
         ControlFlow::Continue(())
@@ -225,7 +230,7 @@ async fn rows_of_one_key_arrive_in_the_order_of_the_file() {
     let (printed, ended) = import(&fake, &text, &["--concurrency", "16"]).await;
     ended.unwrap();
     assert!(
-        printed.starts_with(r#"{"rows":400,"written":400,"failed":0,"seconds":"#),
+        printed.starts_with(r#"{"rows":400,"written":400,"failed":0,"replayed":0,"seconds":"#),
         "{printed}"
     );
     assert!(
@@ -291,6 +296,21 @@ async fn a_row_is_sent_again_until_somebody_says_what_became_of_it() {
 }
 
 #[tokio::test]
+async fn the_rows_of_an_import_have_the_same_keys_in_every_run() {
+    let mut runs = Vec::new();
+    for id in ["x", "x", "y"] {
+        let fake = Fake::default();
+        let text = "faa\nA\n,\nB\nC\n";
+        let (_, ended) = import(&fake, text, &["--resume", id, "--concurrency", "1"]).await;
+        assert!(ended.is_err(), "one row is bad");
+        runs.push(fake.0.lock().unwrap().keys.clone());
+    }
+    assert_eq!(runs[0], ["import-x-1", "import-x-3", "import-x-4"]);
+    assert_eq!(runs[0], runs[1]);
+    assert_eq!(runs[2][0], "import-y-1");
+}
+
+#[tokio::test]
 async fn strict_ends_at_the_first_row_that_fails() {
     let mut text = "faa,n\n".to_owned();
     for n in 0..500 {
@@ -348,13 +368,17 @@ async fn stays_away(busy: Status) {
         .unwrap()
         .refusals
         .insert("A".to_owned(), always);
-    let gateway = fake.start().await;
-    let mut flight = Flight::new(&gateway, "faa", "airport", 4).unwrap();
-    flight.set_patience(Duration::from_millis(300));
+    let builder = fake.start().await.builder().unwrap();
+    let client = builder
+        .deadline(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let mut flight = Flight::new(client, "x", 4);
     flight.push(row::Row {
         place: row::Place::line(2),
-        key: "A".to_owned(),
-        values: stategate_protocol::Struct::default(),
+        number: 1,
+        entity: EntityRef::new("faa", "airport", "A").unwrap(),
+        values: Payload::default(),
     });
     let sent = flight.next().await.unwrap();
     let Outcome::Over(failure) = sent.outcome else {

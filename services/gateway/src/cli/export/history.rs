@@ -1,0 +1,165 @@
+//! The history: every event of the log, up to where it ended when the export began.
+
+use std::{
+    fs::OpenOptions,
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
+
+use serde::Deserialize;
+use stategate_client::{Client, Error, Event, Lane, Position, Token};
+use stategate_model::{Filter, Glob};
+
+use super::{Exported, Target, What, Writing, unwritable};
+use crate::cli::{
+    archive::{End, Header, Line, Selection},
+    failure::{Exit, Failure},
+    walk::{self, Walk},
+};
+
+/// Writes what is selected.
+pub(super) async fn export(
+    client: &Client,
+    selection: Selection,
+    target: Target,
+) -> Result<Exported, Failure> {
+    let wanted = Wanted::new(&selection)?;
+    let heads = walk::heads(client, &selection.domain).await?;
+    let header = Header::new(
+        heads.log_id.to_string(),
+        heads.iter().count(),
+        selection.clone(),
+    );
+    let old = match &target {
+        Target::Old(path) => resume(path, &header, &heads)?,
+        Target::New(_) | Target::Stdout => None,
+    };
+    let (from, before) = match old {
+        Some((token, before)) => (Some(token), before),
+        None => (None, 0),
+    };
+    let is_new = from.is_none();
+    let mut walk = Walk::begin(client, &selection.domain, from).await?;
+    let mut writing = Writing::new(target, What::Events, Some(walk.size()))?;
+    writing.before = before;
+    if is_new {
+        writing.line(&header)?;
+    }
+    while let Some(event) = walk.next().await? {
+        if wanted.is(&event) {
+            writing.line(&Line::from(&event))?;
+            writing.count += 1;
+        }
+        let count = writing.count;
+        writing.progress.show(count, 0, || walk.read());
+    }
+    writing.line(&End {
+        end: walk.heads().to_string(),
+    })?;
+    writing.finish()
+}
+
+/// Which events are.
+struct Wanted {
+    domain: Glob,
+    kind: Glob,
+    key: Glob,
+    filter: Filter,
+}
+
+impl Wanted {
+    fn new(selection: &Selection) -> Result<Self, Failure> {
+        let glob = |field, text| Glob::parse(field, text).map_err(Error::from);
+        Ok(Self {
+            domain: glob("domain", &selection.domain)?,
+            kind: glob("type", &selection.kind)?,
+            key: glob("key", &selection.key)?,
+            filter: Filter::parse_event(&selection.filter).map_err(Error::from)?,
+        })
+    }
+
+    /// Decided here and not by the gateway, which would leave the end of the log unsaid for a while
+    /// if nothing there matched.
+    fn is(&self, event: &Event) -> bool {
+        self.domain.matches(event.entity.domain())
+            && self.kind.matches(event.entity.kind())
+            && self.key.matches(event.entity.key())
+            && (self.filter.is_all() || self.filter.matches_event(event).unwrap_or(false))
+    }
+}
+
+/// Where an event is.
+#[derive(Debug, Deserialize)]
+struct Place {
+    #[serde(default)]
+    lane: u8,
+    position: String,
+}
+
+/// Where a file goes on, and how many events it has; `None` when there is nothing in it. What comes
+/// after its last whole event is cut off.
+fn resume(path: &Path, header: &Header, heads: &Token) -> Result<Option<(Token, u64)>, Failure> {
+    let failed = |error| unwritable(path, &error);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(failed)?;
+    let mut input = BufReader::new(&file);
+    let mut token = beginning(heads)?;
+    let (mut line, mut whole, mut count) = (String::new(), 0, 0);
+    for number in 1_u64.. {
+        line.clear();
+        let read = input.read_line(&mut line).map_err(failed)?;
+        if read == 0 || !line.ends_with('\n') {
+            break;
+        }
+        let place = if number == 1 {
+            same(path, &line, header)?;
+            None
+        } else {
+            match serde_json::from_str::<Place>(&line) {
+                Ok(place) => Some(place),
+                // The last line of an export that was whole.
+                Err(_) => break,
+            }
+        };
+        whole += read as u64;
+        if let Some((lane, position)) = place.and_then(|place| {
+            let position = place.position.parse().ok()?;
+            Some((Lane(place.lane), Position::new(position)))
+        }) {
+            token.advance(lane, position);
+            count += 1;
+        }
+    }
+    file.set_len(whole).map_err(failed)?;
+    Ok((whole > 0).then_some((token, count)))
+}
+
+fn same(path: &Path, line: &str, header: &Header) -> Result<(), Failure> {
+    let path = path.display();
+    let old =
+        Header::parse(line).map_err(|problem| Failure::failed(format!("{path} {problem}")))?;
+    if old == *header {
+        return Ok(());
+    }
+    let why = if old.log_id == header.log_id {
+        "it has another selection of the log's events"
+    } else {
+        "it is the history of another log"
+    };
+    Err(Failure::new(
+        Exit::Refused,
+        format!("{path} cannot be resumed: {why}"),
+    ))
+}
+
+/// Before the first event of every lane.
+fn beginning(heads: &Token) -> Result<Token, Failure> {
+    let lanes = heads.iter().map(|(lane, _)| format!("{lane}:0"));
+    let lanes: Vec<_> = lanes.collect();
+    let text = format!("{}/{}", heads.log_id, lanes.join(","));
+    text.parse()
+        .map_err(|_| Failure::failed("the gateway names a log without lanes"))
+}
