@@ -184,6 +184,76 @@ async fn an_exported_history_is_made_again() {
     }
 }
 
+/// Not only the same history: the same log, byte for byte, with its tokens.
+#[tokio::test]
+async fn a_log_is_restored_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let from = place(4).await;
+    for round in 0..4 {
+        live(&from.client, round).await;
+    }
+    let path = folder.path().join("history.ndjson");
+    export(&from.cli, &path, &[]);
+    let whole = fs::read_to_string(&path).unwrap();
+    let storage = json!({"name": "sqlite", "path": file("restored.db")}).to_string();
+    let (history, cut) = (file("history.ndjson"), file("cut.ndjson"));
+    let restore = |history: &str| {
+        from.cli
+            .run(&["restore", history, "--to", &storage, "--json"])
+    };
+
+    // A file that was cut off in the middle of a line, then the whole.
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    restore(&cut)
+        .ends(FAILED)
+        .says(&["ends before its export did"]);
+    let restored: Value = serde_json::from_str(&restore(&history).ends(DONE).stdout).unwrap();
+    let events = whole.lines().count() - 2;
+    assert_eq!(restored["events"], json!(events));
+    let written = restored["written"].as_u64().unwrap();
+    assert!(
+        written > 0 && written < events as u64,
+        "{written} of {events}"
+    );
+
+    let options = Options::new(Form::One).env("STATEGATE_STORAGE_PROVIDER", &storage);
+    let mut gateway = Gateway::start(options).await;
+    let cli = Cli::new(&mut gateway);
+    let again = folder.path().join("again.ndjson");
+    export(&cli, &again, &[]);
+    assert_eq!(fs::read_to_string(&again).unwrap(), whole);
+    assert_eq!(state(&cli), state(&from.cli));
+    // It goes on from there.
+    cli.line(&["set", "acme", "user", "u1", r#"{"new":true}"#]);
+    gateway.assert_no_errors();
+    drop(gateway);
+
+    // What has other events is not added to, and a part of a log is none.
+    restore(&history).ends(DONE);
+    let other = file("other.db");
+    let empty = json!({"name": "sqlite", "path": other}).to_string();
+    let mut lines: Vec<&str> = whole.lines().collect();
+    lines.remove(5);
+    fs::write(&cut, lines.join("\n") + "\n").unwrap();
+    let to_empty = |history: &str| from.cli.run(&["restore", history, "--to", &empty]);
+    to_empty(&cut)
+        .ends(FAILED)
+        .says(&["does not continue its lane"]);
+    let part = folder.path().join("part.ndjson");
+    export(&from.cli, &part, &["--domain", "acme"]);
+    to_empty(part.to_str().unwrap())
+        .ends(FAILED)
+        .says(&["a part of a log"]);
+    let foreign = place(1).await;
+    live(&foreign.client, 0).await;
+    let theirs = folder.path().join("theirs.ndjson");
+    export(&foreign.cli, &theirs, &[]);
+    restore(theirs.to_str().unwrap())
+        .ends(REFUSED)
+        .says(&["holds another log"]);
+}
+
 #[tokio::test]
 async fn an_export_that_was_cut_goes_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,6 +35,16 @@ pub(crate) struct Selection {
     pub(crate) filter: String,
 }
 
+impl Selection {
+    /// Whether it is the whole log.
+    pub(crate) fn is_everything(&self) -> bool {
+        [&self.domain, &self.kind, &self.key]
+            .iter()
+            .all(|glob| *glob == "*")
+            && self.filter.is_empty()
+    }
+}
+
 impl Header {
     pub(crate) fn new(log_id: String, lanes: usize, selection: Selection) -> Self {
         Self {
@@ -85,6 +95,25 @@ pub(crate) struct Record<'l> {
     #[serde(default)]
     pub(crate) lane: u8,
     pub(crate) position: String,
+}
+
+/// An event as it is read, with everything it has.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Restored<'l> {
+    pub(crate) id: String,
+    #[serde(borrow)]
+    pub(crate) entity: Named<'l>,
+    #[serde(borrow, default)]
+    pub(crate) claims: Option<&'l RawValue>,
+    pub(crate) time: String,
+    pub(crate) method: String,
+    pub(crate) version: String,
+    #[serde(default)]
+    pub(crate) lane: u8,
+    pub(crate) position: String,
+    #[serde(default)]
+    pub(crate) trace_parent: String,
 }
 
 /// The entity of an event.

@@ -46,7 +46,8 @@ pub(crate) struct Args {
     lanes: Option<Lanes>,
 }
 
-fn storage(json: &str) -> Result<StorageConfig, String> {
+/// A storage as it is named on the command line.
+pub(crate) fn storage(json: &str) -> Result<StorageConfig, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 

@@ -20,6 +20,7 @@ mod near;
 mod output;
 mod pager;
 mod progress;
+mod restore;
 mod search;
 mod signals;
 mod stats;
@@ -104,6 +105,8 @@ enum Command {
     Export(export::Args),
     /// Copies the log from one storage to another, while no gateway writes to it
     Migrate(migrate::Args),
+    /// Makes a log in an empty storage from an exported history, as it was
+    Restore(restore::Args),
     /// Prints the completions of a shell
     Completions(manual::CompletionsArgs),
     /// Prints the manual page, or writes one for every command
@@ -160,6 +163,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Import(args) => import::run(way, args, output).await,
         Command::Export(args) => export::run(&way.open().await?, args, output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
+        Command::Restore(args) => restore::run(args, output).await,
         Command::Completions(args) => manual::completions(&args, output),
         Command::Man(args) => manual::man(&args, output),
     }
