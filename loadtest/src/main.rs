@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::{
     machine::Machine,
+    plain::{Storage, StorageName},
     round::{Scenario, Stage},
 };
 
@@ -36,6 +37,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Args {
     /// What to measure; everything when nothing is named
     scenarios: Vec<Scenario>,
+    /// What the gateway keeps its log in
+    #[arg(long, default_value = "sqlite")]
+    storage: StorageName,
     /// How often each is measured, in turn with its floors; the medians are shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
@@ -48,7 +52,8 @@ struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The directory whose disk is measured; the system's for temporary files unless given
+    /// The directory whose disk is measured; the system's for temporary files unless given. A server that
+    /// does not run as root must be able to go through it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The gateway's binary; that beside this one unless given
@@ -94,6 +99,9 @@ fn run(args: Args) -> anyhow::Result<()> {
     let directory =
         directory.context("cannot make a directory for the data; name one with --data")?;
     let machine = Machine::here(directory.path());
+    let parent = args.data.unwrap_or_else(std::env::temp_dir);
+    let storage = Storage::start(args.storage, &parent)?;
+    let words = storage.words();
     let mut scenarios = args.scenarios;
     if scenarios.is_empty() {
         scenarios = Scenario::value_variants().to_vec();
@@ -103,6 +111,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     let stage = Stage {
         runtime: &runtime,
         gateway: &gateway,
+        storage: &storage,
         directory: directory.path(),
         scenarios: &scenarios,
         during,
@@ -111,25 +120,23 @@ fn run(args: Args) -> anyhow::Result<()> {
     let rounds = (1..=usize::from(rounds))
         .map(|number| stage.round(number))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let figures = report::figures(&rounds);
+    let figures = report::figures(&rounds, &words);
     if args.json {
         let mut report = report::json(&figures, &rounds);
         report["machine"] = machine.json();
         report["seconds"] = json!(seconds);
-        report["durability"] = json!(DURABILITY);
+        report["storage"] = json!(storage.to_string());
+        report["durability"] = json!(words.durability);
         report["errors"] = json!(0);
         println!("{report:#}");
     } else {
         println!(
-            "{}\ndurability  {DURABILITY}\nerrors      0; {} rounds of {seconds} s a measure\n",
+            "{}\nstorage     {storage}\ndurability  {}\nerrors      0; {} rounds of {seconds} s a measure\n",
             machine.text(),
+            words.durability,
             rounds.len()
         );
         print!("{}", report::table(&figures));
     }
     Ok(())
 }
-
-/// What a round that ended well has checked.
-const DURABILITY: &str = "journal_mode = wal in the gateway's file; synchronous is a connection's own and cannot be \
-    read from outside, but a Set took longer than the quickest sync of the disk (checked with set-one); every acknowledged event was there at the end, without a hole";

@@ -37,10 +37,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// `stategate dev` on a free port with its data in `file`.
-    pub(crate) fn gateway(binary: &Path, file: &Path) -> anyhow::Result<Self> {
+    /// `stategate dev` on a free port with the storage that `provider` says.
+    pub(crate) fn gateway(binary: &Path, provider: &serde_json::Value) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
-        command.args(["dev", "--port", "0", "--data"]).arg(file);
+        // What is measured is the defaults.
+        for (variable, _) in env::vars_os() {
+            if variable.to_string_lossy().starts_with("STATEGATE_") {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .args(["dev", "--port", "0"])
+            .env("STATEGATE_STORAGE_PROVIDER", provider.to_string());
         Self::start("the gateway", command)
     }
 
@@ -52,12 +60,6 @@ impl Process {
     }
 
     fn start(name: &'static str, mut command: Command) -> anyhow::Result<Self> {
-        // What is measured is the defaults.
-        for (variable, _) in env::vars_os() {
-            if variable.to_string_lossy().starts_with("STATEGATE_") {
-                command.env_remove(variable);
-            }
-        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -3,7 +3,10 @@
 
 use serde_json::json;
 
-use crate::round::{AUDIENCES, CALLERS, OPERATIONS, Quantity, Round, TRANSACT_CALLERS};
+use crate::{
+    plain::Words,
+    round::{AUDIENCES, CALLERS, OPERATIONS, Quantity, Round, TRANSACT_CALLERS},
+};
 
 /// Share of its limit that a figure has to reach (quality §4).
 const AIM: f64 = 0.7;
@@ -53,7 +56,7 @@ impl Limit {
 }
 
 /// The figures of all that was measured.
-pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
+pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
     let all = Rounds(rounds);
     let mut figures = Vec::new();
     let mut add = |figure: Option<Figure>| figures.extend(figure);
@@ -70,7 +73,10 @@ pub(crate) fn figures(rounds: &[Round]) -> Vec<Figure> {
             all.times(
                 Quantity::Set,
                 Quantity::PlainMany,
-                "one transaction a write by 64 plain clients (one connection behind a mutex)",
+                &format!(
+                    "one transaction a write by {CALLERS} plain clients ({})",
+                    words.clients
+                ),
             ),
             all.value(Quantity::EchoSet, "echo", "/s"),
             all.value(Quantity::Batch, "batch of 256", "rows/s"),
@@ -370,6 +376,11 @@ pub(crate) fn json(figures: &[Figure], rounds: &[Round]) -> serde_json::Value {
 mod tests {
     use super::*;
 
+    const WORDS: Words = Words {
+        clients: "",
+        durability: "",
+    };
+
     fn round(set: f64, echo: f64, batch: f64) -> Round {
         Round::from([
             (Quantity::Set, set),
@@ -385,7 +396,7 @@ mod tests {
             round(8_000.0, 20_000.0, 20_000.0),
             round(1_000.0, 2_000.0, 2_000.0),
         ];
-        let figures = figures(&rounds);
+        let figures = figures(&rounds, &WORDS);
         let [figure] = figures.as_slice() else {
             panic!("only Set was measured")
         };
@@ -400,6 +411,6 @@ mod tests {
     #[test]
     fn delay_is_an_upper_bound() {
         let late = [Round::from([(Quantity::DelayP99, 3.5)])];
-        assert_eq!(figures(&late)[0].reached(), Some(false));
+        assert_eq!(figures(&late, &WORDS)[0].reached(), Some(false));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         write_for, write_products,
     },
     machine::sync_latency,
-    plain::{self, Files, Rows},
+    plain::{Disk, Storage},
     process::Process,
 };
 
@@ -103,6 +103,7 @@ pub(crate) type Round = BTreeMap<Quantity, f64>;
 pub(crate) struct Stage<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) gateway: &'a Path,
+    pub(crate) storage: &'a Storage,
     pub(crate) directory: &'a Path,
     pub(crate) scenarios: &'a [Scenario],
     pub(crate) during: Duration,
@@ -114,8 +115,10 @@ impl Stage<'_> {
     pub(crate) fn round(&self, number: usize) -> anyhow::Result<Round> {
         let directory = self.directory.join(format!("round-{number}"));
         std::fs::create_dir(&directory)?;
-        let file = directory.join("stategate.db");
-        let gateway = Process::gateway(self.gateway, &file)?;
+        let disk = self
+            .storage
+            .fresh(number, &directory, self.runtime.handle());
+        let gateway = Process::gateway(self.gateway, &disk.provider())?;
         let floor = Process::floor()?;
         let mut running = Running {
             stage: self,
@@ -123,11 +126,10 @@ impl Stage<'_> {
                 .runtime
                 .block_on(Connections::open(gateway.address()))?,
             floor_connections: self.runtime.block_on(Connections::open(floor.address()))?,
-            files: Files::new(&directory, self.runtime.handle().clone()),
             source: Source::new(),
             gateway,
             floor,
-            file,
+            disk,
             directory: directory.clone(),
             written: 0,
             round: Round::new(),
@@ -154,9 +156,8 @@ struct Running<'a> {
     floor: Process,
     connections: Connections,
     floor_connections: Connections,
-    files: Files,
     source: Source,
-    file: PathBuf,
+    disk: Box<dyn Disk + 'a>,
     directory: PathBuf,
     /// Events that the gateway acknowledged.
     written: u64,
@@ -194,8 +195,11 @@ impl Running<'_> {
         let cost = per_call(self.floor.processor_time() - before, &echo);
         self.put(Quantity::EchoSet, echo.per_second);
         self.put(Quantity::EchoSetCost, cost);
-        let rows = self.batch()?;
-        let plain = rows.by_clients(&mut self.files, self.stage.during, CALLERS)?;
+        let mut rows = self.disk.rows()?;
+        let batch = rows.in_batches(self.stage.during)?;
+        let plain = rows.by_clients(self.stage.during, CALLERS)?;
+        drop(rows);
+        self.put(Quantity::Batch, batch);
         self.put(Quantity::PlainMany, plain);
         self.sync()
     }
@@ -208,8 +212,7 @@ impl Running<'_> {
         self.put(Quantity::SetOneP99, milliseconds(&set.latency, 0.99));
         let echo = self.sets(1, &self.floor_connections)?;
         self.put(Quantity::EchoSetOne, echo.per_second);
-        let rows = Rows::of(&self.file)?;
-        let plain = rows.one_by_one(&mut self.files, self.stage.during)?;
+        let plain = self.disk.rows()?.one_by_one(self.stage.during)?;
         self.put(Quantity::PlainOne, plain);
         self.sync()
     }
@@ -230,7 +233,8 @@ impl Running<'_> {
         self.written += done.done;
         self.put(Quantity::Transact, done.per_second);
         if !self.round.contains_key(&Quantity::Batch) {
-            self.batch()?;
+            let batch = self.disk.rows()?.in_batches(self.stage.during)?;
+            self.put(Quantity::Batch, batch);
         }
         Ok(())
     }
@@ -252,7 +256,7 @@ impl Running<'_> {
         self.put(Quantity::GetCost, cost);
         self.put(Quantity::EchoGet, echo.per_second);
         self.put(Quantity::EchoGetCost, echo_cost);
-        let select = plain::select(&self.file, self.stage.during)?;
+        let select = self.disk.select(self.stage.during)?;
         self.put(Quantity::Select, select);
         Ok(())
     }
@@ -358,11 +362,11 @@ impl Running<'_> {
     }
 
     fn replay(&mut self) -> anyhow::Result<()> {
-        let mut head = plain::kept(&self.file)?.head;
+        let mut head = self.disk.kept()?.head;
         if head == 0 {
             let runtime = self.stage.runtime;
             self.written += runtime.block_on(write_products(&self.connections, &self.source))?;
-            head = plain::kept(&self.file)?.head;
+            head = self.disk.kept()?.head;
         }
         let during = self.stage.during;
         let rate = self
@@ -374,13 +378,6 @@ impl Running<'_> {
             self.stream_floor(1)?;
         }
         Ok(())
-    }
-
-    fn batch(&mut self) -> anyhow::Result<Rows> {
-        let rows = Rows::of(&self.file)?;
-        let batch = rows.in_batches(&mut self.files, self.stage.during)?;
-        self.put(Quantity::Batch, batch);
-        Ok(rows)
     }
 
     fn sync(&mut self) -> anyhow::Result<()> {
@@ -401,18 +398,13 @@ impl Running<'_> {
         if let Some(peak) = self.gateway.peak_mib() {
             self.put(Quantity::PeakMib, peak as f64);
         }
-        // In WAL mode the file says so itself as long as it is open.
-        let kept = plain::kept(&self.file)?;
-        if kept.journal_mode != "wal" {
-            bail!(
-                "durability was lowered: the journal mode is {}",
-                kept.journal_mode
-            );
+        if let Some(lowered) = self.disk.kept()?.lowered {
+            bail!("durability was lowered: {lowered}");
         }
         drop((self.connections, self.floor_connections));
         self.gateway.end()?;
         self.floor.end()?;
-        let kept = plain::kept(&self.file)?;
+        let kept = self.disk.kept()?;
         if kept.events < self.written || kept.events != kept.head {
             bail!(
                 "{} events were acknowledged, {} are kept, and the last is at position {}",

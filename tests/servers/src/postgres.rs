@@ -44,6 +44,11 @@ impl Postgres {
     /// Makes a database cluster and starts a server on it, with `settings` such as `fsync=off` beside
     /// the defaults.
     pub fn start(settings: &[&str]) -> Result<Self, Missing> {
+        Self::start_in(&std::env::temp_dir(), settings)
+    }
+
+    /// The same with its data below `directory`, which the server's account can go through.
+    pub fn start_in(directory: &Path, settings: &[&str]) -> Result<Self, Missing> {
         let programs = programs().ok_or(Missing {
             server: "PostgreSQL",
             install: "Debian: apt-get install postgresql",
@@ -51,7 +56,7 @@ impl Postgres {
         let account = Account::unless_root("postgres");
         let folder = tempfile::Builder::new()
             .prefix("stategate-postgres-")
-            .tempdir()
+            .tempdir_in(directory)
             .expect("a folder");
         account.own(folder.path());
         let initialised = account

@@ -63,11 +63,11 @@ impl Reads {
         let entity = "e.domain = $2 AND e.type = $3 AND e.key = $4";
         let entity_types = [Type::INT2, Type::TEXT, Type::TEXT, Type::TEXT];
         // The head and the event in one look at the log; a row of the head alone if there is no event.
-        let one = |condition: &str, last: Type| {
+        let one = |events: &str, condition: &str, last: Type| {
             Statement::new(
                 format!(
                     "SELECT l.head, e.* FROM {schema}.lanes l LEFT JOIN LATERAL ( \
-                       SELECT {EVENT_COLUMNS} FROM {schema}.events e WHERE {condition} OFFSET 0 \
+                       SELECT {EVENT_COLUMNS} FROM {events} e WHERE {condition} OFFSET 0 \
                      ) e ON true WHERE l.lane = $1"
                 ),
                 &[&entity_types[..], &[last]].concat(),
@@ -82,21 +82,26 @@ impl Reads {
         );
         let size =
             format!("octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + {EVENT_SHARE}");
-        // The sum up to an event, itself left out, is below the limit: one event at least.
+        // Positions have no holes, so both ends of what is read are known: however the server reads it,
+        // it reads no more. The sum up to an event, itself left out, is below the limit: one event at least.
         let log = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
                SELECT e.*, sum({size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) - ({size}) AS before FROM ( \
-                 SELECT e.* FROM {schema}.events e WHERE e.lane = $1 AND e.position > $2 ORDER BY e.position LIMIT $3 \
+                 SELECT e.* FROM {schema}.events e WHERE e.lane = $1 AND e.position > $2 AND e.position <= $3 \
                ) e \
              ) e WHERE e.before = 0 OR e.before < $4 ORDER BY e.position"
         );
+        let events = format!("{schema}.events");
+        // Found by its id alone; whose it is, is looked at afterwards.
+        let of_id = format!("(SELECT * FROM {events} e WHERE e.id = $5 OFFSET 0)");
         Self {
-            at_version: one(&format!("{entity} AND e.version = $5"), Type::INT8),
+            at_version: one(&events, &format!("{entity} AND e.version = $5"), Type::INT8),
             at_time: one(
+                &events,
                 &format!("{entity} AND e.version = {version_at}"),
                 Type::INT8,
             ),
-            by_id: one(&format!("{entity} AND e.id = $5"), Type::UUID),
+            by_id: one(&of_id, entity, Type::UUID),
             log: Statement::new(log, &[Type::INT2, Type::INT8, Type::INT8, Type::INT8]),
             keys: Statement::new(
                 format!(
@@ -163,12 +168,13 @@ impl Reads {
     ) -> Result<Vec<Event>> {
         const OPERATION: &str = "read_log";
         let most = i64::try_from(limit.events.max(1)).unwrap_or(i64::MAX);
+        let last = after.as_i64().saturating_add(most);
         let most_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
         let mut lease = pool.lease(OPERATION).await?;
         let rows = lease
             .query(
                 &self.log,
-                &[&i16::from(lane.0), &after.as_i64(), &most, &most_bytes],
+                &[&i16::from(lane.0), &after.as_i64(), &last, &most_bytes],
             )
             .await
             .map_err(|failure| failure.of_read(OPERATION))?;

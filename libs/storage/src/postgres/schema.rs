@@ -45,15 +45,7 @@ pub(super) async fn initialise(
             migrate(&mut lease, config, new).await?
         }
     };
-    if config.gin {
-        let schema = &config.schema;
-        let index = format!(
-            "CREATE INDEX IF NOT EXISTS entities_doc ON {schema}.entities USING gin (doc jsonb_path_ops)"
-        );
-        begin_alone(&mut lease, schema).await?;
-        run(&mut lease, &index).await?;
-        lease.commit().await.map_err(unready)?;
-    }
+    set_gin(&mut lease, config).await?;
     match asked {
         Some(asked) if asked != meta.lanes => Err(refused(format!(
             "`lanes` is {}, but the log was initialised with {} lanes, which cannot be changed; \
@@ -64,6 +56,24 @@ pub(super) async fn initialise(
         ))),
         _ => Ok(meta),
     }
+}
+
+/// Makes or drops the index on documents, if it is not as the settings have it.
+async fn set_gin(lease: &mut Lease, config: &PostgresConfig) -> Result<()> {
+    let schema = &config.schema;
+    if has_table(lease, schema, "entities_doc").await? == config.gin {
+        return Ok(());
+    }
+    let change = if config.gin {
+        format!(
+            "CREATE INDEX IF NOT EXISTS entities_doc ON {schema}.entities USING gin (doc jsonb_path_ops)"
+        )
+    } else {
+        format!("DROP INDEX IF EXISTS {schema}.entities_doc")
+    };
+    begin_alone(lease, schema).await?;
+    run(lease, &change).await?;
+    lease.commit().await.map_err(unready)
 }
 
 fn newest() -> i32 {
@@ -137,16 +147,20 @@ async fn check_server(lease: &mut Lease) -> Result<()> {
     Ok(())
 }
 
+/// Whether there is a table or index of that name. Read from the catalog's tables: `to_regclass` may answer
+/// from a cache that knows nothing yet of what another session made while this one waited.
+async fn has_table(lease: &mut Lease, schema: &str, name: &str) -> Result<bool> {
+    const SQL: &str = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                       WHERE n.nspname = $1 AND c.relname = $2";
+    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(&schema, Type::TEXT), (&name, Type::TEXT)];
+    let found = lease.query_once(SQL, parameters).await.map_err(unready)?;
+    Ok(!found.is_empty())
+}
+
 /// The format and what was fixed, if there are tables.
 async fn read_meta(lease: &mut Lease, config: &PostgresConfig) -> Result<Option<(i32, Identity)>> {
     let schema = &config.schema;
-    // Read from the catalog's tables: `to_regclass` may answer from a cache that knows nothing yet of what
-    // another session made while this one waited.
-    const IS_THERE: &str = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                            WHERE n.nspname = $1 AND c.relname = 'meta'";
-    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[(schema, Type::TEXT)];
-    let found = lease.query_once(IS_THERE, parameters).await;
-    if found.map_err(unready)?.is_empty() {
+    if !has_table(lease, schema, "meta").await? {
         return Ok(None);
     }
     let sql = format!("SELECT format, log_id, lanes FROM {schema}.meta");

@@ -18,7 +18,7 @@ use super::{
     jsonpath,
     pool::{Lease, Pool, Transaction},
     reads,
-    rows::{Columns, EVENT_COLUMNS, EVENT_WIDTH, method_code, object},
+    rows::{Columns, EVENT_COLUMNS, EVENT_KIND, EVENT_WIDTH, method_code, object},
 };
 
 /// Rows of the chunks after the first.
@@ -427,69 +427,85 @@ pub(super) async fn events(
     let key = query.filter.equality(&["entity", "key"]);
     let is_log_order = is_log_order(query.sort.as_ref());
     let chunk = |sql: &mut Sql, after: Option<&Cursor>, limit: &str| {
-        let domain = sql.text(query.of.domain.as_str());
-        let kind = sql.text(query.of.kind.as_str());
-        let mut conditions = format!("e.domain = {domain} AND e.type = {kind}");
-        if let Some(key) = key {
-            let key = sql.text(key);
-            conditions.push_str(&format!(" AND e.key = {key}"));
-        }
+        let (domain, kind) = (query.of.domain.as_str(), query.of.kind.as_str());
+        let mut conditions = vec!["true".to_owned()];
         if let Some(path) = &values {
             let path = sql.text(path);
-            conditions.push_str(&format!(" AND {VALUES} @? {path}::text::jsonpath"));
+            conditions.push(format!("{VALUES} @? {path}::text::jsonpath"));
         }
         if let Some(path) = &claims {
             let path = sql.text(path);
-            conditions.push_str(&format!(" AND {CLAIMS} @? {path}::text::jsonpath"));
+            conditions.push(format!("{CLAIMS} @? {path}::text::jsonpath"));
         }
+        let conditions = conditions.join(" AND ");
         let seek = |sql: &mut Sql, time: i64| {
             let (lane, time) = (sql.bind(i16::from(lane.0), Type::INT2), sql.integer(time));
             reads::seek(schema, &lane, &time)
         };
-        if let Some(Timestamp(min)) = query.min {
-            let above = seek(sql, min);
-            conditions.push_str(&format!(" AND e.position > {above}"));
-        }
-        if let Some(Timestamp(max)) = query.max
-            && max < i64::MAX
-        {
-            let up_to = seek(sql, max + 1);
-            conditions.push_str(&format!(" AND e.position <= {up_to}"));
-        }
         let (than, way) = sign(search.direction());
         let place_after = match after {
             Some(Cursor {
                 tie: Tie::Place(_, position),
                 ..
-            }) => Some(sql.integer(position.as_i64())),
+            }) => Some(position.as_i64()),
             _ => None,
         };
-        let (rows, order) = match search.sort.filter(|_| !is_log_order) {
-            None => {
-                if let Some(position) = place_after {
-                    conditions.push_str(&format!(" AND e.position {than} {position}"));
-                }
+        let in_log_order = search.sort.is_none() || is_log_order;
+        // The first and the last position there may be.
+        let (mut first, mut last) = (vec![sql.integer(0)], vec![sql.integer(i64::MAX)]);
+        if let Some(Timestamp(min)) = query.min {
+            first.push(format!("{} + 1", seek(sql, min)));
+        }
+        if let Some(Timestamp(max)) = query.max
+            && max < i64::MAX
+        {
+            last.push(seek(sql, max + 1));
+        }
+        if let Some(position) = place_after.filter(|_| in_log_order) {
+            match search.direction() {
+                Direction::Forward => first.push(sql.integer(position.saturating_add(1))),
+                Direction::Reverse => last.push(sql.integer(position - 1)),
+            }
+        }
+        let first = format!("greatest({})", first.join(", "));
+        let last = format!("least({})", last.join(", "));
+        // Each in the words of the one index that can serve it. Of a kind, events are asked for as a stretch
+        // of that index, not by an equality: the server then never takes them for so few that it reads them
+        // all and sorts them.
+        let (place, by) = match key {
+            Some(key) => {
+                let (domain, kind, key) = (sql.text(domain), sql.text(kind), sql.text(key));
+                let of = format!("e.domain = {domain} AND e.type = {kind} AND e.key = {key}");
                 // An entity's versions run with their positions, and there is an index on them.
-                let by = if key.is_some() {
-                    "e.version"
-                } else {
-                    "e.position"
-                };
                 (
-                    format!(
-                        "SELECT {EVENT_COLUMNS} FROM {schema}.events e WHERE {conditions} \
-                         ORDER BY {by} {way} LIMIT {limit}"
-                    ),
-                    format!("e.position {way}"),
+                    format!("{of} AND e.position >= {first} AND e.position <= {last}"),
+                    "e.version".to_owned(),
                 )
             }
+            None => {
+                let kind = sql.text(&format!("{domain} {kind}"));
+                let place = format!("({EVENT_KIND}, e.position)");
+                (
+                    format!("{place} >= ({kind}, {first}) AND {place} <= ({kind}, {last})"),
+                    EVENT_KIND.to_owned(),
+                )
+            }
+        };
+        let (rows, order) = match search.sort.filter(|_| !is_log_order) {
+            None => (
+                format!(
+                    "SELECT {EVENT_COLUMNS} FROM {schema}.events e WHERE {place} AND {conditions} \
+                     ORDER BY {by} {way}, e.position {way} LIMIT {limit}"
+                ),
+                format!("e.position {way}"),
+            ),
             Some(sort) => {
                 let order = event_order(sql, &sort.path);
                 let mut follows = String::new();
                 if let (Some(tie), Some(key)) =
                     (place_after, after.and_then(|after| after.key.as_ref()))
                 {
-                    let key = bind_key(sql, key);
+                    let (key, tie) = (bind_key(sql, key), sql.integer(tie));
                     follows = format!(
                         "WHERE (e.rank, e.number, e.text, e.position) {than} ({key}, {tie})"
                     );
@@ -498,7 +514,8 @@ pub(super) async fn events(
                 (
                     format!(
                         "SELECT * FROM ( \
-                           SELECT {EVENT_COLUMNS}, {} FROM {schema}.events e{} WHERE {conditions} OFFSET 0 \
+                           SELECT {EVENT_COLUMNS}, {} FROM {schema}.events e{} \
+                           WHERE {place} AND {conditions} OFFSET 0 \
                          ) e {follows} ORDER BY {by} LIMIT {limit}",
                         order.columns(),
                         order.value

@@ -1,9 +1,12 @@
 //! What a lane writer asks: what the next batch is decided on, and to append it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use stategate_model::{
-    Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values,
+    Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values, Version,
 };
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -65,21 +68,26 @@ impl Writes {
         .concat();
         // The head's row is locked first, so whoever comes second waits there, finds the head
         // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
-        // asked again after the wait: if the head is where it was expected, nothing else has changed.
+        // asked again after the wait: if the head is where it was expected, nothing else has changed. It
+        // asks nothing of first versions: an entity that is there has one, and their index refuses another.
+        // Entities that the batch makes are inserted and the others updated: which they are is known, and
+        // inserting on conflict would look for each of them twice.
+        let vals = "CASE WHEN new.method = 3 THEN NULL ELSE new.vals END";
         let append = format!(
             "WITH new AS ( \
                SELECT $2 + n AS position, u.* \
                FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], \
-                           $9::smallint[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::bool[]) \
+                           $9::smallint[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::bool[], \
+                           $25::bool[]) \
                  WITH ORDINALITY AS u (id, domain, type, key, version, time, method, claims, trace_parent, vals, \
-                                       is_first, is_last, n) \
+                                       is_first, is_last, is_new, n) \
              ), fits AS ( \
                SELECT NOT EXISTS ( \
                  SELECT FROM new LEFT JOIN LATERAL ( \
                    SELECT e.version FROM {schema}.entities e \
                    WHERE e.domain = new.domain AND e.type = new.type AND e.key = new.key OFFSET 0 \
                  ) old ON true \
-                 WHERE new.is_first AND coalesce(old.version, 0) + 1 <> new.version \
+                 WHERE new.is_first AND new.version > 1 AND coalesce(old.version, 0) + 1 <> new.version \
                ) AS fits \
              ), head AS ( \
                UPDATE {schema}.lanes l SET head = $15, time = $17, id = $18 \
@@ -91,11 +99,14 @@ impl Writes {
                SELECT head.lane, new.position, new.id, new.domain, new.type, new.key, new.version, new.time, \
                       new.method, new.claims, new.trace_parent, new.vals \
                FROM head CROSS JOIN new \
-             ), kept AS ( \
+             ), made AS ( \
                INSERT INTO {schema}.entities (domain, type, key, version, vals) \
-               SELECT new.domain, new.type, new.key, new.version, CASE WHEN new.method = 3 THEN NULL ELSE new.vals END \
-               FROM head CROSS JOIN new WHERE new.is_last \
-               ON CONFLICT (domain, type, key) DO UPDATE SET version = excluded.version, vals = excluded.vals \
+               SELECT new.domain, new.type, new.key, new.version, {vals} \
+               FROM head CROSS JOIN new WHERE new.is_last AND new.is_new \
+             ), changed AS ( \
+               UPDATE {schema}.entities e SET version = new.version, vals = {vals} \
+               FROM head CROSS JOIN new WHERE new.is_last AND NOT new.is_new \
+                 AND e.domain = new.domain AND e.type = new.type AND e.key = new.key \
              ), known AS ( \
                INSERT INTO {schema}.idempotency (domain, caller_sha256, key, caller, digest, lane, first, count) \
                SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')), k.key, k.caller, k.digest, head.lane, k.first, k.count \
@@ -129,6 +140,7 @@ impl Writes {
             Type::BYTEA_ARRAY,
             Type::INT8_ARRAY,
             Type::INT4_ARRAY,
+            Type::BOOL_ARRAY,
         ];
         Self {
             states_and_replays: Statement::new(states.clone() + &replays, &of_replays),
@@ -308,16 +320,25 @@ impl Writes {
             .map(|event| event.trace_parent.as_ref().map(|trace| trace.as_str()))
             .collect();
         let values: Vec<&str> = events.iter().map(|event| event.values.json()).collect();
-        let mut seen = HashSet::with_capacity(events.len());
+        let mut firsts: HashMap<&EntityRef, Version> = HashMap::with_capacity(events.len());
         let is_first: Vec<bool> = events
             .iter()
-            .map(|event| seen.insert(&event.entity))
+            .map(|event| match firsts.entry(&event.entity) {
+                Entry::Vacant(first) => {
+                    first.insert(event.version);
+                    true
+                }
+                Entry::Occupied(_) => false,
+            })
             .collect();
-        seen.clear();
+        let is_new: Vec<bool> = events
+            .iter()
+            .map(|event| firsts.get(&event.entity) == Some(&Version::ZERO.next()))
+            .collect();
         let mut is_last: Vec<bool> = events
             .iter()
             .rev()
-            .map(|event| seen.insert(&event.entity))
+            .map(|event| firsts.remove(&event.entity).is_some())
             .collect();
         is_last.reverse();
 
@@ -326,7 +347,7 @@ impl Writes {
         let callers: Vec<&str> = keys.iter().map(|record| &*record.key.caller).collect();
         let key_names: Vec<&str> = keys.iter().map(|record| &*record.key.key).collect();
         let digests: Vec<&[u8]> = keys.iter().map(|record| &record.digest.0[..]).collect();
-        let firsts: Vec<i64> = keys.iter().map(|record| record.first.as_i64()).collect();
+        let key_firsts: Vec<i64> = keys.iter().map(|record| record.first.as_i64()).collect();
         let counts: Vec<i32> = keys
             .iter()
             .map(|record| i32::try_from(record.count).unwrap_or(i32::MAX))
@@ -358,8 +379,9 @@ impl Writes {
                     &callers,
                     &key_names,
                     &digests,
-                    &firsts,
+                    &key_firsts,
                     &counts,
+                    &is_new,
                 ],
             )
             .await?;
