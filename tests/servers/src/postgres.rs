@@ -155,8 +155,18 @@ impl Postgres {
             return;
         };
         let id = i32::try_from(server.id()).expect("a process id");
+        let children = children(id);
         kill(Pid::from_raw(id), signal).expect("signal the server");
         server.wait().expect("the server ends");
+        // Those that serve connections notice its death when they next wait for something; until then
+        // they would go on as if nothing had happened.
+        for child in children {
+            let _ = kill(child, Signal::SIGKILL);
+            let begun = Instant::now();
+            while kill(child, None).is_ok() && begun.elapsed() < PATIENCE {
+                thread::sleep(LOOK);
+            }
+        }
     }
 
     /// Starts it again on its data, and waits until it answers.
@@ -226,6 +236,14 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.end(Signal::SIGQUIT);
     }
+}
+
+/// The processes of a server.
+fn children(id: i32) -> Vec<Pid> {
+    let listed = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let listed = listed.unwrap_or_default();
+    let ids = listed.split_whitespace().filter_map(|id| id.parse().ok());
+    ids.map(Pid::from_raw).collect()
 }
 
 /// Where the programs are: the folder of the newest version, or that of `initdb` on the path.

@@ -13,7 +13,6 @@ use super::failure::corrupt;
 /// The columns that [`Columns::event`] reads, in its order, of a table called `e`.
 pub(super) const EVENT_COLUMNS: &str = "e.lane, e.position, e.id, e.domain, e.type, e.key, e.version, \
      e.time, e.method, e.claims, e.trace_parent, e.vals";
-/// An event's domain and type as one text, which an index is on; no name has a space in it.
 /// How many they are.
 pub(super) const EVENT_WIDTH: usize = 12;
 /// An event's domain and type as one text, which an index is on; no name has a space in it.
