@@ -192,20 +192,13 @@ impl Lease {
                 .query_once(&statement.sql, &typed.collect::<Vec<_>>())
                 .await;
         }
-        let operation = self.operation;
-        let prepared = {
-            let client = self.client()?;
-            client
-                .prepare_typed_cached(&statement.sql, &statement.types)
-                .await
-        };
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                self.settle(&error);
-                return Err(Failure::Unsent(failure(operation)(error)));
-            }
-        };
+        let (patience, client) = (self.patience, self.start()?);
+        let preparing = client.prepare_typed_cached(&statement.sql, &statement.types);
+        let prepared = timeout(patience, preparing).await;
+        // Preparing is not carrying out: whatever became of it, nothing was written.
+        let prepared = self
+            .finish(prepared)
+            .map_err(|failure| Failure::Unsent(failure.of_read(self.operation)))?;
         let (patience, client) = (self.patience, self.start()?);
         let answer = timeout(patience, client.query(&prepared, parameters)).await;
         self.finish(answer)
@@ -294,7 +287,9 @@ impl Drop for Lease {
         }
         // Out of the pool, and closed as it is dropped.
         let client = Object::take(client);
-        if client.is_closed() {
+        // A pooler ends the statement's own connection with this one, and may pass a request to cancel it on
+        // to the caller that comes next.
+        if client.is_closed() || !self.prepares {
             return;
         }
         let cancel = client.cancel_token();
