@@ -5,7 +5,9 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking and says what it did"
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test fails by panicking and says what it did, and its numbers are small"
 )]
 
 use std::{

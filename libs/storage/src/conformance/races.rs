@@ -176,14 +176,14 @@ pub(super) async fn readers_never_see_a_part_of_a_batch(world: World) {
 pub(super) async fn a_long_search_sees_no_part_of_a_batch(world: World) {
     const ENTITIES: usize = 100;
     const BYTES: usize = 60_000;
-    const FOUND: usize = 9;
+    const FOUND: u32 = 9;
     const BATCHES: usize = 6;
     let entities: Vec<EntityRef> = (0..ENTITIES)
         .map(|n| entity(&format!("long-{n:03}")))
         .collect();
     let text = "x".repeat(BYTES);
     let mut query = entity_query(r#"{"pick":[1]}"#);
-    query.page.limit = FOUND as u32;
+    query.page.limit = FOUND;
     for _ in 0..BATCHES {
         let mut draft = world.next().await;
         for (n, entity) in entities.iter().enumerate() {
@@ -206,7 +206,7 @@ pub(super) async fn a_long_search_sees_no_part_of_a_batch(world: World) {
             let seen = versions.first().copied().unwrap_or(0);
             assert_eq!(read.position.get(), seen * ENTITIES as u64);
             if is_last {
-                assert_eq!(read.value.items.len(), FOUND);
+                assert_eq!(read.value.items.len(), FOUND as usize);
                 break;
             }
             // A storage in memory is never waited for, and the commit must have its turn.

@@ -39,7 +39,7 @@ impl Deal {
     /// What stands after `from` and not after `to`. Lanes that do not begin at the beginning stay what
     /// they are.
     pub(super) fn new(
-        storage: Arc<dyn Storage>,
+        storage: &Arc<dyn Storage>,
         side: Side,
         from: &Heads,
         to: &Heads,
@@ -57,7 +57,7 @@ impl Deal {
                 .collect(),
             sources: to
                 .iter()
-                .map(|(lane, end)| Reader::new(&storage, side, lane, from.get(lane), end))
+                .map(|(lane, end)| Reader::new(storage, side, lane, from.get(lane), end))
                 .collect(),
             lanes,
         }

@@ -224,7 +224,7 @@ impl Copier<'_> {
     /// Everything of the source between these heads, dealt to the target's lanes.
     fn deal(&self, from: &Heads, to: &Heads) -> Deal {
         Deal::new(
-            Arc::clone(self.source),
+            self.source,
             Side::Source,
             from,
             to,
@@ -247,7 +247,7 @@ impl Copier<'_> {
         }
         let mut deal = self.deal(from, heads);
         let mut compared = Deal::new(
-            Arc::clone(self.target),
+            self.target,
             Side::Target,
             &Heads::beginning(self.target.info().lanes),
             &there,
@@ -399,8 +399,14 @@ impl Copier<'_> {
         let expected = digest(self.deal(&beginning, heads)).await?;
         let there = self.heads(Side::Target).await?;
         let beginning = Heads::beginning(lanes);
-        let target = Arc::clone(self.target);
-        let found = digest(Deal::new(target, Side::Target, &beginning, &there, lanes)).await?;
+        let found = digest(Deal::new(
+            self.target,
+            Side::Target,
+            &beginning,
+            &there,
+            lanes,
+        ))
+        .await?;
         let keys = found.keys();
         match expected.difference(&found) {
             None => Ok((found.finish(), keys)),
