@@ -3,9 +3,14 @@
 //! A channel is a hint, so the cases ask for no more than the contract does: that a subscriber
 //! learns how far a lane goes, and that nobody is held up.
 
-#![allow(clippy::expect_used, reason = "a case fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a case fails by panicking"
+)]
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -15,16 +20,19 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::{Channel, Error, Log, Message, Notice, Subscription};
+use crate::{Channel, Error, Key, Log, Message, Notice, Reach, Subscription};
 
 /// Far longer than any hint takes; reached only by a failing case.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what cannot be waited for.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A pretended log: what stands behind the channel.
 #[derive(Debug)]
@@ -45,6 +53,30 @@ pub struct Rig {
     pub writer: Arc<dyn Channel>,
     /// The handle of the reading process.
     pub reader: Arc<dyn Channel>,
+    /// What is between them, if it is a broker.
+    pub broker: Option<Arc<dyn Broker>>,
+}
+
+/// A broker, for the cases that more handles, and trouble, make.
+#[async_trait]
+pub trait Broker: fmt::Debug + Send + Sync {
+    /// A handle on a log's messages, as another process has it.
+    async fn open(&self, log: Log, key: Option<Key>) -> Arc<dyn Channel>;
+
+    /// Kills the broker.
+    async fn kill(&self);
+
+    /// Starts it again.
+    async fn restart(&self);
+
+    /// Cuts the connections of [`Rig::writer`] alone, and lets it make no others.
+    async fn part(&self);
+
+    /// Lets it make connections again.
+    async fn mend(&self);
+
+    /// Size of an event that is over the limit of the broker, or of the provider.
+    fn oversize(&self) -> usize;
 }
 
 impl PretendedLog {
@@ -96,6 +128,33 @@ impl Rig {
     }
 }
 
+/// Waits until a handle says this of its connections.
+async fn reaches(channel: &Arc<dyn Channel>, reach: Reach) {
+    let reached = timeout(PATIENCE, async {
+        while channel.reach() != reach {
+            sleep(LOOK).await;
+        }
+    });
+    let reached = reached.await;
+    assert!(reached.is_ok(), "{:?} is not {reach:?}", channel.reach());
+}
+
+/// The next thing a subscription says.
+async fn notice(subscription: &mut Subscription) -> Notice {
+    let notice = timeout(PATIENCE, subscription.next()).await;
+    notice
+        .expect("something is said")
+        .expect("the subscription goes on")
+}
+
+/// The next message, which nothing else may come before.
+async fn message(subscription: &mut Subscription) -> Arc<Message> {
+    match notice(subscription).await {
+        Notice::Message(message) => message,
+        Notice::Lagged => panic!("lagged where a message was due"),
+    }
+}
+
 /// Waits until the subscription says that a lane reached `head`, or that it should look.
 async fn learns(subscription: &mut Subscription, lane: Lane, head: Position) {
     let learnt = timeout(PATIENCE, async {
@@ -144,6 +203,14 @@ cases![
     nothing_is_said_when_nothing_happens,
     closing_ends_subscriptions,
     an_unreachable_source_is_followed_by_lagged,
+    how_things_stand_is_told,
+    every_process_gets_everything,
+    messages_of_another_log_are_passed_over,
+    messages_with_another_key_are_passed_over,
+    a_message_over_the_limit_goes_as_its_head,
+    a_broker_that_is_away_at_the_start_is_come_back_to,
+    a_killed_broker_is_come_back_to,
+    heads_published_while_the_broker_was_away_are_kept,
 ];
 
 async fn a_subscriber_learns_of_every_lane(rig: Rig) {
@@ -268,4 +335,166 @@ async fn an_unreachable_source_is_followed_by_lagged(rig: Rig) {
     *rig.log.away.lock() = false;
     let (notice, _subscription) = reader.await.expect("runs");
     assert_eq!(notice, Ok(Some(Notice::Lagged)));
+}
+
+async fn how_things_stand_is_told(rig: Rig) {
+    let _subscription = rig.reader.subscribe().await.expect("subscribes");
+    assert_eq!(rig.reader.reach(), Reach::Up);
+    rig.write(Lane(0), 1, 10);
+    if rig.broker.is_some() {
+        reaches(&rig.writer, Reach::Up).await;
+    }
+}
+
+async fn every_process_gets_everything(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        let process = broker.open(rig.log.described(), None).await;
+        let subscription = process.subscribe().await.expect("subscribes");
+        processes.push((process, subscription));
+    }
+    for _ in 0..20 {
+        let head = rig.write(Lane(3), 1, 10);
+        for (_, subscription) in &mut processes {
+            assert_eq!(message(subscription).await.head(), head);
+        }
+    }
+}
+
+async fn messages_of_another_log_are_passed_over(rig: Rig) {
+    if rig.broker.is_none() {
+        return;
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    for _ in 0..10 {
+        rig.writer.publish(Message {
+            log_id: LogId::random(),
+            lane: Lane(1),
+            first: Position::new(1),
+            previous: None,
+            events: vec![Bytes::from_static(b"another's")],
+        });
+        let head = rig.write(Lane(1), 1, 10);
+        let next = message(&mut subscription).await;
+        assert_eq!((next.log_id, next.head()), (rig.log.id, head));
+    }
+}
+
+async fn messages_with_another_key_are_passed_over(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    let open = async |key: Option<&str>| broker.open(rig.log.described(), key.map(Key::new)).await;
+    let reader = open(Some("the key of this log")).await;
+    let mut subscription = reader.subscribe().await.expect("subscribes");
+    let mut careless = rig.reader.subscribe().await.expect("subscribes");
+    let forgery = |first| Message {
+        events: vec![Bytes::from_static(b"forged")],
+        ..Message::bare_head(rig.log.id, Lane(1), Position::new(first))
+    };
+    for forger in [open(None).await, open(Some("the key of another log")).await] {
+        for first in 1..=5 {
+            forger.publish(forgery(first));
+            // It came as far as whoever believes everything.
+            assert_eq!(*message(&mut careless).await, forgery(first));
+        }
+    }
+    let writer = open(Some("the key of this log")).await;
+    let genuine = Message::bare_head(rig.log.id, Lane(1), Position::new(7));
+    writer.publish(genuine.clone());
+    assert_eq!(*message(&mut subscription).await, genuine);
+    // Whoever has no key yet is served as well.
+    assert_eq!(*message(&mut careless).await, genuine);
+}
+
+async fn a_message_over_the_limit_goes_as_its_head(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    for _ in 0..3 {
+        let head = rig.write(Lane(4), 2, broker.oversize());
+        let expected = Message::bare_head(rig.log.id, Lane(4), head);
+        assert_eq!(*message(&mut subscription).await, expected);
+        let head = rig.write(Lane(4), 2, 10);
+        let next = message(&mut subscription).await;
+        assert_eq!((next.head(), next.events.len()), (head, 2));
+    }
+}
+
+async fn a_broker_that_is_away_at_the_start_is_come_back_to(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    broker.kill().await;
+    let reader = broker.open(rig.log.described(), None).await;
+    assert_eq!(reader.reach(), Reach::Untried);
+    let mut subscription = reader.subscribe().await.expect("subscribes");
+    assert_eq!(reader.reach(), Reach::Down);
+    for _ in 0..100 {
+        rig.write(Lane(2), 1, 1_000);
+    }
+    reaches(&rig.writer, Reach::Down).await;
+    broker.restart().await;
+    assert_eq!(notice(&mut subscription).await, Notice::Lagged);
+    assert_eq!(reader.reach(), Reach::Up);
+    reaches(&rig.writer, Reach::Up).await;
+    let head = rig.write(Lane(2), 1, 10);
+    arrives(&mut subscription, Lane(2), head).await;
+}
+
+async fn a_killed_broker_is_come_back_to(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    for _ in 0..2 {
+        let head = rig.write(Lane(6), 1, 10);
+        learns(&mut subscription, Lane(6), head).await;
+        broker.kill().await;
+        reaches(&rig.reader, Reach::Down).await;
+        reaches(&rig.writer, Reach::Down).await;
+        broker.restart().await;
+        reaches(&rig.reader, Reach::Up).await;
+        reaches(&rig.writer, Reach::Up).await;
+        while notice(&mut subscription).await != Notice::Lagged {}
+        let head = rig.write(Lane(6), 1, 10);
+        arrives(&mut subscription, Lane(6), head).await;
+    }
+}
+
+async fn heads_published_while_the_broker_was_away_are_kept(rig: Rig) {
+    let Some(broker) = &rig.broker else { return };
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let sent = rig.write(Lane(7), 1, 10);
+    assert_eq!(message(&mut subscription).await.head(), sent);
+    broker.part().await;
+    let mut heads = Vec::new();
+    for lane in (0..7).map(Lane) {
+        for _ in 0..50 {
+            rig.write(lane, 1, 1_000);
+        }
+        heads.push((lane, rig.write(lane, 1, 10)));
+    }
+    reaches(&rig.writer, Reach::Down).await;
+    broker.mend().await;
+    let told = timeout(PATIENCE, async {
+        // The subscriber was connected all the time, so it is told by messages alone.
+        while !heads.is_empty() {
+            let message = message(&mut subscription).await;
+            heads.retain(|(lane, head)| message.lane != *lane || message.head() < *head);
+        }
+    });
+    assert!(
+        told.await.is_ok(),
+        "nobody said how far these go: {heads:?}"
+    );
+    let head = rig.write(Lane(0), 1, 10);
+    arrives(&mut subscription, Lane(0), head).await;
+}
+
+/// Waits for a message that has the event at `head`.
+async fn arrives(subscription: &mut Subscription, lane: Lane, head: Position) {
+    loop {
+        if let Notice::Message(message) = notice(subscription).await
+            && message.lane == lane
+            && message.head() == head
+            && !message.events.is_empty()
+        {
+            return;
+        }
+    }
 }

@@ -4,11 +4,24 @@
 //! holes and each message names its predecessor, so the receiver knows what it may believe and reads
 //! the rest from the storage. A channel therefore never delays or fails a write.
 //!
-//! A provider is one folder here, behind a cargo feature where it needs a driver, that shares nothing
-//! with the others but this trait. [`conformance`] is the list of cases that every provider passes.
+//! A provider is one folder here, behind a cargo feature where it needs a driver, that knows no other.
+//! Those over a broker say only how bytes go in and come out; frames, buffers, reconnection and
+//! metrics are in `link`, once. [`conformance`] is the list of cases that every provider passes.
 
 mod config;
 mod inmem;
+mod key;
+#[cfg(feature = "link")]
+mod link;
+#[cfg(feature = "nats")]
+mod nats;
+mod queue;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "link")]
+mod secret;
 mod storage;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -21,9 +34,18 @@ use bytes::Bytes;
 use futures::{Stream, future::BoxFuture};
 use stategate_model::{EventId, Lane, LogId, Position};
 
+#[cfg(feature = "nats")]
+pub use self::nats::{NatsConfig, NatsMode};
+#[cfg(feature = "rabbitmq")]
+pub use self::rabbitmq::RabbitMqConfig;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisConfig, RedisMode};
+#[cfg(feature = "link")]
+pub use self::secret::Secret;
 pub use self::{
     config::{ChannelConfig, open},
     inmem::{InMemory, InMemoryConfig},
+    key::Key,
     storage::{StorageHeads, StorageHeadsConfig},
 };
 
@@ -91,8 +113,9 @@ pub type Subscription = Pin<Box<dyn Stream<Item = Notice> + Send>>;
 ///
 /// # Failure
 ///
-/// Reconnecting is the provider's business; while it lasts, `publish` drops and subscriptions stay
-/// silent, then say [`Notice::Lagged`].
+/// Reconnecting is the provider's business, from the start on: a broker that is away fails neither
+/// [`open`] nor `subscribe`. While it is away `publish` drops, keeping how far each lane goes, and
+/// subscriptions stay silent; then they say [`Notice::Lagged`].
 #[async_trait]
 pub trait Channel: fmt::Debug + Send + Sync + 'static {
     /// What the provider is.
@@ -105,8 +128,23 @@ pub trait Channel: fmt::Debug + Send + Sync + 'static {
     /// Starts to listen.
     async fn subscribe(&self) -> Result<Subscription, Error>;
 
+    /// Whether messages come and go at the moment, as far as can be known.
+    fn reach(&self) -> Reach;
+
     /// Lets go of connections and ends subscriptions.
     async fn close(&self);
+}
+
+/// Whether messages come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing was published and nobody subscribed, so nobody has looked.
+    Untried,
+    /// They do.
+    Up,
+    /// They do not, in at least one direction that is in use: streams are as late as the heads are
+    /// looked at seldom.
+    Down,
 }
 
 /// What a channel provider is.

@@ -7,29 +7,34 @@ use stategate_channel::{
     conformance::{CASES, PretendedLog, Rig},
 };
 
-async fn run_all(provider: &str, rig: impl Fn() -> Rig) {
+#[cfg(feature = "link")]
+mod brokers;
+
+async fn run_all(provider: &str, rig: impl AsyncFn() -> Rig) {
     let mut failed = Vec::new();
     for case in CASES {
         println!("{provider}: {}", case.name);
-        if let Err(panic) = tokio::spawn((case.run)(rig())).await {
+        if let Err(panic) = tokio::spawn((case.run)(rig().await)).await {
             let panic: Box<dyn Any + Send> = panic.into_panic();
-            let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            failed.push(format!("{}: {why}", case.name));
+            let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+            let why = panic.downcast_ref::<String>().cloned().or(said);
+            failed.push(format!("{}: {}", case.name, why.unwrap_or_default()));
         }
     }
     println!("{provider}: {} cases, {} failed", CASES.len(), failed.len());
-    assert!(CASES.len() >= 9, "cases went missing");
+    assert!(CASES.len() >= 17, "cases went missing");
     assert!(failed.is_empty(), "{provider}: {failed:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inmem() {
-    run_all("inmem", || {
+    run_all("inmem", async || {
         let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
         Rig {
             log: PretendedLog::new(),
             writer: Arc::clone(&channel),
             reader: channel,
+            broker: None,
         }
     })
     .await;
@@ -37,7 +42,7 @@ async fn inmem() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage() {
-    run_all("storage", || {
+    run_all("storage", async || {
         let log = PretendedLog::new();
         // Two handles, as a command and a stream process have.
         let open = || {
@@ -50,6 +55,7 @@ async fn storage() {
             writer: open(),
             reader: open(),
             log,
+            broker: None,
         }
     })
     .await;

@@ -69,6 +69,9 @@ pub trait StreamApi: Send + Sync + 'static {
         &self,
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status>;
+
+    /// What the service does without at the moment, if anything: it still serves everything, later.
+    fn degraded(&self) -> Option<&'static str>;
 }
 
 /// The services that live in this process. Calls to the others are refused with the name of the

@@ -210,6 +210,7 @@ impl Server {
             "authentication is off: everyone who can reach the port may read and write everything"
         );
         let names = services.names();
+        let stream = services.stream.clone();
         let health = Health::new().await;
         let ending = CancellationToken::new();
         let grpc = self
@@ -223,7 +224,9 @@ impl Server {
 
         let admin = transport::Server::builder()
             .accept_http1(true)
-            .add_routes(telemetry::routes(telemetry.clone(), health.ready.subscribe()).into())
+            .add_routes(
+                telemetry::routes(telemetry.clone(), health.ready.subscribe(), stream).into(),
+            )
             .serve_with_incoming(connections(self.admin, self.limits.admin_connections));
         Ok(Running {
             addresses: self.addresses,

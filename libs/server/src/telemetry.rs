@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,8 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
+
+use crate::StreamApi;
 
 /// Bounds of the histograms whose names end with `_seconds`.
 const SECONDS: &[f64] = &[
@@ -104,15 +107,24 @@ fn resident_bytes() -> Option<f64> {
 }
 
 /// The routes of the listener beside gRPC: `/metrics`, `/healthz` (the process runs) and `/readyz`
-/// (it wants calls).
-pub(crate) fn routes(telemetry: Telemetry, ready: watch::Receiver<bool>) -> Router {
+/// (it wants calls; what it does without is on a line of its own).
+pub(crate) fn routes(
+    telemetry: Telemetry,
+    ready: watch::Receiver<bool>,
+    stream: Option<Arc<dyn StreamApi>>,
+) -> Router {
     let metrics = get(|State(telemetry): State<Telemetry>| async move {
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         ([("content-type", content_type)], telemetry.render())
     });
     let readiness = get(move || async move {
         match *ready.borrow() {
-            true => (StatusCode::OK, "ready\n").into_response(),
+            true => {
+                let degraded = stream.as_deref().and_then(StreamApi::degraded);
+                let degraded = degraded.map(|what| format!("degraded: {what}\n"));
+                let body = format!("ready\n{}", degraded.unwrap_or_default());
+                (StatusCode::OK, body).into_response()
+            }
             false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
         }
     });

@@ -103,7 +103,7 @@ variables! {
         STORAGE_PROVIDER = "STORAGE_PROVIDER", Takes::Provider, r#"{"name":"sqlite","path":"stategate.db"}"#,
             "The storage and its settings.";
         CHANNEL_PROVIDER = "CHANNEL_PROVIDER", Takes::Provider, r#"{"name":"storage"}"#,
-            "The channel between writers and streams, and its settings (`stategate dev`: inmem).";
+            "The channel between writers and streams, and its settings, which the provider's README in libs/channel/src lists (`stategate dev`: inmem).";
         CHANNEL_KEY = "CHANNEL_KEY", Takes::Secret, "",
             "Authenticates channel messages (HMAC-SHA-256); the same in every process, at least 16 bytes.";
         HEADS_INTERVAL_MS = "HEADS_INTERVAL_MS", Takes::Number { min: 10, max: 60_000 }, "1000",

@@ -2,7 +2,7 @@
 
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
-use stategate_channel::{ChannelConfig, Log};
+use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
 use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
@@ -75,7 +75,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
     };
-    let channel = stategate_channel::open(&config.channel.parse::<ChannelConfig>()?, log).await?;
+    let key = config
+        .channel_key
+        .as_ref()
+        .map(|key| Key::new(key.expose()));
+    let channel = config.channel.parse::<ChannelConfig>()?;
+    let channel = stategate_channel::open(&channel, log, key).await?;
     let command = Arc::new(CommandService::start(
         Arc::clone(&storage),
         &channel,

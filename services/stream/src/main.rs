@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use stategate_channel::{ChannelConfig, Log};
+use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_server::{Config, Drain, Env, Services, Telemetry, config, variables};
 use stategate_storage::StorageConfig;
 use stategate_stream::{Settings, StreamService};
@@ -37,7 +37,11 @@ async fn run() -> anyhow::Result<()> {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
     };
-    let channel = stategate_channel::open(&channel, log).await?;
+    let key = config
+        .channel_key
+        .as_ref()
+        .map(|key| Key::new(key.expose()));
+    let channel = stategate_channel::open(&channel, log, key).await?;
     let stream = Arc::new(StreamService::start(
         Arc::clone(&storage),
         Arc::clone(&channel),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use stategate_channel::Channel;
+use stategate_channel::{Channel, Reach};
 use stategate_model::{Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
 use stategate_server::{Config, EventStream, Freshness, StreamApi};
@@ -60,6 +60,7 @@ impl From<&Config> for Settings {
 pub struct StreamService {
     hub: Arc<Hub>,
     storage: Arc<dyn Storage>,
+    channel: Arc<dyn Channel>,
     end: CancellationToken,
     most: usize,
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -90,7 +91,7 @@ impl StreamService {
         let follower = Follower::new(
             Arc::clone(&hub),
             Arc::clone(&storage),
-            channel,
+            Arc::clone(&channel),
             settings.look,
             end.clone(),
         );
@@ -98,6 +99,7 @@ impl StreamService {
         Self {
             hub,
             storage,
+            channel,
             end,
             most: settings.subscriptions,
             follower: Some(follower).into(),
@@ -242,5 +244,9 @@ impl StreamApi for StreamService {
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status> {
         Ok(self.subscribe(&request).await?)
+    }
+
+    fn degraded(&self) -> Option<&'static str> {
+        (self.channel.reach() == Reach::Down).then_some("channel")
     }
 }

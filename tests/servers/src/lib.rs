@@ -12,20 +12,27 @@
 )]
 
 mod account;
+mod daemon;
 mod janitor;
+mod nats;
 mod pgbouncer;
 mod ports;
 mod postgres;
 mod proxy;
+mod rabbitmq;
+mod redis;
 
 use std::{fmt, time::Duration};
 
 pub use self::{
     account::postgres_group,
+    nats::Nats,
     pgbouncer::PgBouncer,
     ports::free_port,
     postgres::Postgres,
     proxy::{Answers, Proxy},
+    rabbitmq::RabbitMq,
+    redis::Redis,
 };
 
 /// How long a server may take to start, or to end.

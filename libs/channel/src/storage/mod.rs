@@ -3,7 +3,14 @@
 //! Works wherever several processes share a storage. It costs one small read per interval and
 //! stream process, and as much latency.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::stream;
@@ -14,7 +21,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use crate::{Channel, Error, Info, Log, Message, Notice, Subscription};
+use crate::{Channel, Error, Info, Log, Message, Notice, Reach, Subscription};
 
 /// Settings of the storage channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -38,6 +45,34 @@ pub struct StorageHeads {
     log: Log,
     every: Duration,
     closed: watch::Sender<bool>,
+    last: Arc<LastRead>,
+}
+
+/// What the last read of the heads came to.
+#[derive(Debug, Default)]
+struct LastRead(AtomicU8);
+
+impl LastRead {
+    const NONE: u8 = 0;
+    const DONE: u8 = 1;
+    const FAILED: u8 = 2;
+
+    fn note(&self, heads: Option<&Heads>) {
+        let last = if heads.is_some() {
+            Self::DONE
+        } else {
+            Self::FAILED
+        };
+        self.0.store(last, Ordering::Relaxed);
+    }
+
+    fn reach(&self) -> Reach {
+        match self.0.load(Ordering::Relaxed) {
+            Self::NONE => Reach::Untried,
+            Self::DONE => Reach::Up,
+            _ => Reach::Down,
+        }
+    }
 }
 
 impl StorageHeads {
@@ -47,6 +82,7 @@ impl StorageHeads {
             log,
             every: Duration::from_millis(u64::from(config.interval_ms.get())),
             closed: watch::Sender::new(false),
+            last: Arc::default(),
         }
     }
 }
@@ -74,10 +110,12 @@ impl Channel for StorageHeads {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The heads as they are now are what the subscriber finds in the log by itself.
         let seen = (self.log.heads)().await;
+        self.last.note(seen.as_ref());
         let poller = Poller {
             log: self.log.clone(),
             ticks,
             closed,
+            last: Arc::clone(&self.last),
             seen,
             pending: Vec::new(),
         };
@@ -85,6 +123,10 @@ impl Channel for StorageHeads {
             let notice = poller.next().await?;
             Some((notice, poller))
         })))
+    }
+
+    fn reach(&self) -> Reach {
+        self.last.reach()
     }
 
     async fn close(&self) {
@@ -96,6 +138,7 @@ struct Poller {
     log: Log,
     ticks: Interval,
     closed: watch::Receiver<bool>,
+    last: Arc<LastRead>,
     /// The heads last read; `None` after a failed read.
     seen: Option<Heads>,
     pending: Vec<Message>,
@@ -112,6 +155,7 @@ impl Poller {
                 _ = self.ticks.tick() => {}
             }
             let now = (self.log.heads)().await;
+            self.last.note(now.as_ref());
             match (&self.seen, now) {
                 (Some(seen), Some(now)) => {
                     let log_id = self.log.log_id;

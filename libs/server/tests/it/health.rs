@@ -1,5 +1,7 @@
 //! What the server says about itself.
 
+use std::sync::atomic::Ordering;
+
 use futures::StreamExt as _;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{
@@ -39,6 +41,23 @@ async fn nothing_is_serving_before_it_is_ready() {
     };
     let absent = client.check(nobody).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn what_a_service_does_without_is_told_and_it_stays_ready() {
+    let started = start(&[]).await;
+    let body = async || {
+        let answer = started.http("/readyz").await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.starts_with("HTTP/1.1 200"), body.to_owned())
+    };
+    started.service.is_degraded.store(true, Ordering::Relaxed);
+    assert_eq!(body().await, (false, "not ready\n".to_owned()));
+    started.running.ready().await;
+    let degraded = "ready\ndegraded: a part\n";
+    assert_eq!(body().await, (true, degraded.to_owned()));
+    started.service.is_degraded.store(false, Ordering::Relaxed);
+    assert_eq!(body().await, (true, "ready\n".to_owned()));
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! A server on free ports with services that do as they are told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -27,6 +33,8 @@ pub(crate) struct Obedient {
     pub(crate) arrived: Semaphore,
     /// Calls that may be answered.
     pub(crate) answered: Semaphore,
+    /// Whether it does without a part of itself.
+    pub(crate) is_degraded: AtomicBool,
     drain: Drain,
 }
 
@@ -77,6 +85,10 @@ impl StreamApi for Obedient {
             .chain(end);
         Ok(Response::new(events.boxed()))
     }
+
+    fn degraded(&self) -> Option<&'static str> {
+        self.is_degraded.load(Ordering::Relaxed).then_some("a part")
+    }
 }
 
 pub(crate) struct Started {
@@ -98,6 +110,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     let service = Arc::new(Obedient {
         arrived: Semaphore::new(0),
         answered: Semaphore::new(0),
+        is_degraded: AtomicBool::new(false),
         drain: drain.clone(),
     });
     let services = Services {

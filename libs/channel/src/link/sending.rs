@@ -1,0 +1,94 @@
+//! The task that sends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    CONNECT, Failure, PROBE, SEND, Sender, Shared,
+    backoff::Backoff,
+    frame,
+    meters::{Wanted, Way},
+    within,
+};
+use crate::Message;
+
+/// Sends what is published until the link is closed, and then what is left.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut sender = shared.carrier.sender();
+    let mut backoff = Backoff::new();
+    let mut connection = Wanted::new(Arc::clone(&shared.meters), Way::Out);
+    loop {
+        // What was published before the end may still go, so a first attempt is made in any case.
+        let failure = match within(CONNECT, "connect", sender.connect()).await {
+            Ok(()) => {
+                backoff.connected();
+                connection.connected();
+                shared.outbox.back();
+                match pump(&shared, &mut *sender).await {
+                    Ok(()) => return,
+                    Err(failure) => failure,
+                }
+            }
+            Err(failure) => failure,
+        };
+        connection.lost(&failure);
+        let dropped = shared.outbox.away();
+        shared.meters.dropped.increment(dropped as u64);
+        tokio::select! {
+            () = shared.closed.cancelled() => return,
+            () = sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+/// Sends until the connection is lost, or the link is closed.
+async fn pump(shared: &Shared, sender: &mut dyn Sender) -> Result<(), Failure> {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = timeout(PROBE, shared.outbox.take()) => next,
+            () = shared.closed.cancelled() => {
+                loop {
+                    let rest = shared.outbox.take_now();
+                    if rest.is_empty() {
+                        return Ok(());
+                    }
+                    send(shared, sender, rest).await?;
+                }
+            }
+        };
+        match next {
+            Ok(messages) => send(shared, sender, messages).await?,
+            Err(_) => within(SEND, "probe", sender.probe()).await?,
+        }
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    sender: &mut dyn Sender,
+    messages: Vec<Message>,
+) -> Result<(), Failure> {
+    let limit = sender.limit();
+    let frames: Vec<Bytes> = messages
+        .into_iter()
+        .filter_map(|message| frame_within(shared, message, limit))
+        .collect();
+    let count = frames.len() as u64;
+    within(SEND, "send", sender.send(frames)).await?;
+    shared.meters.published.increment(count);
+    Ok(())
+}
+
+/// The frame of a message, or of its head alone where that is all the broker takes.
+fn frame_within(shared: &Shared, message: Message, limit: usize) -> Option<Bytes> {
+    let key = shared.key.as_ref();
+    if frame::size(&message, key) <= limit {
+        return frame::encode(&message, key);
+    }
+    shared.meters.oversize.increment(1);
+    let head = Message::bare_head(message.log_id, message.lane, message.head());
+    frame::encode(&head, key)
+}

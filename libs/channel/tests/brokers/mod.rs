@@ -1,0 +1,186 @@
+//! Every case on real brokers.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use stategate_channel::{
+    Channel, ChannelConfig, Key, Log,
+    conformance::{Broker, PretendedLog, Rig},
+    open,
+};
+use stategate_servers::{Missing, Proxy, free_port};
+use tokio::task::spawn_blocking;
+
+use crate::run_all;
+
+/// A broker that can be killed.
+trait Server: fmt::Debug + Send + Sync + 'static {
+    fn port(&self) -> u16;
+    fn kill(&self);
+    fn restart(&self);
+}
+
+macro_rules! servers {
+    ($($server:ty),*) => {
+        $(impl Server for $server {
+            fn port(&self) -> u16 {
+                self.port()
+            }
+
+            fn kill(&self) {
+                self.kill();
+            }
+
+            fn restart(&self) {
+                self.restart();
+            }
+        })*
+    };
+}
+
+servers![
+    stategate_servers::Nats,
+    stategate_servers::RabbitMq,
+    stategate_servers::Redis
+];
+
+/// A server, how a channel over it is configured, and a proxy before it for the writer.
+#[derive(Debug)]
+struct Trial<S> {
+    server: Arc<S>,
+    config: fn(u16) -> ChannelConfig,
+    proxy: Proxy,
+    oversize: usize,
+}
+
+impl<S: Server> Trial<S> {
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.server.port()).into()
+    }
+}
+
+#[async_trait]
+impl<S: Server> Broker for Trial<S> {
+    async fn open(&self, log: Log, key: Option<Key>) -> Arc<dyn Channel> {
+        let config = (self.config)(self.server.port());
+        open(&config, log, key).await.expect("a channel")
+    }
+
+    async fn kill(&self) {
+        let server = Arc::clone(&self.server);
+        spawn_blocking(move || server.kill()).await.expect("killed");
+    }
+
+    async fn restart(&self) {
+        let server = Arc::clone(&self.server);
+        let started = spawn_blocking(move || server.restart()).await;
+        started.expect("started");
+    }
+
+    async fn part(&self) {
+        self.proxy.point_at(([127, 0, 0, 1], free_port()).into());
+        self.proxy.cut();
+    }
+
+    async fn mend(&self) {
+        self.proxy.point_at(self.address());
+    }
+
+    fn oversize(&self) -> usize {
+        self.oversize
+    }
+}
+
+async fn suite<S: Server>(
+    name: &str,
+    server: Result<S, Missing>,
+    oversize: usize,
+    config: fn(u16) -> ChannelConfig,
+) {
+    let server = match server {
+        Ok(server) => Arc::new(server),
+        Err(missing) => return missing.report(&format!("the channel suite on {name}")),
+    };
+    run_all(name, async || {
+        let log = PretendedLog::new();
+        let address = ([127, 0, 0, 1], server.port()).into();
+        let trial = Trial {
+            server: Arc::clone(&server),
+            config,
+            proxy: Proxy::start(address).await,
+            oversize,
+        };
+        let proxied = config(trial.proxy.address().port());
+        let writer = open(&proxied, log.described(), None).await;
+        Rig {
+            writer: writer.expect("a channel"),
+            reader: trial.open(log.described(), None).await,
+            log,
+            broker: Some(Arc::new(trial)),
+        }
+    })
+    .await;
+}
+
+#[cfg(feature = "nats")]
+mod nats {
+    use stategate_channel::{NatsConfig, NatsMode};
+    use stategate_servers::Nats;
+
+    use super::*;
+
+    fn config(port: u16, mode: NatsMode) -> ChannelConfig {
+        ChannelConfig::Nats(NatsConfig::new(format!("nats://127.0.0.1:{port}"), mode))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn core() {
+        let config = |port| config(port, NatsMode::Core);
+        suite("nats, core", Nats::start(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn jetstream() {
+        let config = |port| config(port, NatsMode::JetStream);
+        suite("nats, JetStream", Nats::start(), 1 << 20, config).await;
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq {
+    use stategate_channel::RabbitMqConfig;
+    use stategate_servers::RabbitMq;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn fan_out() {
+        let config =
+            |port| ChannelConfig::RabbitMq(RabbitMqConfig::new(format!("amqp://127.0.0.1:{port}")));
+        suite("rabbitmq", RabbitMq::start(), 4 << 20, config).await;
+    }
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use stategate_channel::{RedisConfig, RedisMode};
+    use stategate_servers::Redis;
+
+    use super::*;
+
+    fn config(port: u16, mode: RedisMode) -> ChannelConfig {
+        ChannelConfig::Redis(RedisConfig::new(format!("redis://127.0.0.1:{port}"), mode))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn streams() {
+        let config = |port| config(port, RedisMode::Streams);
+        suite("redis, streams", Redis::start(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pubsub() {
+        let config = |port| config(port, RedisMode::PubSub);
+        suite("redis, pub/sub", Redis::start(), 1 << 20, config).await;
+    }
+}
