@@ -230,7 +230,9 @@ async fn a_log_is_restored_as_it_was() {
     drop(gateway);
 
     // What has other events is not added to, and a part of a log is none.
-    restore(&history).ends(DONE);
+    restore(&history)
+        .ends(REFUSED)
+        .says(&["goes on after the end"]);
     let other = file("other.db");
     let empty = json!({"name": "sqlite", "path": other}).to_string();
     let mut lines: Vec<&str> = whole.lines().collect();

@@ -231,6 +231,16 @@ async fn restore(
         ));
     };
     let wanted: Option<Token> = end.parse().ok();
+    let goes_on = |(lane, head): (Lane, Position)| {
+        let ends = wanted.as_ref().and_then(|wanted| wanted.get(lane));
+        ends.is_some_and(|ends| head > ends)
+    };
+    if heads.iter().any(goes_on) {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("--to: the log there goes on after the end of the export, {end}"),
+        ));
+    }
     if wanted != Some(Token::of_heads(target.info().log_id, &heads)) {
         return Err(Failure::failed(format!(
             "the export ends at {end}, and the log does not: events are missing in the file"
