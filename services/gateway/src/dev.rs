@@ -181,7 +181,7 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
          \x20 {program} history acme user ada\n\
          \x20 {program} watch --from beginning\n\
          \x20 {program} help\n\n\
-         Ctrl-C ends it; nothing acknowledged is lost.\n",
+         Ctrl-C ends it.\n",
         admin = addresses.admin,
         process = std::process::id(),
     );

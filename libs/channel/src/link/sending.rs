@@ -73,7 +73,7 @@ async fn send(
 ) -> Result<(), Failure> {
     let limit = sender.limit();
     let frames: Vec<Bytes> = messages
-        .into_iter()
+        .iter()
         .filter_map(|message| frame_within(shared, message, limit))
         .collect();
     let count = frames.len() as u64;
@@ -83,10 +83,10 @@ async fn send(
 }
 
 /// The frame of a message, or of its head alone where that is all the broker takes.
-fn frame_within(shared: &Shared, message: Message, limit: usize) -> Option<Bytes> {
+fn frame_within(shared: &Shared, message: &Message, limit: usize) -> Option<Bytes> {
     let key = shared.key.as_ref();
-    if frame::size(&message, key) <= limit {
-        return frame::encode(&message, key);
+    if frame::size(message, key) <= limit {
+        return frame::encode(message, key);
     }
     shared.meters.oversize.increment(1);
     let head = Message::bare_head(message.log_id, message.lane, message.head());

@@ -274,7 +274,7 @@ impl Listener for Ear {
                 Source::JetStream(messages) => {
                     let message = messages.next().await.ok_or_else(gone)?;
                     let message = message.map_err(Failure::new)?;
-                    Ok(Received::Frame(message.message.payload.clone()))
+                    Ok(Received::Frame(message.message.payload))
                 }
             }
         };

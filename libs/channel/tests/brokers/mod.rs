@@ -1,5 +1,7 @@
 //! Every case on real brokers.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
