@@ -101,7 +101,7 @@ variables! {
     }
     "What stands behind it" {
         STORAGE_PROVIDER = "STORAGE_PROVIDER", Takes::Provider, r#"{"name":"sqlite","path":"stategate.db"}"#,
-            "The storage and its settings.";
+            "The storage and its settings, which the provider's README in libs/storage/src lists.";
         CHANNEL_PROVIDER = "CHANNEL_PROVIDER", Takes::Provider, r#"{"name":"storage"}"#,
             "The channel between writers and streams, and its settings, which the provider's README in libs/channel/src lists (`stategate dev`: inmem).";
         CHANNEL_KEY = "CHANNEL_KEY", Takes::Secret, "",
