@@ -243,7 +243,7 @@ async fn a_log_is_restored_as_it_was() {
         .ends(FAILED)
         .says(&["does not continue its lane"]);
     let part = folder.path().join("part.ndjson");
-    export(&from.cli, &part, &["--domain", "acme"]);
+    export(&from.cli, &part, &["acme"]);
     to_empty(part.to_str().unwrap())
         .ends(FAILED)
         .says(&["a part of a log"]);

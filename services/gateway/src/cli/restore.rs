@@ -153,7 +153,7 @@ fn identity(input: &mut Lines) -> Result<Identity, Failure> {
     let header = Header::parse(&first).map_err(|problem| input.refuse(problem))?;
     if !header.selection.is_everything() {
         return Err(input.refuse(
-            "says that this is a part of a log; export all of it (without --domain, --type, --key and --filter), or use `import`",
+            "says that this is a part of a log; export all of it, without a domain, a type or a filter, or use `import`",
         ));
     }
     let log_id = Uuid::parse_str(&header.log_id).map(LogId).ok();
