@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::PathBuf,
     sync::Arc,
 };
@@ -117,6 +117,10 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     output.flush()
 }
 
+/// Most bytes of a line: the largest values and claims with every byte written as an escape. A file that
+/// is not what it seems must not be read into memory to its end.
+const LINE_BYTES: u64 = 32 << 20;
+
 /// The lines of the file.
 struct Lines {
     file: BufReader<File>,
@@ -131,11 +135,14 @@ impl Lines {
     fn next(&mut self) -> Result<Option<&str>, Failure> {
         self.line.clear();
         self.number += 1;
-        let read = self.file.read_line(&mut self.line);
+        let read = (&mut self.file).take(LINE_BYTES).read_line(&mut self.line);
         let read = read.map_err(|error| {
             Failure::failed(format!("{}, line {}: {error}", self.shown, self.number))
         })?;
         self.read += read as u64;
+        if read as u64 == LINE_BYTES && !self.line.ends_with('\n') {
+            return Err(self.refuse("is longer than any event"));
+        }
         Ok(self.line.strip_suffix('\n'))
     }
 
