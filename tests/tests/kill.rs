@@ -193,7 +193,11 @@ async fn nothing_acknowledged_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_before_the_append_is_found_out() {
     let _alone = alone().await;
-    let options = Options::new(Form::One).env("STATEGATE_TEST_PLANT", "ack-before-append");
+    // The planted process lingers between each acknowledgement and its append, so that a kill falls
+    // there on a fast disk too.
+    let options = Options::new(Form::One)
+        .env("STATEGATE_TEST_PLANT", "ack-before-append")
+        .env("STATEGATE_TEST_PAUSE", "acknowledgedtooearly:1:50");
     let mut killed = Killed::start(options, 0xbad).await;
     let mut lost = 0;
     while lost == 0 && killed.kills() < 20 {
