@@ -87,7 +87,7 @@ pub(crate) fn ready_made_event() -> anyhow::Result<Encoded> {
     let invalid = |invalid: Invalid| anyhow::anyhow!("{invalid}");
     let values = order(&mut SmallRng::seed_from_u64(1));
     let event = Event {
-        id: EventId::random(),
+        id: EventId::fresh(Timestamp(1_700_000_000_000_000_000)),
         entity: EntityRef::new(DOMAIN, ORDERS, "order-00000001").map_err(invalid)?,
         values: Values::new(values, &Limits::default()).map_err(invalid)?,
         version: Version::new(1),

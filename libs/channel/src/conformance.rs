@@ -119,7 +119,7 @@ impl Rig {
             log_id: self.log.id,
             lane,
             first,
-            previous: Some(EventId::random()),
+            previous: Some(EventId::fresh(Timestamp(0))),
             events: vec![Bytes::from(vec![0; bytes]); events],
         };
         let head = message.head();
@@ -242,7 +242,7 @@ async fn events_arrive_as_they_were_published(rig: Rig) {
         log_id: rig.log.id,
         lane: Lane(5),
         first: Position::new(7),
-        previous: Some(EventId::random()),
+        previous: Some(EventId::fresh(Timestamp(0))),
         events: vec![
             Bytes::from_static(b"one"),
             Bytes::new(),

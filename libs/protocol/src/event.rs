@@ -155,7 +155,7 @@ mod tests {
 
     fn event(trace_parent: Option<&str>) -> Event {
         Event {
-            id: EventId::random(),
+            id: EventId::fresh(Timestamp(0)),
             entity: EntityRef::new("faa", "airport", "JFK").unwrap(),
             values: Values::from_canonical(
                 r#"{"name":"John F Kennedy Intl","runways":[4,4],"x":{"y":null}}"#,

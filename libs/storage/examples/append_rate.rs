@@ -73,7 +73,9 @@ impl Source {
             self.heads[lane] += 1;
             let position = self.heads[lane];
             events.push(Event {
-                id: EventId::random(),
+                id: EventId::fresh(Timestamp(
+                    1_700_000_000_000_000_000 + i64::try_from(position * 1_000)?,
+                )),
                 entity: EntityRef::new(&self.domains[lane], "invoice", &format!("invoice-{n:08}"))?,
                 values: Values::from_canonical(format!(
                     r#"{{"amount":{},"customer":"customer-{}","state":"open","tags":["a","b"]}}"#,

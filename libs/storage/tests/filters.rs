@@ -53,7 +53,7 @@ async fn fill(store: &dyn Storage, runner: &mut TestRunner) -> Vec<(String, Obje
     let mut add = |n: usize, version, method, document: &Object| {
         let position = Position::new(events.len() as u64 + 1);
         events.push(Event {
-            id: EventId::random(),
+            id: EventId::fresh(Timestamp(0)),
             entity: EntityRef::new("d", "t", &key(n)).unwrap(),
             values: Values::new(document.clone(), &Limits::default()).unwrap(),
             version: Version::new(version),

@@ -52,7 +52,7 @@ fn next(after: u64, key: &str, version: u64) -> Arc<Batch> {
     let position = Position::new(after + 1);
     Arc::new(Batch {
         events: vec![Event {
-            id: EventId::random(),
+            id: EventId::fresh(Timestamp(0)),
             entity: EntityRef::new("d", "t", key).unwrap(),
             values: Values::from_canonical(r#"{"n":1}"#),
             version: Version::new(version),

@@ -34,7 +34,7 @@ fn entity(n: u64) -> EntityRef {
 
 fn batch(number: u64) -> Arc<Batch> {
     let event = |n: u64| Event {
-        id: EventId::random(),
+        id: EventId::fresh(Timestamp(0)),
         entity: entity(n % ENTITIES),
         values: Values::from_canonical(r#"{"n":1}"#),
         version: Version::new(n / ENTITIES + 1),

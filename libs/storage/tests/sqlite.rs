@@ -62,7 +62,7 @@ async fn refused(path: &Path, lanes: Option<u8>) -> String {
 /// The first event of an entity, to stand at a position.
 fn event(key: &str, position: u64) -> Event {
     Event {
-        id: EventId::random(),
+        id: EventId::fresh(Timestamp(0)),
         entity: EntityRef::new("d", "t", key).unwrap(),
         values: Values::from_canonical(r#"{"n":1}"#),
         version: Version::new(1),

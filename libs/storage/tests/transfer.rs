@@ -99,7 +99,7 @@ impl Author {
                 *version = version.next();
                 time = Timestamp::following(Timestamp(self.time), time);
                 Event {
-                    id: EventId::random(),
+                    id: EventId::fresh(Timestamp(0)),
                     entity,
                     values: Values::from_canonical(format!(r#"{{"n":{n}}}"#)),
                     version: *version,

@@ -8,7 +8,6 @@ mod faults;
 pub mod lane;
 mod plan;
 mod service;
-mod states;
 
 pub use self::{
     plan::{Operation, Refused},

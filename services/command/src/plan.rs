@@ -15,7 +15,7 @@ use stategate_model::{
 use stategate_protocol::Struct;
 use stategate_storage::{Batch, Head, KeyRecord, Replay};
 
-use crate::{lane::Item, states::States};
+use crate::lane::{Item, States};
 
 /// One operation of a write.
 #[derive(Debug, Clone)]
@@ -83,18 +83,17 @@ pub(crate) struct Setting<'a> {
 }
 
 /// The idempotency keys of items, each once.
-pub(crate) fn keys(items: &[Item]) -> Vec<IdempotencyKey> {
+pub(crate) fn keys<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<IdempotencyKey> {
     let mut seen = HashSet::new();
-    let keys = items
-        .iter()
-        .filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
+    let keys = items.filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
     keys.filter(|key| seen.insert(*key)).cloned().collect()
 }
 
 /// The entities that items are about.
-pub(crate) fn entities(items: &[Item]) -> impl Iterator<Item = &EntityRef> {
+pub(crate) fn entities<'a>(
+    items: impl Iterator<Item = &'a Item>,
+) -> impl Iterator<Item = &'a EntityRef> {
     items
-        .iter()
         .flat_map(|item| &item.write.operations)
         .map(|operation| &operation.entity)
 }

@@ -130,7 +130,7 @@ impl Source {
             ["open", "paid", "sent"][usize::try_from(random % 3)?],
         ));
         Ok(Event {
-            id: EventId::random(),
+            id: EventId::fresh(time(self.head)),
             entity,
             values,
             version: Version::new(version),

@@ -20,7 +20,10 @@ pub(super) async fn a_closed_store_refuses_calls(world: World) {
         store.get(&a).await.err(),
         store.get_at(&a, At::Version(Version::new(1))).await.err(),
         store.get_event(&a, event.id).await.err(),
-        store.get_event(&a, EventId::random()).await.err(),
+        store
+            .get_event(&a, EventId::fresh(Timestamp(0)))
+            .await
+            .err(),
         store.search_entities(&entity_query("")).await.err(),
         store.search_events(&event_query("")).await.err(),
         store.read_log(lane, Position::ZERO, ALL).await.err(),

@@ -214,7 +214,7 @@ impl Draft {
         let before = self.state(entity).await;
         let last = self.batch.events.last();
         let event = Event {
-            id: EventId::random(),
+            id: EventId::fresh(self.head.time),
             entity: entity.clone(),
             values,
             version: before.version.next(),

@@ -56,8 +56,8 @@ impl States {
     }
 
     /// Takes in states as they were read.
-    pub(crate) fn learn(&mut self, entities: Vec<EntityRef>, states: Vec<State>) {
-        for (entity, state) in entities.into_iter().zip(states) {
+    pub(crate) fn learn(&mut self, states: impl IntoIterator<Item = (EntityRef, State)>) {
+        for (entity, state) in states {
             self.put(entity, state);
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     fn room_is_bounded_between_batches_only() {
         let mut states = States::new(600);
         let entities: Vec<_> = (0..10).map(|i| entity(&format!("k{i}"))).collect();
-        states.learn(entities.clone(), vec![state(1); 10]);
+        states.learn(entities.iter().map(|entity| (entity.clone(), state(1))));
         assert!(
             states.unknown(entities.iter()).is_empty(),
             "a batch keeps all it read"

@@ -8,180 +8,23 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+mod ahead;
+mod faulty;
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
+use std::sync::{Arc, atomic::Ordering};
+
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{
     Operation, Refused,
     lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write},
 };
 use stategate_model::{
-    At, Claims, Command, Digest, EntityQuery, EntityRef, Event, EventId, EventQuery, Expect, Heads,
-    IdempotencyKey, Lane, Limits, Position, Refusal, State, Timestamp, Values, Version,
+    Claims, Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Lane, Limits, Position,
+    Refusal, Values, Version,
 };
-use stategate_storage::{
-    Appended, Batch, Error, Found, Info, KeyRecord, Kind, Loaded, Memory, MemoryConfig, Page, Read,
-    ReadLimit, Result, Storage,
-};
+use stategate_storage::{ReadLimit, Storage as _};
 
-/// What goes wrong with the next append.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// It is written, but nobody says so.
-    WrittenUnknown,
-    /// It is not written, and nobody says so.
-    LostUnknown,
-    /// Nothing is written, for sure.
-    Unavailable,
-    /// Another process writes first.
-    Overtaken,
-    /// Batches with more than one event are refused for their content.
-    RejectedTogether,
-}
-
-#[derive(Debug)]
-struct Faulty {
-    inner: Memory,
-    faults: Mutex<VecDeque<Fault>>,
-    appends: AtomicUsize,
-    loads: AtomicUsize,
-}
-
-impl Faulty {
-    fn new(faults: &[Fault]) -> Arc<Self> {
-        let config: MemoryConfig = serde_json::from_str("{}").unwrap();
-        Arc::new(Self {
-            inner: Memory::new(&config).unwrap(),
-            faults: Mutex::new(faults.iter().copied().collect()),
-            appends: AtomicUsize::new(0),
-            loads: AtomicUsize::new(0),
-        })
-    }
-
-    /// A write of another process to the same lane.
-    async fn overtake(&self, lane: Lane) {
-        let head = self.inner.load(lane, &[], &[]).await.unwrap().head;
-        let entity = entity(&format!("other-{}", head.position));
-        let event = Event {
-            id: EventId::random(),
-            entity,
-            values: Values::empty(),
-            version: Version::new(1),
-            lane,
-            position: head.position.next(),
-            time: Timestamp::following(Timestamp(0), head.time),
-            method: stategate_model::Method::Set,
-            claims: Claims::none(),
-            trace_parent: None,
-        };
-        let batch = Arc::new(Batch {
-            events: vec![event],
-            keys: Vec::new(),
-        });
-        assert_eq!(
-            self.inner.append(lane, head.position, batch).await.unwrap(),
-            Appended::Done
-        );
-    }
-}
-
-#[async_trait]
-impl Storage for Faulty {
-    fn info(&self) -> &Info {
-        self.inner.info()
-    }
-
-    async fn load(
-        &self,
-        lane: Lane,
-        entities: &[EntityRef],
-        keys: &[IdempotencyKey],
-    ) -> Result<Loaded> {
-        self.loads.fetch_add(1, Ordering::SeqCst);
-        self.inner.load(lane, entities, keys).await
-    }
-
-    async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
-        self.appends.fetch_add(1, Ordering::SeqCst);
-        let fault = self.faults.lock().pop_front();
-        match fault {
-            None => self.inner.append(lane, expected, batch).await,
-            Some(Fault::WrittenUnknown) => {
-                self.inner.append(lane, expected, batch).await?;
-                Err(Error::new(Kind::Unknown, "append"))
-            }
-            Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
-            Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
-            Some(Fault::Overtaken) => {
-                self.overtake(lane).await;
-                self.inner.append(lane, expected, batch).await
-            }
-            Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
-                self.faults.lock().push_front(Fault::RejectedTogether);
-                Err(Error::new(Kind::Rejected, "append"))
-            }
-            Some(Fault::RejectedTogether) => {
-                self.faults.lock().push_front(Fault::RejectedTogether);
-                if batch
-                    .events
-                    .iter()
-                    .any(|event| event.entity.key() == "poison")
-                {
-                    return Err(Error::new(Kind::Rejected, "append"));
-                }
-                self.inner.append(lane, expected, batch).await
-            }
-        }
-    }
-
-    async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
-        self.inner.get(entity).await
-    }
-
-    async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Read<Option<Event>>> {
-        self.inner.get_at(entity, at).await
-    }
-
-    async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
-        self.inner.search_entities(query).await
-    }
-
-    async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
-        self.inner.get_event(entity, id).await
-    }
-
-    async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
-        self.inner.search_events(query).await
-    }
-
-    async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
-        self.inner.read_log(lane, after, limit).await
-    }
-
-    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
-        self.inner.read_keys(lane, after, most).await
-    }
-
-    async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {
-        self.inner.seek(lane, time).await
-    }
-
-    async fn heads(&self) -> Result<Heads> {
-        self.inner.heads().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
+use faulty::{Fault, Faulty};
 
 fn entity(key: &str) -> EntityRef {
     EntityRef::new("d", "t", key).unwrap()
@@ -245,7 +88,7 @@ async fn log(storage: &Faulty) -> Vec<Event> {
 async fn batch(
     storage: &Arc<Faulty>,
     writes: Vec<Write>,
-) -> Vec<std::result::Result<(Vec<Event>, bool), Failure>> {
+) -> Vec<Result<(Vec<Event>, bool), Failure>> {
     let (writer, handle) = lane(storage);
     let calls: Vec<_> = writes
         .into_iter()
@@ -292,7 +135,7 @@ async fn states_are_kept_while_the_head_is_unmoved() {
     let storage = Faulty::new(&[]);
     let (writer, handle) = lane(&storage);
     tokio::spawn(writer.run());
-    for _ in 0..20 {
+    for _ in 0..10 {
         handle.write(set("a")).await.unwrap();
     }
     assert_eq!(
@@ -302,8 +145,8 @@ async fn states_are_kept_while_the_head_is_unmoved() {
     );
     storage.overtake(Lane(0)).await;
     let written = handle.write(set("a")).await.unwrap();
-    assert_eq!(written.events[0].version, Version::new(21));
-    assert_eq!(written.events[0].position, Position::new(22));
+    assert_eq!(written.events[0].version, Version::new(11));
+    assert_eq!(written.events[0].position, Position::new(12));
 }
 
 #[tokio::test]
@@ -331,7 +174,7 @@ async fn an_append_in_doubt_is_found_out() {
         let storage = Faulty::new(&faults);
         let outcomes = batch(&storage, vec![set("a"), set("b")]).await;
         assert!(
-            outcomes.iter().all(std::result::Result::is_ok),
+            outcomes.iter().all(Result::is_ok),
             "{faults:?}: {outcomes:?}"
         );
         let log = log(&storage).await;

@@ -1,0 +1,375 @@
+//! What a lane writer knows of its lane: the head, and states and used keys as of that head.
+//!
+//! A question to the storage may still be on its way when an append of the writer's own moves the
+//! head. Its answer holds all the same if it was read at a head that the writer has been at since it
+//! asked, for it is the writer itself that moved the head from there, and knows what it changed.
+
+use std::collections::{HashMap, HashSet};
+
+use stategate_model::{EntityRef, IdempotencyKey, State};
+use stategate_storage::{Batch, Head, Loaded, Replay};
+
+use super::{Item, States};
+use crate::plan;
+
+/// Appends after which a question that is still on its way is given up.
+const STALE: usize = 16;
+/// Answers about keys that are kept for writes that wait.
+const REPLAYS: usize = 4_096;
+
+/// The head of a lane, and what is known as of it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    head: Option<Head>,
+    states: States,
+    replays: HashMap<IdempotencyKey, Option<Replay>>,
+    /// The storage has said that the head is where it is after all items before this one came in.
+    confirmed: u64,
+}
+
+/// What has to be read to decide some items.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// States that are not known.
+    pub(crate) entities: Vec<EntityRef>,
+    /// Keys of which it is not known whether they were used.
+    pub(crate) keys: Vec<IdempotencyKey>,
+    /// Where the head has been since the question was asked; nothing if it was not known then.
+    heads: Vec<Head>,
+    /// What has changed since.
+    changed: HashSet<EntityRef>,
+    recorded: HashSet<IdempotencyKey>,
+    /// All items before this one had come in.
+    before: u64,
+}
+
+/// An answer that was read at a head the writer has not been at.
+#[derive(Debug)]
+pub(crate) struct Elsewhere(pub(crate) Question, pub(crate) Loaded);
+
+impl Known {
+    /// Nothing yet; at most `bytes` of states are kept.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            head: None,
+            states: States::new(bytes),
+            replays: HashMap::new(),
+            confirmed: 0,
+        }
+    }
+
+    /// The head, if it is known.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    /// The states as of the head.
+    pub(crate) fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// What became of requests under keys, as of the head.
+    pub(crate) fn replays(&self) -> &HashMap<IdempotencyKey, Option<Replay>> {
+        &self.replays
+    }
+
+    /// Whether everything is known that the item is decided on.
+    pub(crate) fn covers(&self, item: &Item) -> bool {
+        let mut operations = item.write.operations.iter();
+        self.head.is_some()
+            && operations.all(|operation| self.states.get(&operation.entity).is_some())
+            && match &item.write.idempotency {
+                Some((key, _)) => self.replays.contains_key(key),
+                None => true,
+            }
+    }
+
+    /// Whether the head is known to have been where it is after the item came in.
+    pub(crate) fn is_confirmed_since(&self, item: &Item) -> bool {
+        item.number < self.confirmed
+    }
+
+    /// What is not known and items are decided on. `before` is the number the next item will have.
+    pub(crate) fn question<'a>(
+        &self,
+        items: impl Iterator<Item = &'a Item> + Clone,
+        before: u64,
+    ) -> Option<Question> {
+        let entities = self.states.unknown(plan::entities(items.clone()));
+        let mut keys = plan::keys(items);
+        keys.retain(|key| !self.replays.contains_key(key));
+        if self.head.is_some() && entities.is_empty() && keys.is_empty() {
+            return None;
+        }
+        Some(Question {
+            entities,
+            keys,
+            heads: self.head.into_iter().collect(),
+            changed: HashSet::new(),
+            recorded: HashSet::new(),
+            before,
+        })
+    }
+
+    /// Takes in an answer, unless it was read at another head.
+    pub(crate) fn learn(
+        &mut self,
+        question: Question,
+        loaded: Loaded,
+    ) -> Result<(), Box<Elsewhere>> {
+        let at_home = match self.head {
+            None => question.heads.is_empty(),
+            Some(_) => question.heads.contains(&loaded.head),
+        };
+        if !at_home {
+            return Err(Box::new(Elsewhere(question, loaded)));
+        }
+        if self.head.is_none() {
+            self.head = Some(loaded.head);
+        }
+        let states = question.entities.into_iter().zip(loaded.states);
+        self.states
+            .learn(states.filter(|(entity, _)| !question.changed.contains(entity)));
+        let replays = question.keys.into_iter().zip(loaded.replays);
+        self.replays
+            .extend(replays.filter(|(key, _)| !question.recorded.contains(key)));
+        self.confirmed = self.confirmed.max(question.before);
+        Ok(())
+    }
+
+    /// Moves on to where a durable batch of the writer's own led, and what is asked with it. False
+    /// if the question is too old to be worth its answer.
+    pub(crate) fn advance(
+        &mut self,
+        batch: &Batch,
+        changed: HashMap<EntityRef, State>,
+        asked: Option<&mut Question>,
+    ) -> bool {
+        let Some(last) = batch.events.last() else {
+            return true;
+        };
+        let head = Head {
+            position: last.position,
+            time: last.time,
+            id: Some(last.id),
+        };
+        let mut is_worth_it = true;
+        if let Some(question) = asked {
+            question.heads.push(head);
+            question.changed.extend(changed.keys().cloned());
+            let recorded = batch.keys.iter().map(|record| record.key.clone());
+            question.recorded.extend(recorded);
+            is_worth_it = question.heads.len() < STALE;
+        }
+        self.head = Some(head);
+        self.states.replace(changed);
+        if self.replays.len() > REPLAYS {
+            // Of writes whose callers went away, most likely; what is still needed is read again.
+            self.replays.clear();
+        }
+        for record in &batch.keys {
+            self.replays.remove(&record.key);
+        }
+        is_worth_it
+    }
+
+    /// Drops the answers about the keys of items that are decided.
+    pub(crate) fn decided(&mut self, items: &[Item]) {
+        for (key, _) in items
+            .iter()
+            .filter_map(|item| item.write.idempotency.as_ref())
+        {
+            self.replays.remove(key);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget(&mut self) {
+        self.head = None;
+        self.states.clear();
+        self.replays.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stategate_model::{
+        Claims, Command, Digest, Event, EventId, Expect, Lane, Method, Position, Timestamp, Values,
+        Version,
+    };
+    use stategate_storage::KeyRecord;
+    use tokio::{
+        sync::{Semaphore, oneshot},
+        time::Instant,
+    };
+
+    use super::{super::Write, *};
+    use crate::Operation;
+
+    fn entity(key: &str) -> EntityRef {
+        EntityRef::new("d", "t", key).unwrap()
+    }
+
+    fn key(key: &str) -> IdempotencyKey {
+        IdempotencyKey::new("d", "", "", key).unwrap()
+    }
+
+    fn item(number: u64, of: &str, under: Option<&str>) -> Item {
+        let room = Arc::new(Semaphore::new(1));
+        Item {
+            write: Write {
+                operations: vec![Operation {
+                    entity: entity(of),
+                    expect: Expect::Anything,
+                    command: Command::Set(Values::empty()),
+                }],
+                idempotency: under.map(|under| (key(under), Digest([1; 32]))),
+                claims: Claims::none(),
+                trace_parent: None,
+            },
+            ids: vec![EventId::fresh(Timestamp(0))],
+            number,
+            answer: oneshot::channel().0,
+            since: Instant::now(),
+            _room: room.try_acquire_owned().unwrap(),
+        }
+    }
+
+    fn state(version: u64) -> State {
+        State {
+            version: Version::new(version),
+            values: Some(Values::empty()),
+        }
+    }
+
+    fn head(position: u64) -> Head {
+        Head {
+            position: Position::new(position),
+            time: Timestamp(1),
+            id: None,
+        }
+    }
+
+    fn loaded(head: Head, states: usize, replays: usize) -> Loaded {
+        Loaded {
+            head,
+            states: vec![state(1); states],
+            replays: vec![None; replays],
+        }
+    }
+
+    /// A batch that changes an entity under a key, and where it leads.
+    fn batch(position: u64, of: &str, under: &str) -> (Batch, HashMap<EntityRef, State>, Head) {
+        let event = Event {
+            id: EventId::fresh(Timestamp(0)),
+            entity: entity(of),
+            values: Values::empty(),
+            version: Version::new(2),
+            lane: Lane(0),
+            position: Position::new(position),
+            time: Timestamp(2),
+            method: Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        };
+        let head = Head {
+            position: event.position,
+            time: event.time,
+            id: Some(event.id),
+        };
+        let record = KeyRecord {
+            key: key(under),
+            digest: Digest([1; 32]),
+            first: event.position,
+            count: 1,
+        };
+        let batch = Batch {
+            events: vec![event],
+            keys: vec![record],
+        };
+        (batch, HashMap::from([(entity(of), state(2))]), head)
+    }
+
+    /// What is known at head 5: nothing else.
+    fn at_five() -> Known {
+        let mut known = Known::new(1 << 20);
+        let question = known.question([].iter(), 0).unwrap();
+        known.learn(question, loaded(head(5), 0, 0)).unwrap();
+        known
+    }
+
+    #[test]
+    fn what_an_own_append_changed_is_not_taken_from_an_answer_before_it() {
+        let items = [item(0, "a", Some("k")), item(1, "b", Some("l"))];
+        let mut known = at_five();
+        let mut question = known.question(items.iter(), 2).unwrap();
+        let (batch, changed, at_six) = batch(6, "a", "k");
+        assert!(known.advance(&batch, changed, Some(&mut question)));
+        // Read before the append, heard after it.
+        known.learn(question, loaded(head(5), 2, 2)).unwrap();
+        assert_eq!(known.head(), Some(at_six));
+        assert_eq!(known.states().get(&entity("a")), Some(&state(2)));
+        assert_eq!(known.states().get(&entity("b")), Some(&state(1)));
+        assert!(
+            !known.replays().contains_key(&key("k")),
+            "it was used since"
+        );
+        assert!(known.replays().contains_key(&key("l")));
+        assert!(!known.covers(&items[0]) && known.covers(&items[1]));
+        assert!(known.is_confirmed_since(&items[1]));
+        assert!(!known.is_confirmed_since(&item(2, "b", None)));
+    }
+
+    #[test]
+    fn what_was_read_ahead_of_an_own_append_is_changed_by_it() {
+        let items = [item(0, "a", Some("k"))];
+        let mut known = at_five();
+        let question = known.question(items.iter(), 1).unwrap();
+        known.learn(question, loaded(head(5), 1, 1)).unwrap();
+        assert!(known.covers(&items[0]));
+        let (batch, changed, _) = batch(6, "a", "k");
+        known.advance(&batch, changed, None);
+        assert_eq!(known.states().get(&entity("a")), Some(&state(2)));
+        assert!(!known.covers(&items[0]), "the key has been used");
+    }
+
+    #[test]
+    fn an_answer_of_another_head_is_kept_out_until_the_append_leads_there() {
+        let items = [item(0, "b", None)];
+        let mut known = at_five();
+        let mut question = known.question(items.iter(), 1).unwrap();
+        let (batch, changed, at_six) = batch(6, "a", "k");
+        // The append has landed, and its answer is still on the way.
+        let elsewhere = known
+            .learn(question, loaded(at_six, 1, 0))
+            .expect_err("the writer has not been there");
+        assert!(!known.covers(&items[0]));
+        let loaded_there = elsewhere.1;
+        question = elsewhere.0;
+        known.advance(&batch, changed, Some(&mut question));
+        known.learn(question, loaded_there).unwrap();
+        assert!(known.covers(&items[0]));
+        // Nobody who leads elsewhere is believed.
+        let more = [item(1, "c", None)];
+        let question = known.question(more.iter(), 2).unwrap();
+        assert!(known.learn(question, loaded(head(7), 1, 0)).is_err());
+    }
+
+    #[test]
+    fn after_forgetting_everything_is_asked() {
+        let items = [item(0, "a", Some("k"))];
+        let mut known = at_five();
+        let question = known.question(items.iter(), 1).unwrap();
+        known.learn(question, loaded(head(5), 1, 1)).unwrap();
+        assert!(known.question(items.iter(), 1).is_none());
+        known.forget();
+        assert!(!known.covers(&items[0]));
+        let question = known.question(items.iter(), 1).unwrap();
+        assert_eq!((question.entities.len(), question.keys.len()), (1, 1));
+        // It is not bound to where the head was.
+        known.learn(question, loaded(head(9), 1, 1)).unwrap();
+        assert_eq!(known.head(), Some(head(9)));
+    }
+}

@@ -1,0 +1,92 @@
+//! Tells the channel what a lane has committed.
+
+use std::sync::Arc;
+
+use stategate_channel::{Channel, Message};
+use stategate_model::{Event, EventId, Lane, LogId};
+use stategate_protocol::encode_event;
+use stategate_storage::Batch;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// Committed batches that may wait to be published.
+const UNPUBLISHED: usize = 16;
+
+/// The way to a lane's publisher, which works beside its writer: encoding a batch takes a good part of
+/// the time in which the next one could be on its way.
+pub(super) struct Publishing {
+    committed: mpsc::Sender<Committed>,
+    task: JoinHandle<()>,
+}
+
+impl Publishing {
+    /// Starts a publisher.
+    pub(super) fn start(channel: Arc<dyn Channel>, log_id: LogId, lane: Lane) -> Self {
+        let (sender, committed) = mpsc::channel(UNPUBLISHED);
+        let publisher = Publisher {
+            channel,
+            log_id,
+            lane,
+        };
+        Self {
+            committed: sender,
+            task: tokio::spawn(publisher.run(committed)),
+        }
+    }
+
+    /// Hands over a batch, and the id of the event before it.
+    pub(super) fn committed(&self, previous: Option<EventId>, batch: Arc<Batch>) {
+        // When the publisher is that far behind, the stream services read the log.
+        let _ = self.committed.try_send(Committed { previous, batch });
+    }
+
+    /// Publishes what is left.
+    pub(super) async fn finish(self) {
+        drop(self.committed);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a publisher failed");
+        }
+    }
+}
+
+struct Publisher {
+    channel: Arc<dyn Channel>,
+    log_id: LogId,
+    lane: Lane,
+}
+
+/// A committed batch, and the id of the event before it.
+struct Committed {
+    previous: Option<EventId>,
+    batch: Arc<Batch>,
+}
+
+impl Publisher {
+    async fn run(self, mut committed: mpsc::Receiver<Committed>) {
+        while let Some(Committed { previous, batch }) = committed.recv().await {
+            self.publish(previous, &batch.events);
+        }
+    }
+
+    fn publish(&self, previous: Option<EventId>, events: &[Event]) {
+        let Some(first) = events.first() else { return };
+        if !self.channel.info().carries_events {
+            return;
+        }
+        // An event that cannot be encoded was just decided on from the same values; if it happens all
+        // the same, the message is lost, which a channel may do.
+        let Ok(encoded) = events
+            .iter()
+            .map(|event| encode_event(event).map(|encoded| encoded.0))
+            .collect()
+        else {
+            return;
+        };
+        self.channel.publish(Message {
+            log_id: self.log_id,
+            lane: self.lane,
+            first: first.position,
+            previous,
+            events: encoded,
+        });
+    }
+}

@@ -1,0 +1,501 @@
+//! The task that writes a lane: what it decides, when it looks ahead, and whom it lets go first.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use metrics::{Counter, Histogram, counter, histogram};
+use stategate_channel::Channel;
+use stategate_model::{EntityRef, Event, EventId, Lane, Limits, State, limits};
+use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+
+use super::{
+    Failure, Item, LaneHandle, QueueBounds, ROOM_UNIT, Written,
+    appender::Appender,
+    known::{Elsewhere, Known, Question},
+    now,
+    publisher::Publishing,
+    waiting::Waiting,
+};
+use crate::{
+    faults::{Faults, Step},
+    plan::{self, Outcome, Plan},
+};
+
+/// How long a batch may try to reach the storage before its callers are told.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// Looks ahead while one append is on its way: each costs a question, and what came in after the last
+/// has to wait for a batch more.
+const LOOKS: usize = 2;
+/// Batches that are written one after the other on what was read ahead. Then the writer reads what it
+/// needs when it needs it, as one does who lost the race for the head, so that a writer of another
+/// process gets its turn however busy this one is.
+const RUN: u32 = 16;
+/// How long after losing such a race a writer does not look ahead, so that turns are fair.
+const SHARED: Duration = Duration::from_secs(1);
+
+/// The writer of one lane.
+pub struct LaneWriter {
+    appender: Appender,
+    channel: Arc<dyn Channel>,
+    limits: Limits,
+    waiting: Waiting,
+    known: Known,
+    ahead: Option<Ahead>,
+    /// The items before this one were looked at by a look ahead, or did not need it.
+    looked: u64,
+    /// How many items the last batch had.
+    last: usize,
+    /// Batches since the head was last read for one of them.
+    run: u32,
+    /// When another process was last seen to have moved the head.
+    overtaken: Option<Instant>,
+    /// How many of the waiting writes go one by one, since their batch was rejected as a whole.
+    alone: usize,
+    /// What is durable and not answered yet: the next append goes on its way first.
+    durable: Option<Durable>,
+    faults: Faults,
+    meters: Meters,
+}
+
+/// A question about writes that wait, asked while an append is on its way.
+enum Ahead {
+    Asked(
+        Question,
+        Pin<Box<dyn Future<Output = Result<Loaded, Error>> + Send>>,
+    ),
+    /// Answered, as of a head that the append on its way may have led to.
+    Answered(Box<Elsewhere>),
+}
+
+/// A durable batch, and who waits to hear of it.
+struct Durable {
+    items: Vec<Item>,
+    outcomes: Vec<Outcome>,
+    batch: Arc<Batch>,
+    /// The id of the event before it.
+    previous: Option<EventId>,
+}
+
+struct Meters {
+    events: Counter,
+    appends: Counter,
+    moved: Counter,
+    ahead: Counter,
+    batch: Histogram,
+    queued: Histogram,
+}
+
+impl LaneWriter {
+    /// A writer, and the way into its queue.
+    pub fn new(
+        lane: Lane,
+        storage: Arc<dyn Storage>,
+        channel: Arc<dyn Channel>,
+        limits: Limits,
+        bounds: QueueBounds,
+        cache_bytes: usize,
+    ) -> (Self, LaneHandle) {
+        let (sender, queue) = mpsc::channel(bounds.writes.max(1));
+        let label = lane.to_string();
+        let writer = Self {
+            appender: Appender { lane, storage },
+            channel,
+            limits,
+            waiting: Waiting::new(queue),
+            known: Known::new(cache_bytes),
+            ahead: None,
+            looked: 0,
+            last: 0,
+            run: 0,
+            overtaken: None,
+            alone: 0,
+            durable: None,
+            faults: Faults::from_env(),
+            meters: Meters {
+                events: counter!("stategate_events_appended_total", "lane" => label.clone()),
+                appends: counter!("stategate_appends_total", "lane" => label.clone()),
+                moved: counter!("stategate_appends_head_moved_total", "lane" => label.clone()),
+                ahead: counter!("stategate_loads_ahead_total", "lane" => label.clone()),
+                batch: histogram!("stategate_append_events", "lane" => label.clone()),
+                queued: histogram!("stategate_write_queue_seconds", "lane" => label),
+            },
+        };
+        let room = Arc::new(Semaphore::new(bounds.bytes / ROOM_UNIT + 1));
+        (
+            writer,
+            LaneHandle {
+                queue: sender,
+                room,
+            },
+        )
+    }
+
+    /// Writes until every handle is gone and the queue is empty.
+    pub async fn run(mut self) {
+        let log_id = self.appender.storage.info().log_id;
+        let publishing = Publishing::start(Arc::clone(&self.channel), log_id, self.appender.lane);
+        while self.gather(&publishing).await {
+            let most = self.next_batch();
+            self.write(most, &publishing).await;
+        }
+        // What was acknowledged is also published.
+        publishing.finish().await;
+    }
+
+    /// Waits until there is something to write. False at the end.
+    async fn gather(&mut self, publishing: &Publishing) -> bool {
+        loop {
+            self.waiting.take_ready();
+            self.waiting.drop_abandoned();
+            let Some(first) = self.waiting.items().front() else {
+                self.acknowledge(publishing).await;
+                if !self.waiting.more().await && self.waiting.is_empty() {
+                    return false;
+                }
+                continue;
+            };
+            // What the first one needs may be on its way already.
+            let is_asked =
+                matches!(self.ahead, Some(Ahead::Asked(..))) && first.number < self.looked;
+            if !is_asked || self.known.covers(first) {
+                return true;
+            }
+            self.acknowledge(publishing).await;
+            let answer = answered(&mut self.ahead).await;
+            self.learn(answer);
+            if matches!(self.ahead, Some(Ahead::Answered(_))) {
+                // No append of this writer's is on its way that could have led there.
+                self.lost_the_race();
+            }
+        }
+    }
+
+    /// How many of the waiting items are written next: those of which everything is known, if that is
+    /// known of the first.
+    fn next_batch(&mut self) -> usize {
+        let is_alone = self.alone > 0;
+        self.alone = self.alone.saturating_sub(1).min(self.waiting.items().len());
+        if self.has_had_its_turn(self.run) {
+            self.forget();
+        }
+        let covered = || {
+            let items = self.waiting.items().iter();
+            items.take_while(|item| self.known.covers(item)).count()
+        };
+        match is_alone {
+            true => 1,
+            false => match covered() {
+                0 => limits::BATCH_EVENTS,
+                covered => covered,
+            },
+        }
+    }
+
+    /// Decides and appends what waits, at most `most` writes of it.
+    async fn write(&mut self, most: usize, publishing: &Publishing) {
+        let give_up = Instant::now() + GIVE_UP;
+        let mut items = self.waiting.batch(most);
+        for item in &items {
+            self.meters
+                .queued
+                .record(item.since.elapsed().as_secs_f64());
+        }
+        loop {
+            let plan = match self.decide(&items, publishing).await {
+                Ok(plan) => plan,
+                Err(error) => return self.fail(items, &error),
+            };
+            // What did not fit goes first in the next batch.
+            self.waiting.put_back(items.drain(plan.outcomes.len()..));
+            let Plan {
+                outcomes,
+                batch,
+                states,
+            } = plan;
+            if batch.events.is_empty() {
+                if items.iter().all(|item| self.known.is_confirmed_since(item)) {
+                    self.acknowledge(publishing).await;
+                    self.known.decided(&items);
+                    return answer(items, outcomes, &[]);
+                }
+                // Refusals alone, on states that may be stale by now: look once more.
+                self.forget();
+                continue;
+            }
+
+            self.faults.at(Step::Decided).await;
+            if self.faults.acknowledge_before_append() {
+                return self.acknowledge_too_early(items, outcomes, batch).await;
+            }
+            self.known.decided(&items);
+            self.last = items.len();
+            let batch = Arc::new(batch);
+            match self.append(&batch, give_up, publishing).await {
+                Ok(Appended::Done) => {
+                    self.faults.at(Step::Appended).await;
+                    self.meters.appends.increment(1);
+                    self.meters.events.increment(batch.events.len() as u64);
+                    #[allow(clippy::cast_precision_loss, reason = "at most a thousand")]
+                    self.meters.batch.record(batch.events.len() as f64);
+                    let previous = self.known.head().and_then(|head| head.id);
+                    self.advance(&batch, states);
+                    self.durable = Some(Durable {
+                        items,
+                        outcomes,
+                        batch,
+                        previous,
+                    });
+                    return;
+                }
+                Ok(Appended::HeadMoved) => {
+                    self.meters.moved.increment(1);
+                    self.lost_the_race();
+                    if Instant::now() >= give_up {
+                        return fail_all(items, || Failure::Unavailable);
+                    }
+                }
+                Err(error) => return self.fail(items, &error),
+            }
+        }
+    }
+
+    /// Decides items on what is known as of the head, reading what is not known.
+    async fn decide(&mut self, items: &[Item], publishing: &Publishing) -> Result<Plan, Error> {
+        let before = self.waiting.next_number();
+        while let Some(question) = self.known.question(items.iter(), before) {
+            self.acknowledge(publishing).await;
+            if self.known.head().is_none() {
+                self.run = 0;
+            }
+            let Appender { lane, storage } = &self.appender;
+            let loaded = storage
+                .load(*lane, &question.entities, &question.keys)
+                .await?;
+            if self.known.learn(question, loaded).is_err() {
+                // Another process wrote: what was known is old.
+                self.lost_the_race();
+            }
+        }
+        self.faults.at(Step::Loaded).await;
+        let setting = plan::Setting {
+            lane: self.appender.lane,
+            head: self.known.head().unwrap_or_default(),
+            now: now(),
+            limits: &self.limits,
+        };
+        Ok(plan::plan(
+            items,
+            &setting,
+            self.known.states(),
+            self.known.replays(),
+        ))
+    }
+
+    /// Appends a batch; meanwhile the one before it is acknowledged, the next one gathers, and what
+    /// that needs is read.
+    async fn append(
+        &mut self,
+        batch: &Arc<Batch>,
+        give_up: Instant,
+        publishing: &Publishing,
+    ) -> Result<Appended, Error> {
+        let appender = self.appender.clone();
+        let expected = self.known.head().unwrap_or_default().position;
+        let appending = appender.append(expected, batch, give_up);
+        tokio::pin!(appending);
+        // Polled once, it is on its way.
+        let mut outcome = None;
+        tokio::select! {
+            biased;
+            appended = &mut appending => outcome = Some(appended),
+            () = std::future::ready(()) => {}
+        }
+        self.acknowledge(publishing).await;
+        if let Some(outcome) = outcome {
+            return outcome;
+        }
+        loop {
+            self.look_ahead();
+            tokio::select! {
+                biased;
+                outcome = &mut appending => return outcome,
+                answer = answered(&mut self.ahead) => self.learn(answer),
+                _ = self.waiting.more(), if self.waiting.takes_more() => {}
+            }
+        }
+    }
+
+    /// Whether so many batches are enough while others may be waiting for the head.
+    fn has_had_its_turn(&self, batches: u32) -> bool {
+        batches >= RUN && self.appender.storage.info().capabilities.shared
+    }
+
+    /// Answers the callers of a batch that is durable, and lets it be published.
+    async fn acknowledge(&mut self, publishing: &Publishing) {
+        let Some(durable) = self.durable.take() else {
+            return;
+        };
+        answer(durable.items, durable.outcomes, &durable.batch.events);
+        self.faults.at(Step::Acknowledged).await;
+        publishing.committed(durable.previous, durable.batch);
+    }
+
+    /// Asks for what waiting items need, if enough of them came in since the last time.
+    fn look_ahead(&mut self) {
+        let is_shared = self
+            .overtaken
+            .is_some_and(|overtaken| overtaken.elapsed() < SHARED);
+        // What is read for the batch after the last of a run would be forgotten.
+        let is_last = self.has_had_its_turn(self.run + 1);
+        if self.ahead.is_some() || is_shared || is_last || self.alone > 0 {
+            return;
+        }
+        let next = self.waiting.next_number();
+        let items = self.waiting.items();
+        // Numbers grow from front to back.
+        let new = items.len() - items.partition_point(|item| item.number < self.looked);
+        if new == 0 || new < self.last / LOOKS {
+            return;
+        }
+        let items = items.range(items.len() - new..);
+        self.looked = next;
+        let Some(question) = self.known.question(items, next) else {
+            return;
+        };
+        self.meters.ahead.increment(1);
+        let Appender { lane, storage } = self.appender.clone();
+        let (entities, keys) = (question.entities.clone(), question.keys.clone());
+        let load = async move { storage.load(lane, &entities, &keys).await };
+        self.ahead = Some(Ahead::Asked(question, Box::pin(load)));
+    }
+
+    /// Takes in the answer to what was asked ahead.
+    fn learn(&mut self, answer: Result<Loaded, Error>) {
+        let Some(Ahead::Asked(question, _)) = self.ahead.take() else {
+            return;
+        };
+        match answer {
+            // It may be the head that the append on its way leads to.
+            Ok(loaded) => {
+                if let Err(elsewhere) = self.known.learn(question, loaded) {
+                    self.ahead = Some(Ahead::Answered(elsewhere));
+                }
+            }
+            // Whoever needs it asks again, and is told.
+            Err(error) => tracing::debug!(%error, "could not read ahead"),
+        }
+    }
+
+    /// Moves on to where a durable batch led.
+    fn advance(&mut self, batch: &Batch, states: HashMap<EntityRef, State>) {
+        self.run += 1;
+        let asked = match &mut self.ahead {
+            Some(Ahead::Asked(question, _)) => Some(question),
+            Some(Ahead::Answered(elsewhere)) => Some(&mut elsewhere.0),
+            None => None,
+        };
+        if !self.known.advance(batch, states, asked) {
+            self.ahead = None;
+        }
+        match self.ahead.take() {
+            Some(Ahead::Answered(elsewhere)) => {
+                let Elsewhere(question, loaded) = *elsewhere;
+                if self.known.learn(question, loaded).is_err() {
+                    self.lost_the_race();
+                }
+            }
+            asked => self.ahead = asked,
+        }
+    }
+
+    /// Answers items whose batch failed as a whole; a batch refused for its content is tried again
+    /// one by one, so that one write never fails its neighbours.
+    fn fail(&mut self, items: Vec<Item>, error: &Error) {
+        let lane = self.appender.lane;
+        self.forget();
+        match error.kind() {
+            Kind::Rejected if items.len() > 1 => {
+                tracing::warn!(%lane, %error, writes = items.len(), "batch rejected; trying its writes one by one");
+                self.alone = items.len() + self.waiting.items().len();
+                self.waiting.put_back(items.into_iter());
+            }
+            Kind::Unknown => fail_all(items, || Failure::Unknown),
+            Kind::Unavailable => {
+                tracing::warn!(%lane, %error, "storage unavailable");
+                fail_all(items, || Failure::Unavailable);
+            }
+            Kind::Rejected | Kind::Invalid(_) | Kind::Corrupt | Kind::Config => {
+                let error = Arc::new(
+                    Error::new(error.kind().clone(), error.operation()).because(error.to_string()),
+                );
+                fail_all(items, || Failure::Internal(Arc::clone(&error)));
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.known.forget();
+        self.ahead = None;
+        self.looked = 0;
+    }
+
+    /// Another process has moved the head: nothing known holds any more.
+    fn lost_the_race(&mut self) {
+        self.overtaken = Some(Instant::now());
+        self.forget();
+    }
+
+    /// The bug that the kill test has to find.
+    async fn acknowledge_too_early(
+        &mut self,
+        items: Vec<Item>,
+        outcomes: Vec<Outcome>,
+        batch: Batch,
+    ) {
+        answer(items, outcomes, &batch.events);
+        self.faults.at(Step::AcknowledgedTooEarly).await;
+        let Head { position, .. } = self.known.head().unwrap_or_default();
+        let Appender { lane, storage } = &self.appender;
+        let _ = storage.append(*lane, position, Arc::new(batch)).await;
+        self.forget();
+    }
+}
+
+/// The answer to what was asked ahead; never, if nothing was. Dropping the future loses nothing.
+async fn answered(ahead: &mut Option<Ahead>) -> Result<Loaded, Error> {
+    match ahead {
+        Some(Ahead::Asked(_, answer)) => answer.await,
+        Some(Ahead::Answered(_)) | None => std::future::pending().await,
+    }
+}
+
+fn answer(items: Vec<Item>, outcomes: Vec<Outcome>, events: &[Event]) {
+    for (item, outcome) in items.into_iter().zip(outcomes) {
+        let answer = match outcome {
+            Outcome::Accepted(range) => Ok(Written {
+                events: events.get(range).unwrap_or_default().to_vec(),
+                replayed: false,
+            }),
+            Outcome::Copy(range) => Ok(Written {
+                events: events.get(range).unwrap_or_default().to_vec(),
+                replayed: true,
+            }),
+            Outcome::Replayed(events) => Ok(Written {
+                events,
+                replayed: true,
+            }),
+            Outcome::Refused(refused) => Err(Failure::Refused(refused)),
+        };
+        // A caller that is gone in the meantime learns it from the log.
+        let _ = item.answer.send(answer);
+    }
+}
+
+fn fail_all(items: Vec<Item>, failure: impl Fn() -> Failure) {
+    for item in items {
+        let _ = item.answer.send(Err(failure()));
+    }
+}

@@ -1,0 +1,209 @@
+//! A storage in memory that fails and dawdles on purpose.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rand::Rng as _;
+use stategate_model::{
+    At, Claims, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane,
+    Position, State, Timestamp, Values, Version,
+};
+use stategate_storage::{
+    Appended, Batch, Capabilities, Error, Found, Info, KeyRecord, Kind, Loaded, Memory,
+    MemoryConfig, Page, Read, ReadLimit, Result, Storage,
+};
+
+use crate::entity;
+
+/// What goes wrong with the next append.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// It is written, but nobody says so.
+    WrittenUnknown,
+    /// It is not written, and nobody says so.
+    LostUnknown,
+    /// Nothing is written, for sure.
+    Unavailable,
+    /// Another process writes first.
+    Overtaken,
+    /// Batches with more than one event are refused for their content.
+    RejectedTogether,
+}
+
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    pub(crate) inner: Memory,
+    info: Info,
+    faults: Mutex<VecDeque<Fault>>,
+    /// What is waited for on the way to the storage and on the way back.
+    way: Range<Duration>,
+    pub(crate) appends: AtomicUsize,
+    pub(crate) loads: AtomicUsize,
+}
+
+impl Faulty {
+    pub(crate) fn new(faults: &[Fault]) -> Arc<Self> {
+        Self::far(Duration::ZERO..Duration::ZERO, faults)
+    }
+
+    /// One that several processes share, so far away that each way takes as long.
+    pub(crate) fn far(way: Range<Duration>, faults: &[Fault]) -> Arc<Self> {
+        let config: MemoryConfig = serde_json::from_str("{}").unwrap();
+        let inner = Memory::new(&config).unwrap();
+        let capabilities = Capabilities {
+            shared: true,
+            ..inner.info().capabilities
+        };
+        Arc::new(Self {
+            info: Info {
+                capabilities,
+                ..inner.info().clone()
+            },
+            inner,
+            faults: Mutex::new(faults.iter().copied().collect()),
+            way,
+            appends: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+        })
+    }
+
+    async fn travel(&self) {
+        if !self.way.is_empty() {
+            let way = rand::rng().random_range(self.way.clone());
+            tokio::time::sleep(way).await;
+        }
+    }
+
+    /// A write of another process to the same lane.
+    pub(crate) async fn overtake(&self, lane: Lane) {
+        let head = self.inner.load(lane, &[], &[]).await.unwrap().head;
+        let entity = entity(&format!("other-{}", head.position));
+        let event = Event {
+            id: EventId::fresh(Timestamp(0)),
+            entity,
+            values: Values::empty(),
+            version: Version::new(1),
+            lane,
+            position: head.position.next(),
+            time: Timestamp::following(Timestamp(0), head.time),
+            method: stategate_model::Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        };
+        let batch = Arc::new(Batch {
+            events: vec![event],
+            keys: Vec::new(),
+        });
+        assert_eq!(
+            self.inner.append(lane, head.position, batch).await.unwrap(),
+            Appended::Done
+        );
+    }
+}
+
+#[async_trait]
+impl Storage for Faulty {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    async fn load(
+        &self,
+        lane: Lane,
+        entities: &[EntityRef],
+        keys: &[IdempotencyKey],
+    ) -> Result<Loaded> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.travel().await;
+        let loaded = self.inner.load(lane, entities, keys).await;
+        self.travel().await;
+        loaded
+    }
+
+    async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        let fault = self.faults.lock().pop_front();
+        match fault {
+            None => {
+                self.travel().await;
+                let appended = self.inner.append(lane, expected, batch).await;
+                self.travel().await;
+                appended
+            }
+            Some(Fault::WrittenUnknown) => {
+                self.inner.append(lane, expected, batch).await?;
+                Err(Error::new(Kind::Unknown, "append"))
+            }
+            Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
+            Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
+            Some(Fault::Overtaken) => {
+                self.overtake(lane).await;
+                self.inner.append(lane, expected, batch).await
+            }
+            Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
+                self.faults.lock().push_front(Fault::RejectedTogether);
+                Err(Error::new(Kind::Rejected, "append"))
+            }
+            Some(Fault::RejectedTogether) => {
+                self.faults.lock().push_front(Fault::RejectedTogether);
+                if batch
+                    .events
+                    .iter()
+                    .any(|event| event.entity.key() == "poison")
+                {
+                    return Err(Error::new(Kind::Rejected, "append"));
+                }
+                self.inner.append(lane, expected, batch).await
+            }
+        }
+    }
+
+    async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
+        self.inner.get(entity).await
+    }
+
+    async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Read<Option<Event>>> {
+        self.inner.get_at(entity, at).await
+    }
+
+    async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
+        self.inner.search_entities(query).await
+    }
+
+    async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
+        self.inner.get_event(entity, id).await
+    }
+
+    async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
+        self.inner.search_events(query).await
+    }
+
+    async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
+        self.inner.read_log(lane, after, limit).await
+    }
+
+    async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
+        self.inner.read_keys(lane, after, most).await
+    }
+
+    async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {
+        self.inner.seek(lane, time).await
+    }
+
+    async fn heads(&self) -> Result<Heads> {
+        self.inner.heads().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
