@@ -21,7 +21,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use stategate_model::{EntityRef, Object};
 use stategate_protocol::pb;
-use stategate_servers::{Missing, Nats, Redis};
+use stategate_servers::{Missing, Nats, RabbitMq, Redis};
 use stategate_tests::{
     Clients, Form, Gateway, Log, Mix, Options, PATIENCE, Process, Role, Selection, Store,
     Subscriber, What, Write, Writers, alone, check,
@@ -73,6 +73,16 @@ impl Broker for Redis {
     }
 }
 
+impl Broker for RabbitMq {
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn restart(&self) {
+        self.restart();
+    }
+}
+
 /// A broker under trial, and the channel's settings for it.
 #[derive(Clone)]
 struct Trial {
@@ -110,6 +120,14 @@ impl Trial {
         let broker = Arc::clone(&self.broker);
         spawn_blocking(move || what(&*broker)).await.unwrap();
     }
+}
+
+fn rabbitmq() -> Option<Trial> {
+    Trial::start(
+        "RabbitMQ",
+        RabbitMq::start(),
+        |server| json!({"name": "rabbitmq", "addr": server.url()}),
+    )
 }
 
 fn nats(name: &'static str, mode: &str) -> Option<Trial> {
@@ -435,6 +453,11 @@ async fn nats_core() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_jetstream() {
     trial(nats("NATS, JetStream", "jetstream")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_fan_out() {
+    trial(rabbitmq()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

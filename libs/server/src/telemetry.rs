@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::sync::watch;
 use tracing::Level;
 use tracing_subscriber::{
-    filter::Targets,
+    filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
@@ -31,7 +31,17 @@ const COUNTS: &[f64] = &[
 /// nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Crates that log every frame at their debug level.
-const CHATTY: &[&str] = &["h2", "hyper", "hyper_util", "tower", "rustls", "tonic"];
+const CHATTY: &[&str] = &[
+    "async_nats",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "rustls",
+    "tonic",
+    "tower",
+];
+/// Drivers that log every lost connection as an error, of which the channel tells once, as a warning.
+const QUIET: &[&str] = &["lapin"];
 
 /// The process's metrics; logs need no handle.
 #[derive(Debug, Clone)]
@@ -55,8 +65,11 @@ impl Telemetry {
     /// begins to record its metrics. Once in a process, inside its runtime.
     pub fn install(debug: bool) -> Result<Self, Error> {
         let level = if debug { Level::DEBUG } else { Level::INFO };
-        let chatty = CHATTY.iter().map(|name| (*name, Level::INFO));
-        let filter = Targets::new().with_default(level).with_targets(chatty);
+        let chatty = CHATTY.iter().map(|name| (*name, LevelFilter::INFO));
+        let quiet = QUIET.iter().map(|name| (*name, LevelFilter::OFF));
+        let filter = Targets::new()
+            .with_default(level)
+            .with_targets(chatty.chain(quiet));
         let registry = tracing_subscriber::registry().with(filter);
         let format = tracing_subscriber::fmt::layer().with_writer(stderr);
         if stderr().is_terminal() {
