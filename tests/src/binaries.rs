@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 /// What builds them.
-const BUILD: &str = "cargo build --workspace --features stategate-command/faults";
+const BUILD: &str = "cargo build --workspace --all-features";
 /// Text that only a build with faults contains: a value that the switch for the planted bug takes.
 const FAULTS: &[u8] = b"ack-before-append";
 

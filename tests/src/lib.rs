@@ -1,7 +1,7 @@
 //! What the end-to-end tests stand on: real processes over real files, real gRPC clients, workloads
 //! that record what they were told, and a checker that compares it with the log.
 //!
-//! Nothing here is built on demand. `cargo build --workspace --features stategate-command/faults`
+//! Nothing here is built on demand. `cargo build --workspace --all-features`
 //! puts the binaries where the tests look for them. `STATEGATE_TEST_LONG=1` raises the counts.
 
 #![allow(
@@ -13,13 +13,16 @@
 
 pub mod ask;
 pub mod binaries;
+pub mod carrier;
 pub mod check;
 pub mod cli;
 pub mod clients;
+pub mod crowd;
 pub mod gateway;
 pub mod history;
 pub mod process;
 pub mod subscriber;
+pub mod witness;
 pub mod workload;
 
 use std::{env, time::Duration};
@@ -28,13 +31,16 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::{
     ask::Ask,
+    carrier::{Absence, Carrier},
     check::{Finding, Kind},
     cli::Cli,
     clients::Clients,
+    crowd::Crowd,
     gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},
     process::Process,
-    subscriber::{Selection, Subscriber},
+    subscriber::{Cut, Selection, Subscriber},
+    witness::Witness,
     workload::{Mix, Tail, Writers},
 };
 pub use stategate_servers::{Answers, Proxy};

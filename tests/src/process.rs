@@ -178,6 +178,13 @@ impl Process {
         step.split(' ').next().map(str::to_owned)
     }
 
+    /// What followed this beginning, in every line that has it.
+    pub fn said(&self, beginning: &str) -> Vec<String> {
+        let read = self.lines.read.lock().unwrap();
+        let rest = read.iter().filter_map(|line| line.strip_prefix(beginning));
+        rest.map(str::to_owned).collect()
+    }
+
     /// The newest lines that are no steps, for a message about a failure.
     pub fn last_words(&self) -> String {
         let read = self.lines.read.lock().unwrap();

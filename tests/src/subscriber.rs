@@ -1,7 +1,10 @@
 //! A subscriber that leaves and comes back all the time, from the last token it has.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,8 +19,11 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
+use tonic::Status;
 
-use crate::{Clients, Event, Finding, Log, PATIENCE, check, check::Delivered, check::Due};
+use crate::{
+    Clients, Event, Finding, Log, PATIENCE, check, check::Delivered, check::Due, clients::reason,
+};
 
 /// A subscription, and in other words what it selects.
 #[derive(Clone)]
@@ -52,14 +58,29 @@ impl Selection {
     }
 }
 
+/// What a subscriber makes of a connection that is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It fails: nobody is to be killed.
+    Fails,
+    /// It comes back, to whoever takes it.
+    ComesBack,
+}
+
 /// A subscriber at work.
 pub struct Subscriber {
     selection: Selection,
     start: Token,
     /// How many events there will be in all, once that is known.
     goal: watch::Sender<Option<usize>>,
-    reconnects: Arc<Mutex<usize>>,
+    counts: Arc<Counts>,
     task: JoinHandle<Vec<Delivered>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    reconnects: AtomicUsize,
+    cuts: AtomicUsize,
 }
 
 impl Subscriber {
@@ -69,27 +90,36 @@ impl Subscriber {
         clients: impl Fn() -> Clients + Send + 'static,
         selection: Selection,
         stay: std::ops::Range<Duration>,
+        cut: Cut,
         seed: u64,
     ) -> Self {
         let mut connection = clients();
         let live = connection.stream(selection.opts.clone()).await;
         let (start, mut stream) = live.expect("subscribe");
         let goal = watch::Sender::new(None);
-        let reconnects = Arc::<Mutex<usize>>::default();
+        let counts = Arc::<Counts>::default();
         let task = tokio::spawn({
             let mut goal = goal.subscribe();
-            let reconnects = Arc::clone(&reconnects);
+            let counts = Arc::clone(&counts);
             let (mut token, opts) = (start.clone(), selection.opts.clone());
             let name = selection.name();
             async move {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let mut delivered: Vec<Delivered> = Vec::new();
                 let mut moved = Instant::now();
+                let survives = |status: &Status| cut == Cut::ComesBack && reason(status).is_none();
                 loop {
                     let leave = Instant::now() + rng.random_range(stay.clone());
                     while let Ok(next) = timeout_at(leave, stream.message()).await {
-                        let message = next.unwrap_or_else(|status| panic!("{name}: {status}"));
-                        let message = message.expect("a stream goes on");
+                        let message = match next {
+                            Ok(message) => message.expect("a stream goes on"),
+                            Err(status) if survives(&status) => {
+                                counts.cuts.fetch_add(1, Ordering::Relaxed);
+                                connection = clients();
+                                break;
+                            }
+                            Err(status) => panic!("{name}: {status}"),
+                        };
                         if message.method != PROGRESS {
                             moved = Instant::now();
                         }
@@ -111,17 +141,23 @@ impl Subscriber {
                         start: Some(Start::After(token.to_string())),
                         ..opts.clone()
                     };
-                    let (from, again) = connection
-                        .stream(opts)
-                        .await
-                        .unwrap_or_else(|status| panic!("{name} after {token}: {status}"));
+                    let left = Instant::now();
+                    let (from, again) = loop {
+                        match connection.stream(opts.clone()).await {
+                            Ok(again) => break again,
+                            Err(status) if survives(&status) && left.elapsed() < PATIENCE => {
+                                connection = clients();
+                            }
+                            Err(status) => panic!("{name} after {token}: {status}"),
+                        }
+                    };
                     for (lane, position) in from.iter() {
                         let at = token.get(lane).expect("every lane");
                         // Lanes that the subscription has no part in are answered at their heads.
                         assert!(position >= at, "{name} after {token} starts at {from}");
                     }
                     stream = again;
-                    *reconnects.lock().unwrap() += 1;
+                    counts.reconnects.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
@@ -129,14 +165,19 @@ impl Subscriber {
             selection,
             start,
             goal,
-            reconnects,
+            counts,
             task,
         }
     }
 
     /// How often it came back so far.
     pub fn reconnects(&self) -> usize {
-        *self.reconnects.lock().unwrap()
+        self.counts.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How often its connection was cut so far.
+    pub fn cuts(&self) -> usize {
+        self.counts.cuts.load(Ordering::Relaxed)
     }
 
     /// Lets it read what is left of the log, and compares. Answers how many events it got.

@@ -23,8 +23,8 @@ use stategate_protocol::{
     pb::{self, stream_opts::Start},
 };
 use stategate_tests::{
-    Clients, Event, Form, Gateway, Log, Mix, Options, PATIENCE, Role, Selection, Subscriber, Tail,
-    Writers, alone,
+    Clients, Cut, Event, Form, Gateway, Log, Mix, Options, PATIENCE, Role, Selection, Subscriber,
+    Tail, Writers, alone,
     check::{self, Delivered, Due},
     clients::{everything, request},
     process::resident_bytes,
@@ -103,7 +103,7 @@ async fn reconnecting(form: Form, lanes: u8, reconnects: usize) -> usize {
     for (seed, selection) in (0..).zip([selections(), selections()].concat()) {
         let gateway = Arc::clone(&gateway);
         let clients = move || gateway.clients();
-        subscribers.push(Subscriber::start(clients, selection, STAY, seed).await);
+        subscribers.push(Subscriber::start(clients, selection, STAY, Cut::Fails, seed).await);
     }
     let writers = Writers::start(|| gateway.clients(), WRITERS, &Mix::small(), &recent, 7);
     let count = |subscribers: &[Subscriber]| -> usize {

@@ -76,6 +76,11 @@ impl RabbitMq {
         self.server.port()
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
     /// Kills it, as a crash would.
     pub fn kill(&self) {
         self.server.kill();

@@ -44,6 +44,11 @@ impl Redis {
         self.0.port()
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid()
+    }
+
     /// Kills it, as a crash would.
     pub fn kill(&self) {
         self.0.kill();
