@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::StreamExt as _;
 use metrics::{Counter, counter};
 use stategate_channel::{Channel, Message, Notice, Subscription};
-use stategate_model::{Lane, Position};
+use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
 use stategate_storage::{ReadLimit, Storage};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -49,7 +49,9 @@ pub(crate) struct Follower {
 struct Early {
     messages: BTreeMap<Position, Arc<Message>>,
     bytes: usize,
-    /// When the hole before them is read from the log.
+    /// How far the lane goes, as they have it and those for which there was no room.
+    furthest: Position,
+    /// When the holes before them are read from the log.
     until: Option<Instant>,
 }
 
@@ -153,9 +155,7 @@ impl Follower {
         if message.head() <= head {
             return;
         }
-        let continues =
-            message.first == head.next() && head_id.is_some() && message.previous == head_id;
-        if continues && !message.events.is_empty() {
+        if continues(&message, head, head_id) && !message.events.is_empty() {
             if !self.believe(&message) {
                 self.meters.strays.increment(1);
                 return self.catch_up(lane, message.head()).await;
@@ -169,9 +169,12 @@ impl Follower {
         let Some(early) = self.lanes.get_mut(lane.index()) else {
             return;
         };
+        early.furthest = early.furthest.max(message.head());
         if early.messages.len() < EARLY && early.bytes + message.size() <= EARLY_BYTES {
             early.bytes += message.size();
-            early.messages.insert(message.first, message);
+            if let Some(replaced) = early.messages.insert(message.first, message) {
+                early.bytes -= replaced.size();
+            }
         }
         early.until.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
@@ -201,7 +204,9 @@ impl Follower {
                 return;
             };
             let Some((first, message)) = early.messages.first_key_value() else {
-                *early = Early::default();
+                if early.furthest <= head {
+                    *early = Early::default();
+                }
                 return;
             };
             if *first > head.next() {
@@ -213,36 +218,35 @@ impl Follower {
             if message.head() <= head {
                 continue;
             }
-            let continues = message.first == head.next() && message.previous == head_id;
-            if !(continues && self.believe(&message)) {
+            if !(continues(&message, head, head_id) && self.believe(&message)) {
                 self.meters.strays.increment(1);
                 self.read(lane, Some(message.head())).await;
             }
         }
     }
 
-    /// Reads the holes that nobody filled in time.
+    /// Reads the holes that nobody filled in time, all those of a lane at once.
     async fn fill_holes(&mut self) {
         let now = Instant::now();
         for lane in self.storage.info().lanes.iter() {
-            let due = self
-                .lanes
-                .get(lane.index())
-                .is_some_and(|early| early.until.is_some_and(|until| until <= now));
-            if due {
-                self.meters.holes.increment(1);
-                let before = self.lanes[lane.index()]
-                    .messages
-                    .first_key_value()
-                    .map(|(first, _)| Position::new(first.get() - 1));
-                self.lanes[lane.index()].until = None;
-                self.read(lane, before).await;
+            let Some(early) = self.lanes.get(lane.index()) else {
+                continue;
+            };
+            if early.until.is_none_or(|until| until > now) {
+                continue;
+            }
+            self.meters.holes.increment(1);
+            let is_read = self.read(lane, Some(early.furthest)).await;
+            if is_read {
                 self.release(lane).await;
-                let early = &mut self.lanes[lane.index()];
-                if !early.messages.is_empty() {
-                    // The log does not have what these follow yet, or never will: ask again, not soon.
-                    early.until = Some(Instant::now() + self.look);
-                }
+            }
+            let early = &mut self.lanes[lane.index()];
+            if is_read {
+                // The log was read after these came, so what it does not have was never written.
+                self.meters.strays.increment(early.messages.len() as u64);
+                *early = Early::default();
+            } else {
+                early.until = Some(Instant::now() + self.look);
             }
         }
     }
@@ -252,16 +256,16 @@ impl Follower {
         self.release(lane).await;
     }
 
-    /// Reads a lane from the log up to `to`, or to its end. A message that promises more than the
-    /// log has is not believed.
-    async fn read(&self, lane: Lane, to: Option<Position>) {
+    /// Reads a lane from the log up to `to`, or to its end; `false` if the log cannot be read. A
+    /// message that promises more than the log has is not believed.
+    async fn read(&self, lane: Lane, to: Option<Position>) -> bool {
         while !self.hub.is_idle() {
             let (head, _) = self.hub.head(lane);
             if to.is_some_and(|to| head >= to) {
-                return;
+                return true;
             }
             match self.storage.read_log(lane, head, READ).await {
-                Ok(events) if events.is_empty() => return,
+                Ok(events) if events.is_empty() => return true,
                 Ok(events) => {
                     self.meters.read.increment(events.len() as u64);
                     self.hub.extend(
@@ -272,15 +276,16 @@ impl Follower {
                             .collect(),
                     );
                     if self.hub.head(lane).0 == head {
-                        return;
+                        return true;
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the log; trying again");
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     async fn look_at_heads(&self) {
@@ -309,4 +314,10 @@ impl Follower {
             self.read(lane, Some(head)).await;
         }
     }
+}
+
+/// Whether a message follows what the hub has: its place alone is not enough, for another history has
+/// the same places.
+fn continues(message: &Message, head: Position, head_id: Option<EventId>) -> bool {
+    message.first == head.next() && head_id.is_some() && message.previous == head_id
 }

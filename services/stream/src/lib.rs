@@ -5,6 +5,8 @@
 //! from the storage, which is the truth; [`subscription`] reads the tail while it keeps up and the
 //! storage while it does not. An event is encoded once, however many get it.
 
+#[cfg(feature = "faults")]
+pub mod faults;
 mod follower;
 mod hub;
 mod selection;

@@ -81,6 +81,8 @@ impl StreamService {
         settings: &Settings,
         end: CancellationToken,
     ) -> Self {
+        #[cfg(feature = "faults")]
+        let channel = crate::faults::wanted(channel);
         let lanes = storage.info().lanes;
         let share = usize::from(lanes.get());
         let bounds = TailBounds {
