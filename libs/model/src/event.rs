@@ -5,7 +5,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::{
-    EntityRef, Invalid, Lane, Object, Position, Timestamp, Values, Version,
+    EntityRef, Invalid, Lane, Object, Position, Timestamp, Value, Values, Version,
     limits::{self, Limits},
 };
 
@@ -123,6 +123,26 @@ impl Claims {
     pub fn values(&self) -> &Values {
         &self.0
     }
+
+    /// The text that a claim holds.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.object().ok()?.get(name)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Who calls: `iss` and `sub`, joined so that no two pairs are alike. `None` without a `sub`, as
+    /// for everybody while authentication is off.
+    pub fn caller(&self) -> Option<Box<str>> {
+        let subject = self.text("sub")?;
+        Some(caller(self.text("iss").unwrap_or_default(), subject))
+    }
+}
+
+/// The length in front keeps ("a", "b\nc") and ("a\nb", "c") apart.
+fn caller(issuer: &str, subject: &str) -> Box<str> {
+    format!("{}\n{issuer}\n{subject}", issuer.len()).into()
 }
 
 /// A W3C `traceparent`, kept with an event so that its delivery continues the writer's trace.
@@ -224,11 +244,9 @@ impl IdempotencyKey {
                 "must be 1 to 128 visible ASCII characters",
             ));
         }
-        // The length in front keeps ("a", "b\nc") and ("a\nb", "c") apart.
-        let caller = format!("{}\n{issuer}\n{subject}", issuer.len());
         Ok(Self {
             domain: domain.into(),
-            caller: caller.into(),
+            caller: caller(issuer, subject),
             key: key.into(),
         })
     }

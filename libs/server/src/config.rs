@@ -42,6 +42,8 @@ pub struct Config {
     pub max_queued_writes: usize,
     /// Most streams.
     pub max_subscribers: usize,
+    /// Most streams of one caller.
+    pub max_caller_subscribers: usize,
     /// Memory for the newest events.
     pub tail_bytes: usize,
     /// The claims kept with an event; `None` keeps all.
@@ -90,6 +92,7 @@ impl Config {
             max_calls: read.size(&variables::MAX_CALLS),
             max_queued_writes: read.size(&variables::MAX_QUEUED_WRITES),
             max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
+            max_caller_subscribers: read.size(&variables::MAX_CALLER_SUBSCRIBERS),
             tail_bytes: read.size(&variables::TAIL_BYTES),
             event_claims: read.names(&variables::EVENT_CLAIMS),
             policy_timeout: read.millis(&variables::POLICY_TIMEOUT_MS),

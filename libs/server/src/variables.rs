@@ -122,6 +122,8 @@ variables! {
             "Most writes that wait for one lane; one more is RESOURCE_EXHAUSTED.";
         MAX_SUBSCRIBERS = "MAX_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
             "Most streams at once; one more is RESOURCE_EXHAUSTED.";
+        MAX_CALLER_SUBSCRIBERS = "MAX_CALLER_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "1000",
+            "Most streams at once of one caller (`iss` and `sub` of its token); one more is RESOURCE_EXHAUSTED. Callers without a `sub`, as all are while authentication is off, share STATEGATE_MAX_SUBSCRIBERS alone.";
         TAIL_BYTES = "TAIL_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
             "Memory for the newest events, which subscribers that keep up are served from.";
     }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use stategate_channel::Channel;
 use stategate_model::{
     Claims, Command, Digest, Domain, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
-    Limits, Token, Value, Values, Version, limits,
+    Limits, Token, Values, Version, limits,
 };
 use stategate_protocol::{Problem, convert, headers, pb};
 use stategate_server::{CommandApi, Config};
@@ -321,19 +321,11 @@ fn call<T>(request: Request<T>, domain: impl FnOnce(&T) -> String) -> Result<(T,
         .unwrap_or_else(Claims::none);
     let key = match conditions::idempotency_key(&metadata)? {
         Some(key) => {
-            let text = |name: &str| match claims
-                .values()
-                .object()
-                .ok()
-                .and_then(|claims| claims.get(name))
-            {
-                Some(Value::String(text)) => text.clone(),
-                _ => String::new(),
-            };
+            let text = |name| claims.text(name).unwrap_or_default();
             Some(IdempotencyKey::new(
                 &domain(&message),
-                &text("iss"),
-                &text("sub"),
+                text("iss"),
+                text("sub"),
                 key,
             )?)
         }

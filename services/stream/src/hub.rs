@@ -240,14 +240,11 @@ impl Hub {
         }
     }
 
-    /// Counts a subscription in, unless there are `most` already; answers the epoch it belongs to.
+    /// Counts a subscription in; answers the epoch it belongs to.
     ///
     /// `heads` were read just now: after a time without subscribers the tails start from there.
-    pub(crate) fn enter(&self, heads: &Heads, most: usize) -> Option<u64> {
+    pub(crate) fn enter(&self, heads: &Heads) -> u64 {
         let mut state = self.state.lock();
-        if state.subscriptions >= most {
-            return None;
-        }
         if state.subscriptions == 0 {
             state.restarts += 1;
             for (lane, head) in heads.iter() {
@@ -259,7 +256,7 @@ impl Hub {
         state.subscriptions += 1;
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         self.meters.subscriptions.set(state.subscriptions as f64);
-        Some(state.epoch)
+        state.epoch
     }
 
     /// Counts a subscription out.

@@ -5,6 +5,7 @@
 //! from the storage, which is the truth; [`subscription`] reads the tail while it keeps up and the
 //! storage while it does not. An event is encoded once, however many get it.
 
+mod admission;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod follower;
@@ -13,4 +14,7 @@ mod selection;
 mod service;
 mod subscription;
 
-pub use self::service::{Settings, StreamService};
+pub use self::{
+    admission::Most,
+    service::{Settings, StreamService},
+};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use stategate_channel::{Channel, Reach};
-use stategate_model::{Heads, Invalid, Lane, Position, Timestamp, Token};
+use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
 use stategate_server::{Config, EventStream, Freshness, StreamApi};
 use stategate_storage::{Error, Kind, Storage};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    admission::{Admission, Most},
     follower::Follower,
     hub::{Hub, Subscriber, TailBounds},
     selection::Selection,
@@ -26,7 +27,7 @@ pub struct Settings {
     /// How often the lane heads are looked at, whatever the channel says.
     pub look: Duration,
     /// Most subscriptions at once.
-    pub subscriptions: usize,
+    pub subscriptions: Most,
     /// Most events of the log kept in memory.
     pub tail_events: usize,
     /// Most bytes of them.
@@ -37,7 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             look: Duration::from_secs(1),
-            subscriptions: 10_000,
+            subscriptions: Most::default(),
             tail_events: 65_536,
             tail_bytes: 64 << 20,
         }
@@ -48,7 +49,10 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             look: config.heads_interval,
-            subscriptions: config.max_subscribers,
+            subscriptions: Most {
+                in_all: config.max_subscribers,
+                of_one_caller: config.max_caller_subscribers,
+            },
             tail_bytes: config.tail_bytes,
             ..Self::default()
         }
@@ -62,7 +66,7 @@ pub struct StreamService {
     storage: Arc<dyn Storage>,
     channel: Arc<dyn Channel>,
     end: CancellationToken,
-    most: usize,
+    admission: Arc<Admission>,
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -103,7 +107,7 @@ impl StreamService {
             storage,
             channel,
             end,
-            most: settings.subscriptions,
+            admission: Arc::new(Admission::new(settings.subscriptions)),
             follower: Some(follower).into(),
         }
     }
@@ -209,14 +213,12 @@ impl StreamService {
         let info = self.storage.info();
         let lanes = selection.lanes(info.lanes);
         let fresh = Freshness::of(request, info.log_id, info.lanes)?;
+        let claims = request.extensions().get::<Claims>();
+        let permit = self.admission.admit(claims.and_then(Claims::caller))?;
         let heads = self.heads(&fresh).await?;
         let start = self.start_of(opts, &lanes, &heads).await?;
         let token = Token::of_heads(self.storage.info().log_id, &start);
-        let Some(epoch) = self.hub.enter(&heads, self.most) else {
-            return Err(Problem::Busy {
-                what: "there are too many subscriptions",
-            });
-        };
+        let epoch = self.hub.enter(&heads);
         let ground = Ground {
             hub: Arc::clone(&self.hub),
             storage: Arc::clone(&self.storage),
@@ -228,6 +230,7 @@ impl StreamService {
             lanes,
             start,
             epoch,
+            permit,
             opts.progress,
         );
         let mut response = Response::new(subscription.into_stream().boxed());

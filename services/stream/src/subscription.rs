@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
+    admission::Permit,
     follower::READ,
     hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
 };
@@ -40,6 +41,7 @@ pub(crate) struct Subscription {
     /// How far each lane was passed as the client knows it, from its start, its events and progress.
     told: Heads,
     epoch: u64,
+    _permit: Permit,
     place: Place,
     /// Passed, and about to be delivered.
     ready: VecDeque<Encoded>,
@@ -73,6 +75,7 @@ impl Subscription {
         lanes: Vec<Lane>,
         cursor: Heads,
         epoch: u64,
+        permit: Permit,
         progress: bool,
     ) -> Self {
         Self {
@@ -82,6 +85,7 @@ impl Subscription {
             told: cursor.clone(),
             cursor,
             epoch,
+            _permit: permit,
             place: Place::Storage,
             ready: VecDeque::new(),
             progress,

@@ -1,0 +1,152 @@
+//! How many subscriptions there may be, in all and of one caller.
+//!
+//! A caller is whom its verified claims name. Who is named by none is nobody in particular, and shares
+//! with others like it no more than the process.
+
+use std::{collections::HashMap, sync::Arc};
+
+use metrics::counter;
+use parking_lot::Mutex;
+use stategate_protocol::Problem;
+
+/// Most subscriptions at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Of everybody.
+    pub in_all: usize,
+    /// Of one caller.
+    pub of_one_caller: usize,
+}
+
+impl Default for Most {
+    fn default() -> Self {
+        Self {
+            in_all: 10_000,
+            of_one_caller: 1_000,
+        }
+    }
+}
+
+/// Counts subscriptions in and out.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    most: Most,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    in_all: usize,
+    /// Those who have any; never more than there are subscriptions.
+    callers: HashMap<Arc<str>, usize>,
+}
+
+/// Stands for a subscription; dropping it counts it out.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    caller: Option<Arc<str>>,
+}
+
+impl Admission {
+    pub(crate) fn new(most: Most) -> Self {
+        Self {
+            most,
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Counts a subscription in, or says which limit it would pass.
+    pub(crate) fn admit(self: &Arc<Self>, caller: Option<Box<str>>) -> Result<Permit, Problem> {
+        let mut counts = self.counts.lock();
+        if counts.in_all >= self.most.in_all {
+            return Err(refused("process", "there are too many subscriptions"));
+        }
+        let caller: Option<Arc<str>> = caller.map(Arc::from);
+        if let Some(caller) = &caller {
+            let of_caller = counts.callers.get(caller).copied().unwrap_or_default();
+            if of_caller >= self.most.of_one_caller {
+                let what = "the caller has too many subscriptions; end one of them";
+                return Err(refused("caller", what));
+            }
+            counts.callers.insert(Arc::clone(caller), of_caller + 1);
+        }
+        counts.in_all += 1;
+        drop(counts);
+        Ok(Permit {
+            admission: Arc::clone(self),
+            caller,
+        })
+    }
+}
+
+fn refused(limit: &'static str, what: &'static str) -> Problem {
+    counter!("stategate_subscriptions_refused_total", "limit" => limit).increment(1);
+    Problem::Busy { what }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts.lock();
+        counts.in_all -= 1;
+        if let Some(caller) = &self.caller
+            && let Some(of_caller) = counts.callers.get_mut(caller)
+        {
+            *of_caller -= 1;
+            if *of_caller == 0 {
+                counts.callers.remove(caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission() -> Arc<Admission> {
+        Arc::new(Admission::new(Most {
+            in_all: 5,
+            of_one_caller: 2,
+        }))
+    }
+
+    #[test]
+    fn one_caller_does_not_use_up_what_is_for_all() {
+        let admission = admission();
+        let admit = |caller: &str| admission.admit(Some(caller.into()));
+        let (first, _second) = (admit("a").unwrap(), admit("a").unwrap());
+        assert!(matches!(admit("a"), Err(Problem::Busy { what }) if what.contains("the caller")));
+        let _other = admit("b").unwrap();
+        drop(first);
+        let _again = admit("a").unwrap();
+        assert!(admit("a").is_err());
+    }
+
+    #[test]
+    fn who_has_no_name_shares_what_is_for_all() {
+        let admission = admission();
+        let mut permits: Vec<_> = (0..5).map(|_| admission.admit(None).unwrap()).collect();
+        for caller in [None, Some("a".into())] {
+            let refused = admission.admit(caller);
+            assert!(
+                matches!(refused, Err(Problem::Busy { what }) if what.starts_with("there are"))
+            );
+        }
+        permits.pop();
+        let _named = admission.admit(Some("a".into())).unwrap();
+        assert!(admission.admit(None).is_err());
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_who_went() {
+        let admission = admission();
+        let permits: Vec<_> = ["a", "b", "a"]
+            .map(|caller| admission.admit(Some(caller.into())).unwrap())
+            .into();
+        assert!(admission.admit(Some("a".into())).is_err());
+        drop(permits);
+        let counts = admission.counts.lock();
+        assert_eq!((counts.in_all, counts.callers.len()), (0, 0));
+    }
+}

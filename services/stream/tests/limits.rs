@@ -1,0 +1,79 @@
+//! How many streams one caller may have, as its verified claims name it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails, with a message"
+)]
+
+use std::sync::Arc;
+
+use stategate_channel::{InMemory, InMemoryConfig};
+use stategate_model::{Claims, json};
+use stategate_protocol::pb;
+use stategate_server::{EventStream, StreamApi as _};
+use stategate_storage::{Memory, MemoryConfig};
+use stategate_stream::{Most, Settings, StreamService};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+async fn stream(service: &StreamService, claims: Option<&str>) -> Result<EventStream, Status> {
+    let mut request = Request::new(pb::StreamOpts {
+        domain: "*".to_owned(),
+        r#type: "*".to_owned(),
+        ..pb::StreamOpts::default()
+    });
+    if let Some(claims) = claims {
+        let claims = Claims::new(json::parse_object(claims).unwrap()).unwrap();
+        request.extensions_mut().insert(claims);
+    }
+    service.stream(request).await.map(|s| s.into_inner())
+}
+
+#[tokio::test]
+async fn streams_of_one_caller_are_bounded() {
+    let settings = Settings {
+        subscriptions: Most {
+            in_all: 100,
+            of_one_caller: 2,
+        },
+        ..Settings::default()
+    };
+    let service = StreamService::start(
+        Arc::new(Memory::new(&MemoryConfig::default()).unwrap()),
+        Arc::new(InMemory::new(&InMemoryConfig::default())),
+        &settings,
+        CancellationToken::new(),
+    );
+    let mut open = Vec::new();
+    // A renewed token is the same caller's; another issuer's subject is another caller.
+    for claims in [
+        r#"{"iss":"i","sub":"one"}"#,
+        r#"{"iss":"i","sub":"one","exp":2}"#,
+        r#"{"iss":"i","sub":"two"}"#,
+        r#"{"iss":"j","sub":"one"}"#,
+        r#"{"sub":"one"}"#,
+    ] {
+        open.push(stream(&service, Some(claims)).await.unwrap());
+    }
+    let Err(status) = stream(&service, Some(r#"{"iss":"i","sub":"one","exp":3}"#)).await else {
+        unreachable!("a third stream of one caller");
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let details = status.get_error_details();
+    let reason = details.error_info().unwrap().reason.as_str();
+    assert_eq!(reason, "RESOURCE_EXHAUSTED");
+    assert!(details.retry_info().is_some());
+
+    // Whom no claim names is bounded by what is for all.
+    for claims in [None, Some("{}"), Some(r#"{"iss":"i"}"#)] {
+        for _ in 0..5 {
+            open.push(stream(&service, claims).await.unwrap());
+        }
+    }
+    // A stream that ended leaves its place.
+    drop(open.remove(0));
+    let again = stream(&service, Some(r#"{"iss":"i","sub":"one"}"#));
+    open.push(again.await.unwrap());
+    service.finish().await;
+}
