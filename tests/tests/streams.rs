@@ -95,14 +95,14 @@ async fn a_lossy_channel_costs_time_alone() {
     let mut writes = Vec::new();
     // The first stream service alone is asked here.
     let clients = crowd.clients_by_stream();
-    let slow = paced(&clients[0], &mut writes, scale(24, 300)).await;
+    let slow = paced(&clients[0], &mut writes, scale(16, 300)).await;
     let slow = split(&slow, &troubles(crowd.processes(Role::Stream)[0]).1);
     print("one write at a time", &slow);
 
     let witnesses = join_all(clients.iter().map(Witness::start)).await;
     let (before, told) = (writes.len(), crowd.told().await);
     let crowd = Mutex::new(crowd);
-    let loaded = load(&crowd, &mut writes, (STAY, Cut::Fails), async |writers| {
+    let loaded = load(&crowd, &mut writes, STAY, Cut::Fails, async |writers| {
         writers.reach(scale(3_000, 60_000)).await;
     })
     .await;
@@ -148,14 +148,19 @@ async fn whoever_is_cut_off_goes_on_at_another_service() {
     let crowd = Mutex::new(Crowd::start(store, &channel, &[]).await);
     let kills = scale(6, 60);
     let mut writes = Vec::new();
-    let manner = (LONG_STAY, Cut::ComesBack);
-    let loaded = load(&crowd, &mut writes, manner, async |writers| {
-        for kill in 0..kills {
+    let loaded = load(
+        &crowd,
+        &mut writes,
+        LONG_STAY,
+        Cut::ComesBack,
+        async |writers| {
+            for kill in 0..kills {
+                writers.reach(writers.acknowledged() + 300).await;
+                crowd.lock().await.kill_stream(kill % STREAMS).await;
+            }
             writers.reach(writers.acknowledged() + 300).await;
-            crowd.lock().await.kill_stream(kill % STREAMS).await;
-        }
-        writers.reach(writers.acknowledged() + 300).await;
-    })
+        },
+    )
     .await;
     println!(
         "{kills} kills of stream services: {} writes, {} events delivered to {SUBSCRIBERS} subscribers that were cut off {} times, \
