@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+#[cfg(feature = "kafka")]
+use crate::kafka::{Kafka, KafkaConfig};
 #[cfg(feature = "link")]
 use crate::link::Link;
 #[cfg(feature = "nats")]
@@ -23,6 +25,12 @@ pub enum ChannelConfig {
     Inmem(InMemoryConfig),
     /// The storage's own lane heads.
     Storage(StorageHeadsConfig),
+    /// Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
+    /// Kafka, which this build is without.
+    #[cfg(not(feature = "kafka"))]
+    Kafka(NotBuilt),
     /// NATS.
     #[cfg(feature = "nats")]
     Nats(NatsConfig),
@@ -36,6 +44,20 @@ pub enum ChannelConfig {
     /// Redis.
     #[cfg(feature = "redis")]
     Redis(RedisConfig),
+}
+
+/// The settings of a provider that is in no build but those that ask for it: reading them says so.
+#[cfg(not(feature = "kafka"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotBuilt {}
+
+#[cfg(not(feature = "kafka"))]
+impl<'de> Deserialize<'de> for NotBuilt {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "`kafka` is not in this build; build with the cargo feature `kafka`, or `kafka-tls` for TLS and SCRAM",
+        ))
+    }
 }
 
 impl ChannelConfig {
@@ -57,6 +79,12 @@ pub async fn open(
     Ok(match config {
         ChannelConfig::Inmem(config) => Arc::new(InMemory::new(config)),
         ChannelConfig::Storage(config) => Arc::new(StorageHeads::new(config, log)),
+        #[cfg(feature = "kafka")]
+        ChannelConfig::Kafka(config) => {
+            Arc::new(Link::new(Kafka::new(config, log.log_id).await?, &log, key))
+        }
+        #[cfg(not(feature = "kafka"))]
+        ChannelConfig::Kafka(never) => match *never {},
         #[cfg(feature = "nats")]
         ChannelConfig::Nats(config) => {
             Arc::new(Link::new(Nats::new(config, log.log_id)?, &log, key))
@@ -107,6 +135,7 @@ mod tests {
             r#"{"name":"nats","addr":"nats://h","adr":"x"}"#,
             r#"{"name":"redis","addr":"redis://h","adr":"x"}"#,
             r#"{"name":"rabbitmq","addr":"amqp://h","adr":"x"}"#,
+            r#"{"name":"kafka","addr":"h:9092","adr":"x"}"#,
             "{}",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
@@ -121,6 +150,14 @@ mod tests {
             let config = serde_json::from_str(&json);
             assert!(matches!(config, Ok(ChannelConfig::RabbitMq(_))), "{name}");
         }
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    #[test]
+    fn a_build_without_kafka_says_how_to_have_it() {
+        let refused = serde_json::from_str::<ChannelConfig>(r#"{"name":"kafka","addr":"h:9092"}"#);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("the cargo feature `kafka`"), "{refused}");
     }
 
     #[cfg(feature = "nats")]

@@ -10,6 +10,8 @@
 
 mod config;
 mod inmem;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod key;
 #[cfg(feature = "link")]
 mod link;
@@ -34,6 +36,8 @@ use bytes::Bytes;
 use futures::{Stream, future::BoxFuture};
 use stategate_model::{EventId, Lane, LogId, Position};
 
+#[cfg(feature = "kafka")]
+pub use self::kafka::{KafkaConfig, KafkaMechanism, KafkaSecurity};
 #[cfg(feature = "nats")]
 pub use self::nats::{NatsConfig, NatsMode};
 #[cfg(feature = "rabbitmq")]

@@ -112,6 +112,19 @@ impl Daemon {
         *self.child.lock().unwrap() = Some(child);
     }
 
+    /// Waits until it has said this since it was started: some take connections before they serve them.
+    pub(crate) fn says(&self, line: &str) {
+        let begun = Instant::now();
+        loop {
+            let said = fs::read_to_string(self.log_file()).unwrap_or_default();
+            if said.contains(line) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}:\n{said}", self.name);
+            thread::sleep(LOOK);
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("server.log")
     }
@@ -138,7 +151,10 @@ pub(crate) fn program(candidates: &[PathBuf]) -> Option<PathBuf> {
 
 /// Where `scripts/install-servers` puts what comes from the Python index.
 pub(crate) fn fetched(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../.servers/venv/bin")
-        .join(name)
+    servers().join("venv/bin").join(name)
+}
+
+/// Where `scripts/install-servers` puts what it fetches.
+pub(crate) fn servers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.servers")
 }

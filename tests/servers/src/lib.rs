@@ -14,6 +14,7 @@
 mod account;
 mod daemon;
 mod janitor;
+mod kafka;
 mod nats;
 mod pgbouncer;
 mod ports;
@@ -26,6 +27,7 @@ use std::{fmt, time::Duration};
 
 pub use self::{
     account::postgres_group,
+    kafka::Kafka,
     nats::Nats,
     pgbouncer::PgBouncer,
     ports::free_port,

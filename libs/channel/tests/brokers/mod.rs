@@ -18,6 +18,12 @@ use crate::run_all;
 /// A broker that can be killed.
 trait Server: fmt::Debug + Send + Sync + 'static {
     fn port(&self) -> u16;
+
+    /// The port that a proxy passes on to.
+    fn behind(&self) -> u16 {
+        self.port()
+    }
+
     fn kill(&self);
     fn restart(&self);
 }
@@ -46,19 +52,31 @@ servers![
     stategate_servers::Redis
 ];
 
+impl Server for stategate_servers::Kafka {
+    fn port(&self) -> u16 {
+        self.port()
+    }
+
+    fn behind(&self) -> u16 {
+        self.behind()
+    }
+
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn restart(&self) {
+        self.restart();
+    }
+}
+
 /// A server, how a channel over it is configured, and a proxy before it for the writer.
 #[derive(Debug)]
 struct Trial<S> {
     server: Arc<S>,
     config: fn(u16) -> ChannelConfig,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     oversize: usize,
-}
-
-impl<S: Server> Trial<S> {
-    fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.server.port()).into()
-    }
 }
 
 #[async_trait]
@@ -80,12 +98,12 @@ impl<S: Server> Broker for Trial<S> {
     }
 
     async fn part(&self) {
-        self.proxy.point_at(([127, 0, 0, 1], free_port()).into());
+        self.proxy.point_at(address(free_port()));
         self.proxy.cut();
     }
 
     async fn mend(&self) {
-        self.proxy.point_at(self.address());
+        self.proxy.point_at(address(self.server.behind()));
     }
 
     fn oversize(&self) -> usize {
@@ -93,7 +111,23 @@ impl<S: Server> Broker for Trial<S> {
     }
 }
 
+fn address(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
 async fn suite<S: Server>(
+    name: &str,
+    server: Result<S, Missing>,
+    oversize: usize,
+    config: fn(u16) -> ChannelConfig,
+) {
+    let proxy = Arc::new(Proxy::start(address(free_port())).await);
+    suite_behind(proxy, name, server, oversize, config).await;
+}
+
+/// The suite on a server that was told of the proxy before it.
+async fn suite_behind<S: Server>(
+    proxy: Arc<Proxy>,
     name: &str,
     server: Result<S, Missing>,
     oversize: usize,
@@ -105,11 +139,12 @@ async fn suite<S: Server>(
     };
     run_all(name, async || {
         let log = PretendedLog::new();
-        let address = ([127, 0, 0, 1], server.port()).into();
+        // A case that failed may have left it parted.
+        proxy.point_at(address(server.behind()));
         let trial = Trial {
             server: Arc::clone(&server),
             config,
-            proxy: Proxy::start(address).await,
+            proxy: Arc::clone(&proxy),
             oversize,
         };
         let proxied = config(trial.proxy.address().port());
@@ -122,6 +157,24 @@ async fn suite<S: Server>(
         }
     })
     .await;
+}
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    use stategate_channel::KafkaConfig;
+    use stategate_servers::Kafka;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_topic() {
+        let proxy = Arc::new(Proxy::start(address(free_port())).await);
+        let port = proxy.address().port();
+        let server = spawn_blocking(move || Kafka::start_behind(port)).await;
+        let server = server.expect("started");
+        let config = |port| ChannelConfig::Kafka(KafkaConfig::new(format!("127.0.0.1:{port}")));
+        suite_behind(proxy, "kafka", server, 1 << 20, config).await;
+    }
 }
 
 #[cfg(feature = "nats")]
