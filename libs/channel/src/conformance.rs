@@ -196,6 +196,7 @@ macro_rules! cases {
 cases![
     a_subscriber_learns_of_every_lane,
     every_subscription_gets_everything,
+    what_was_published_before_is_not_told,
     events_arrive_as_they_were_published,
     publishing_without_subscribers_is_free,
     a_flood_nobody_reads_does_not_block,
@@ -231,6 +232,18 @@ async fn every_subscription_gets_everything(rig: Rig) {
         learns(&mut one, Lane(3), head).await;
         learns(&mut two, Lane(3), head).await;
     }
+}
+
+async fn what_was_published_before_is_not_told(rig: Rig) {
+    let mut early = rig.reader.subscribe().await.expect("subscribes");
+    for _ in 0..5 {
+        let head = rig.write(Lane(1), 1, 10);
+        learns(&mut early, Lane(1), head).await;
+    }
+    // A process that starts does not go through what others have seen: its streams read that from the log.
+    let mut late = rig.reader.subscribe().await.expect("subscribes");
+    let head = rig.write(Lane(1), 1, 10);
+    assert_eq!(message(&mut late).await.head(), head);
 }
 
 async fn events_arrive_as_they_were_published(rig: Rig) {

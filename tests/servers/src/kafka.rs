@@ -16,6 +16,8 @@ use crate::{
 const READY: &str = "Kafka Server started";
 /// The name of its cluster: sixteen bytes in base64.
 const CLUSTER: &str = "c3RhdGVnYXRlIHRlc3RzIQ";
+/// What knows the users.
+const LOGIN: &str = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
 /// Little memory, and no compiling for a life that is short.
 const JAVA: [&str; 5] = [
     "-Xms256m",
@@ -46,20 +48,28 @@ pub struct Kafka {
 impl Kafka {
     /// Starts one.
     pub fn start() -> Result<Self, Missing> {
-        Self::start_behind(free_port())
+        let behind = free_port();
+        Self::start_on(behind, behind, "", None)
     }
 
     /// Starts one that can also be reached through a proxy on this port. Clients ask a broker where it
     /// is, so it has to be told; the proxy passes on to [`Kafka::behind`].
     pub fn start_behind(proxy: u16) -> Result<Self, Missing> {
-        Self::start_with(proxy, &[], &[])
+        Self::start_on(free_port(), proxy, "", None)
     }
 
-    /// Starts one with further lines in its settings, and users of SCRAM-SHA-512.
-    fn start_with(
+    /// Starts one that speaks TLS on [`Kafka::behind`], with this key and certificate (PEM, in one), and
+    /// there knows one user, by SCRAM-SHA-512.
+    pub fn start_secured(identity: &str, user: &str, password: &str) -> Result<Self, Missing> {
+        let behind = free_port();
+        Self::start_on(behind, behind, identity, Some((user, password)))
+    }
+
+    fn start_on(
+        behind: u16,
         proxy: u16,
-        settings: &[String],
-        users: &[(&str, &str)],
+        identity: &str,
+        user: Option<(&str, &str)>,
     ) -> Result<Self, Missing> {
         let missing = Missing {
             server: "Kafka",
@@ -69,9 +79,10 @@ impl Kafka {
             return Err(missing);
         };
         let folder = Daemon::folder("kafka");
-        let (port, behind, controller) = (free_port(), free_port(), free_port());
+        let (port, controller) = (free_port(), free_port());
+        let spoken = user.map_or("PLAINTEXT", |_| "SASL_SSL");
         let data = folder.path().join("data");
-        let own = format!(
+        let settings = format!(
             "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -79,22 +90,28 @@ controller.listener.names=CONTROLLER
 listeners=CONTROLLER://127.0.0.1:{controller},DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind}
 advertised.listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
 inter.broker.listener.name=DIRECT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,DIRECT:PLAINTEXT,PROXIED:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,DIRECT:PLAINTEXT,PROXIED:{spoken}
 log.dirs={}
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
 auto.create.topics.enable=false
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.proxied.scram-sha-512.sasl.jaas.config={LOGIN}
+ssl.keystore.type=PEM
+ssl.keystore.location=identity.pem
 ",
             data.display(),
         );
-        let lines = own + &settings.join("\n");
-        fs::write(folder.path().join("server.properties"), lines).expect("write its settings");
-        fs::write(folder.path().join("log4j2.properties"), LOGGING).expect("write its settings");
-        format(&java, &lib, folder.path(), users);
+        for (name, text) in [
+            ("server.properties", settings.as_str()),
+            ("log4j2.properties", LOGGING),
+            ("identity.pem", identity),
+        ] {
+            fs::write(folder.path().join(name), text).expect("write its settings");
+        }
+        format(&java, &lib, folder.path(), user);
         let arguments = arguments(&lib, "kafka.Kafka", &["server.properties"]);
         let server = Daemon::start("Kafka", java, arguments, Vec::new(), port, folder);
         server.says(READY);
@@ -129,13 +146,11 @@ auto.create.topics.enable=false
 }
 
 /// Prepares the folder of its data.
-fn format(java: &Path, lib: &Path, folder: &Path, users: &[(&str, &str)]) {
+fn format(java: &Path, lib: &Path, folder: &Path, user: Option<(&str, &str)>) {
     let mut format = vec!["format", "-t", CLUSTER, "-c", "server.properties"];
-    let users: Vec<String> = users
-        .iter()
-        .map(|(name, password)| format!("SCRAM-SHA-512=[name={name},password={password}]"))
-        .collect();
-    for user in &users {
+    let user =
+        user.map(|(name, password)| format!("SCRAM-SHA-512=[name={name},password={password}]"));
+    if let Some(user) = &user {
         format.extend(["--add-scram", user]);
     }
     let formatted = Command::new(java)

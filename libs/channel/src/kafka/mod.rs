@@ -384,3 +384,61 @@ impl Listener for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stategate_servers::PATIENCE;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn next(reader: &mut Reader) -> Received {
+        let next = timeout(PATIENCE, reader.next()).await;
+        next.expect("something comes")
+            .expect("the connection holds")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reader_goes_on_from_where_it_was_and_says_what_it_lost() {
+        let started = spawn_blocking(stategate_servers::Kafka::start)
+            .await
+            .unwrap();
+        let server = match started {
+            Ok(server) => server,
+            Err(missing) => return missing.report("reading a topic of Kafka"),
+        };
+        let config = KafkaConfig::new(server.url());
+        let kafka = Kafka::new(&config, LogId::random()).await.unwrap();
+        let mut reader = Reader {
+            kafka: kafka.clone(),
+            consumer: Parting(None),
+            next: None,
+        };
+        reader.connect().await.unwrap();
+        let mut sender = kafka.sender();
+        sender.connect().await.unwrap();
+        let frames: Vec<Bytes> = ["one", "two", "three"].map(Bytes::from).into();
+        sender.send(frames.clone()).await.unwrap();
+        let seen = async |reader: &mut Reader, expected: &[Bytes]| {
+            for expected in expected {
+                let next = next(reader).await;
+                assert!(
+                    matches!(&next, Received::Frame(frame) if frame == expected),
+                    "{next:?}"
+                );
+            }
+        };
+        seen(&mut reader, &frames[..1]).await;
+        // Another connection, and the rest.
+        reader.connect().await.unwrap();
+        seen(&mut reader, &frames[1..]).await;
+        // Another topic than it was: all of it is new.
+        reader.next = Some(1_000);
+        reader.connect().await.unwrap();
+        seen(&mut reader, &frames).await;
+        // What it was to read next is no longer there.
+        reader.read_from(Offset::Offset(1_000)).unwrap();
+        assert!(matches!(next(&mut reader).await, Received::Lagged));
+        seen(&mut reader, &frames).await;
+    }
+}

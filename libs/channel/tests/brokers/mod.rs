@@ -163,6 +163,14 @@ async fn suite_behind<S: Server>(
 mod kafka {
     use stategate_channel::KafkaConfig;
     use stategate_servers::Kafka;
+    #[cfg(feature = "kafka-tls")]
+    use {
+        futures::StreamExt as _,
+        stategate_channel::{KafkaMechanism, KafkaSecurity, Message, Notice, Reach},
+        stategate_model::{Lane, Position},
+        stategate_servers::PATIENCE,
+        tokio::time::timeout,
+    };
 
     use super::*;
 
@@ -174,6 +182,53 @@ mod kafka {
         let server = server.expect("started");
         let config = |port| ChannelConfig::Kafka(KafkaConfig::new(format!("127.0.0.1:{port}")));
         suite_behind(proxy, "kafka", server, 1 << 20, config).await;
+    }
+
+    #[cfg(feature = "kafka-tls")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn over_tls_by_scram() {
+        let names = || vec!["127.0.0.1".to_owned()];
+        let identity = rcgen::generate_simple_self_signed(names()).expect("a certificate");
+        let stranger = rcgen::generate_simple_self_signed(names()).expect("a certificate");
+        let key = identity.signing_key.serialize_pem() + &identity.cert.pem();
+        let server = spawn_blocking(move || Kafka::start_secured(&key, "me", "hunter2")).await;
+        let server = match server.expect("started") {
+            Ok(server) => server,
+            Err(missing) => return missing.report("Kafka over TLS"),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = PretendedLog::new();
+        let opened = async |cert: &rcgen::Certificate, user: &str, password: &str| {
+            let ca_file = folder.path().join(format!("{user}-{password}.pem"));
+            std::fs::write(&ca_file, cert.pem()).expect("written");
+            let config = ChannelConfig::Kafka(KafkaConfig {
+                security: KafkaSecurity::Tls,
+                user: Some(user.to_owned()),
+                password: Some(password.into()),
+                mechanism: Some(KafkaMechanism::ScramSha512),
+                ca_file: Some(ca_file),
+                ..KafkaConfig::new(format!("127.0.0.1:{}", server.behind()))
+            });
+            let channel = open(&config, log.described(), None).await;
+            let channel = channel.expect("a channel");
+            let subscription = channel.subscribe().await.expect("subscribes");
+            (channel, subscription)
+        };
+        let (channel, mut subscription) = opened(&identity.cert, "me", "hunter2").await;
+        assert_eq!(channel.reach(), Reach::Up);
+        let message = Message::bare_head(log.described().log_id, Lane(1), Position::new(7));
+        channel.publish(message.clone());
+        let said = timeout(PATIENCE, subscription.next()).await;
+        assert_eq!(said, Ok(Some(Notice::Message(Arc::new(message)))));
+        // A broker that this certificate does not vouch for, and users that the broker does not know.
+        for (cert, user, password) in [
+            (&stranger.cert, "me", "hunter2"),
+            (&identity.cert, "me", "hunter3"),
+            (&identity.cert, "you", "hunter2"),
+        ] {
+            let (channel, _subscription) = opened(cert, user, password).await;
+            assert_eq!(channel.reach(), Reach::Down, "{user} {password}");
+        }
     }
 }
 
