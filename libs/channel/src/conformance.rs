@@ -25,7 +25,11 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    runtime,
+    task::{spawn_blocking, yield_now},
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{Channel, Error, Key, Log, Message, Notice, Reach, Subscription};
 
@@ -33,6 +37,9 @@ use crate::{Channel, Error, Key, Log, Message, Notice, Reach, Subscription};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at what cannot be waited for.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Far longer than a thread waits for its turn, and shorter than providers wait for a broker.
+const HELD_UP: Duration = Duration::from_secs(2);
 
 /// A pretended log: what stands behind the channel.
 #[derive(Debug)]
@@ -212,6 +219,7 @@ cases![
     a_broker_that_is_away_at_the_start_is_come_back_to,
     a_killed_broker_is_come_back_to,
     heads_published_while_the_broker_was_away_are_kept,
+    a_broker_that_is_away_holds_up_nobody,
 ];
 
 async fn a_subscriber_learns_of_every_lane(rig: Rig) {
@@ -339,7 +347,7 @@ async fn an_unreachable_source_is_followed_by_lagged(rig: Rig) {
     });
     timeout(PATIENCE, async {
         while log.reads.load(Ordering::Relaxed) < before + 2 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     })
     .await
@@ -497,6 +505,49 @@ async fn heads_published_while_the_broker_was_away_are_kept(rig: Rig) {
     );
     let head = rig.write(Lane(0), 1, 10);
     arrives(&mut subscription, Lane(0), head).await;
+}
+
+async fn a_broker_that_is_away_holds_up_nobody(rig: Rig) {
+    let Some(broker) = rig.broker.clone() else {
+        return;
+    };
+    // All on one thread, which a provider that blocks it keeps from everyone.
+    let alone = move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let channel = broker.open(rig.log.described(), None).await;
+            let rig = Rig {
+                writer: Arc::clone(&channel),
+                reader: channel,
+                ..rig
+            };
+            let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+            let head = rig.write(Lane(5), 1, 10);
+            arrives(&mut subscription, Lane(5), head).await;
+            let trouble = async {
+                broker.kill().await;
+                for _ in 0..100 {
+                    rig.write(Lane(5), 1, 1_000);
+                    yield_now().await;
+                }
+                reaches(&rig.reader, Reach::Down).await;
+                broker.restart().await;
+                reaches(&rig.reader, Reach::Up).await;
+            };
+            let held_up = async {
+                loop {
+                    let begun = Instant::now();
+                    sleep(LOOK).await;
+                    assert!(begun.elapsed() < HELD_UP, "held up: {:?}", begun.elapsed());
+                }
+            };
+            tokio::select! {
+                () = trouble => {}
+                () = held_up => {}
+            }
+        });
+    };
+    spawn_blocking(alone).await.expect("held up");
 }
 
 /// Waits for a message that has the event at `head`.

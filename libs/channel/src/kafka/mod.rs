@@ -104,6 +104,8 @@ impl Kafka {
             // Only what is full or old enough is let go of.
             .set("segment.ms", &retention)
             .set("segment.bytes", &segment)
+            // A writer whose clock is wrong would have its messages go at once, or refused.
+            .set("message.timestamp.type", "LogAppendTime")
             // What the broker makes smaller this build might not be able to read.
             .set("compression.type", "producer")
             // What is lost here is in the log, so one that has it will do.
