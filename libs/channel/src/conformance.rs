@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position};
+use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position, Timestamp};
 use tokio::{
     runtime,
     task::{spawn_blocking, yield_now},

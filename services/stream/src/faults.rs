@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use stategate_channel::{Channel, Error, Info, Message, Notice, Reach, Subscription};
-use stategate_model::{EventId, LogId, Position};
+use stategate_model::{EventId, LogId, Position, Timestamp};
 use stategate_protocol::{decode_event, encode_event};
 
 /// Most messages held back at once.
@@ -162,7 +162,7 @@ fn forged(message: &Message, kind: Trouble) -> Option<Message> {
     let mut inside = first;
     match kind {
         Trouble::Stranger => log_id = LogId::random(),
-        Trouble::Usurper => previous = Some(EventId::random()),
+        Trouble::Usurper => previous = Some(EventId::fresh(Timestamp(0))),
         Trouble::Garbled => inside = inside.next(),
         _ => {
             first = Position::new(first.get() + AHEAD);
@@ -175,7 +175,7 @@ fn forged(message: &Message, kind: Trouble) -> Option<Message> {
         .zip(0..)
         .filter_map(|(bytes, offset)| {
             let mut event = decode_event(bytes.clone())?;
-            event.id = EventId::random();
+            event.id = EventId::fresh(Timestamp(0));
             event.position = inside.plus(offset);
             Some(encode_event(&event).ok()?.0)
         })

@@ -86,7 +86,7 @@ impl Scribe {
     async fn append(&mut self, count: u64) -> Message {
         let first = self.head.get() + 1;
         let event = |position| Event {
-            id: EventId::random(),
+            id: EventId::fresh(Timestamp(0)),
             entity: self.entity.clone(),
             values: Values::empty(),
             version: Version::new(position),
@@ -126,7 +126,7 @@ fn forge(message: &Message, change: impl FnOnce(&mut Message)) -> Message {
     change(&mut forged);
     let events = message.events.iter().zip(0..).map(|(bytes, offset)| {
         let mut event = decode_event(bytes.clone()).unwrap();
-        event.id = EventId::random();
+        event.id = EventId::fresh(Timestamp(0));
         event.position = forged.first.plus(offset);
         encode_event(&event).unwrap().0
     });
@@ -213,7 +213,7 @@ async fn what_is_not_of_this_history_is_not_believed() {
     let (bench, mut stream, mut scribe) = begun(&channel).await;
     let forgeries: [fn(&mut Message); 3] = [
         |forged| forged.log_id = LogId::random(),
-        |forged| forged.previous = Some(EventId::random()),
+        |forged| forged.previous = Some(EventId::fresh(Timestamp(0))),
         |forged| forged.previous = None,
     ];
     for (forgery, first) in forgeries.into_iter().zip([2, 5, 8]) {
