@@ -148,6 +148,11 @@ impl EntityRef {
         &self.text[usize::from(self.key_at)..]
     }
 
+    /// Whether domain and type are the same.
+    pub fn is_of_the_kind_of(&self, other: &Self) -> bool {
+        self.domain() == other.domain() && self.kind() == other.kind()
+    }
+
     /// Bytes of the three names together.
     pub fn size(&self) -> usize {
         self.text.len()

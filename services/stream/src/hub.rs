@@ -140,23 +140,49 @@ impl Subscriber {
         Taken::Entries(std::mem::take(&mut queue.entries))
     }
 
-    /// Queues an event that matches; `false` when it did not fit and the queue was dropped.
-    fn offer(&self, entry: &Arc<Entry>) -> bool {
-        let mut queue = self.queue.lock();
-        // The tail counts what else an entry holds; a queue shares it.
-        let size = entry.event.size();
-        let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
-        if full && !queue.entries.is_empty() {
-            *queue = Queue {
-                detached: true,
-                ..Queue::default()
-            };
-            return false;
+    /// Queues those of consecutive events of one (domain, type) that match.
+    fn offer(&self, entries: &[Arc<Entry>]) -> Offered {
+        // Locked at the first that matches.
+        let mut queue = None;
+        let mut offered = 0;
+        for entry in entries {
+            // An event that cannot be read is left to the subscriber, which reports it.
+            if !self
+                .selection
+                .matches_within_kind(&entry.event)
+                .unwrap_or(true)
+            {
+                continue;
+            }
+            let queue = queue.get_or_insert_with(|| self.queue.lock());
+            if queue.detached {
+                break;
+            }
+            offered += 1;
+            // The tail counts what else an entry holds; a queue shares it.
+            let size = entry.event.size();
+            let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
+            if full && !queue.entries.is_empty() {
+                **queue = Queue {
+                    detached: true,
+                    ..Queue::default()
+                };
+                return Offered::TooMuch(offered);
+            }
+            queue.bytes += size;
+            queue.entries.push_back(Arc::clone(entry));
         }
-        queue.bytes += size;
-        queue.entries.push_back(Arc::clone(entry));
-        true
+        Offered::Queued(offered)
     }
+}
+
+/// How many events were offered to a subscriber that match, and whether they fitted.
+#[derive(Debug, Clone, Copy)]
+enum Offered {
+    /// All are queued.
+    Queued(u64),
+    /// The queue was dropped.
+    TooMuch(u64),
 }
 
 /// Identifies an attached subscriber.
@@ -186,8 +212,11 @@ struct State {
     /// All the others.
     globs: Vec<Slot>,
     /// Which of them a (domain, type) concerns; emptied when `globs` changes.
-    kinds: HashMap<KindRef, Arc<[Slot]>>,
+    kinds: HashMap<KindRef, Seats>,
 }
+
+/// Subscribers and where they are.
+type Seats = Arc<[(Slot, Arc<Subscriber>)]>;
 
 struct Meters {
     subscriptions: Gauge,
@@ -358,18 +387,18 @@ impl Hub {
     /// Adds events that continue a lane's tail and hands them to those they concern. What the tail
     /// has already is passed over; what does not continue it is not taken.
     pub(crate) fn extend(&self, lane: Lane, entries: Vec<Entry>) {
-        let mut woken: HashMap<Slot, Arc<Subscriber>> = HashMap::new();
         let mut state = self.state.lock();
         if state.subscriptions == 0 {
             return;
         }
+        let Some(tail) = state.tails.get_mut(lane.index()) else {
+            return;
+        };
+        let mut new = Vec::with_capacity(entries.len());
         for entry in entries {
-            let Some(tail) = state.tails.get_mut(lane.index()) else {
-                return;
-            };
             if entry.event.position != tail.head.next() {
                 if entry.event.position > tail.head {
-                    return;
+                    break;
                 }
                 continue;
             }
@@ -378,55 +407,57 @@ impl Hub {
             tail.head_id = Some(entry.event.id);
             tail.bytes += entry.size();
             tail.entries.push_back(Arc::clone(&entry));
-            while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
-                let Some(oldest) = tail.entries.pop_front() else {
-                    break;
-                };
-                tail.bytes -= oldest.size();
-            }
-            self.fan_out(&mut state, &entry, &mut woken);
+            new.push(entry);
+        }
+        while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
+            let Some(oldest) = tail.entries.pop_front() else {
+                break;
+            };
+            tail.bytes -= oldest.size();
+        }
+        let mut woken = Vec::new();
+        for run in new.chunk_by(|a, b| a.event.entity.is_of_the_kind_of(&b.event.entity)) {
+            self.fan_out(&mut state, run, &mut woken);
         }
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         self.meters
             .tail_bytes
             .set(state.tails.iter().map(|tail| tail.bytes).sum::<usize>() as f64);
         drop(state);
-        for subscriber in woken.into_values() {
+        for subscriber in woken {
             subscriber.changed.notify_one();
         }
     }
 
-    fn fan_out(
-        &self,
-        state: &mut State,
-        entry: &Arc<Entry>,
-        woken: &mut HashMap<Slot, Arc<Subscriber>>,
-    ) {
+    /// Hands consecutive events of one (domain, type) to those they concern.
+    fn fan_out(&self, state: &mut State, run: &[Arc<Entry>], woken: &mut Vec<Arc<Subscriber>>) {
+        let Some(first) = run.first() else { return };
         let mut behind = Vec::new();
-        let mut offer = |slot: &Slot, attached: &HashMap<Slot, Arc<Subscriber>>| {
-            let Some(subscriber) = attached.get(slot) else {
-                return;
+        let mut offer = |slot: Slot, subscriber: &Arc<Subscriber>, entries: &[Arc<Entry>]| {
+            let delivered = match subscriber.offer(entries) {
+                Offered::Queued(0) => return,
+                Offered::Queued(delivered) => delivered,
+                Offered::TooMuch(delivered) => {
+                    behind.push(slot);
+                    delivered
+                }
             };
-            // An event that cannot be read is left to the subscriber, which reports it.
-            if !subscriber
-                .selection
-                .matches_within_kind(&entry.event)
-                .unwrap_or(true)
-            {
-                return;
-            }
-            self.meters.delivered.increment(1);
-            if !subscriber.offer(entry) {
-                behind.push(*slot);
-            }
-            woken.entry(*slot).or_insert_with(|| Arc::clone(subscriber));
+            self.meters.delivered.increment(delivered);
+            woken.push(Arc::clone(subscriber));
         };
-        if let Some(slots) = state.exact.get(&entry.event.entity) {
-            slots.iter().for_each(|slot| offer(slot, &state.attached));
+        if !state.exact.is_empty() {
+            for entry in run {
+                for slot in state.exact.get(&entry.event.entity).into_iter().flatten() {
+                    if let Some(subscriber) = state.attached.get(slot) {
+                        offer(*slot, subscriber, std::slice::from_ref(entry));
+                    }
+                }
+            }
         }
         if !state.globs.is_empty() {
-            let slots = globs_of(state, &entry.event.entity);
-            slots.iter().for_each(|slot| offer(slot, &state.attached));
+            for (slot, subscriber) in globs_of(state, &first.event.entity).iter() {
+                offer(*slot, subscriber, run);
+            }
         }
         for slot in behind {
             self.meters.detached.increment(1);
@@ -480,26 +511,25 @@ impl Hub {
 }
 
 /// The glob subscribers that a domain and type concern.
-fn globs_of(state: &mut State, entity: &EntityRef) -> Arc<[Slot]> {
+fn globs_of(state: &mut State, entity: &EntityRef) -> Seats {
     // Names of an entity are legal by construction; a pair that were not would concern nobody.
     let Ok(kind) = KindRef::new(entity.domain(), entity.kind()) else {
         return Arc::from([]);
     };
-    if let Some(slots) = state.kinds.get(&kind) {
-        return Arc::clone(slots);
+    if let Some(seats) = state.kinds.get(&kind) {
+        return Arc::clone(seats);
     }
-    let concerned = state.globs.iter().copied().filter(|slot| {
-        let subscriber = state.attached.get(slot);
-        subscriber.is_some_and(|subscriber| {
-            subscriber
-                .selection
-                .matches_kind(entity.domain(), entity.kind())
-        })
+    let concerned = state.globs.iter().filter_map(|slot| {
+        let subscriber = state.attached.get(slot)?;
+        subscriber
+            .selection
+            .matches_kind(entity.domain(), entity.kind())
+            .then(|| (*slot, Arc::clone(subscriber)))
     });
-    let slots: Arc<[Slot]> = concerned.collect();
+    let seats: Seats = concerned.collect();
     if state.kinds.len() >= KINDS {
         state.kinds.clear();
     }
-    state.kinds.insert(kind, Arc::clone(&slots));
-    slots
+    state.kinds.insert(kind, Arc::clone(&seats));
+    seats
 }

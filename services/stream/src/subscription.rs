@@ -1,9 +1,9 @@
 //! One subscriber: a cursor that reads the shared tail while it keeps up, and the storage while it
 //! does not. Whichever it reads, it passes each position once, in order.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
+use futures::{Stream, TryStreamExt as _, stream};
 use stategate_model::{Event, Heads, Lane, Timestamp};
 use stategate_protocol::{Encoded, Problem, encode_event, event::encode_progress};
 use stategate_storage::{Kind, Storage};
@@ -44,7 +44,7 @@ pub(crate) struct Subscription {
     _permit: Permit,
     place: Place,
     /// Passed, and about to be delivered.
-    ready: VecDeque<Encoded>,
+    ready: Vec<Encoded>,
     progress: bool,
     spoken: Instant,
     ended: bool,
@@ -87,7 +87,7 @@ impl Subscription {
             epoch,
             _permit: permit,
             place: Place::Storage,
-            ready: VecDeque::new(),
+            ready: Vec::new(),
             progress,
             spoken: Instant::now(),
             ended: false,
@@ -96,21 +96,24 @@ impl Subscription {
 
     /// The events, as they are to be sent.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Encoded, Status>> + Send {
-        stream::unfold(self, |mut subscription| async move {
+        let parts = stream::unfold(self, |mut subscription| async move {
             if subscription.ended {
                 return None;
             }
-            let item = subscription.next().await;
-            subscription.ended = item.is_err();
-            Some((item.map_err(Status::from), subscription))
-        })
+            let part = subscription.next().await;
+            subscription.ended = part.is_err();
+            let part = part.map(|ready| stream::iter(ready.into_iter().map(Ok)));
+            Some((part.map_err(Status::from), subscription))
+        });
+        parts.try_flatten()
     }
 
-    async fn next(&mut self) -> Result<Encoded, Problem> {
+    /// Some events, in order; at least one.
+    async fn next(&mut self) -> Result<Vec<Encoded>, Problem> {
         loop {
-            if let Some(encoded) = self.ready.pop_front() {
+            if !self.ready.is_empty() {
                 self.spoken = Instant::now();
-                return Ok(encoded);
+                return Ok(std::mem::take(&mut self.ready));
             }
             if self.ground.end.is_cancelled() {
                 return Err(Problem::ShuttingDown);
@@ -199,7 +202,7 @@ impl Subscription {
 
     fn deliver(&mut self, event: &Event, encoded: Encoded) {
         self.told.set(event.lane, event.position);
-        self.ready.push_back(encoded);
+        self.ready.push(encoded);
     }
 
     /// Moves the cursor to an event; `false` if it is there already.
@@ -268,7 +271,7 @@ impl Subscription {
             let position = self.cursor.get(lane);
             self.told.set(lane, position);
             self.ready
-                .push_back(encode_progress(lane, position, Timestamp(0)));
+                .push(encode_progress(lane, position, Timestamp(0)));
         }
         self.spoken = Instant::now();
     }
