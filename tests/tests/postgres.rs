@@ -17,8 +17,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use stategate_model::{EntityRef, Object};
 use stategate_servers::{Answers, Postgres, Proxy};
 use stategate_tests::{
-    Clients, Form, Gateway, Log, Mix, Options, Outcome, Process, Role, Store, Tail, What, Write,
-    Writers, alone,
+    Ask, Clients, Form, Gateway, Log, Mix, Options, Outcome, Process, Role, Store, Tail, What,
+    Write, Writers, alone,
+    ask::etag,
     check::{self, Due},
     scale,
     workload::{Recent, send},
@@ -345,4 +346,37 @@ async fn an_unknown_outcome_is_named_only_where_it_is_one() {
     let log = Log::read(&clients).await;
     check::assert_none(&check::everything(&clients, &writes, &log).await);
     assert_eq!(log.len(), 3, "the one that was lost had landed, once");
+}
+
+/// A session that holds a lane for longer than a statement waits for it delays a write, and fails none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_is_held_for_a_while_is_waited_for() {
+    const HELD: Duration = Duration::from_secs(3);
+    let _alone = alone().await;
+    let Some(server) = server("a lane in PostgreSQL that another session holds") else {
+        return;
+    };
+    let store = Store::Postgres(server.url());
+    let mut gateway = Gateway::start(Options::new(Form::One).store(store)).await;
+    let ask = Ask::new(&mut gateway);
+    ask.set("d/t/k", r#"{"n":1}"#).await.unwrap();
+    let hold = format!(
+        "SELECT FROM {}.lanes FOR UPDATE; SELECT pg_sleep({})",
+        gateway.schema(),
+        HELD.as_secs()
+    );
+    let holding = spawn_blocking({
+        let server = Arc::clone(&server);
+        move || server.sql(&hold)
+    });
+    let holds = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while server.sql(holds) == "0" {
+        assert!(!holding.is_finished(), "it held nothing");
+    }
+    let begun = Instant::now();
+    let written = ask.set("d/t/k", r#"{"n":2}"#).await.unwrap();
+    assert!(begun.elapsed() > HELD / 2, "nothing was held");
+    assert_eq!(etag(&written), Some(2));
+    holding.await.unwrap();
+    gateway.assert_no_errors();
 }

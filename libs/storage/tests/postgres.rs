@@ -220,12 +220,17 @@ async fn an_append_whose_answer_is_lost_is_unknown_and_found_by_repeating() {
     watcher.close().await;
 }
 
-/// A row that another session holds: the append gives up, surely unwritten. A session that an
-/// administrator ends: nobody knows.
+/// A row that another session holds: the append is sent again and again, and gives up, surely unwritten. A
+/// session that an administrator ends: nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_lane_is_waited_for_and_given_up() {
+    const LIMIT: Duration = Duration::from_millis(300);
     let server = server!(Server::shared());
-    let config = config(server.url());
+    let config = config(format!(
+        "{}&options=-c%20lock_timeout%3D{}",
+        server.url(),
+        LIMIT.as_millis()
+    ));
     let store = Arc::new(Postgres::open(&config).await.unwrap());
     assert_eq!(
         append(&store, 0, &next(0, "k", 1)).await,
@@ -243,23 +248,48 @@ async fn a_held_lane_is_waited_for_and_given_up() {
     let begun = Instant::now();
     assert_eq!(append(&store, 1, &batch).await, Err(Kind::Unavailable));
     let waited = begun.elapsed();
-    assert!(
-        waited >= Duration::from_secs(1) && waited < Duration::from_secs(5),
-        "{waited:?}"
-    );
+    assert!(waited >= LIMIT * 4 && waited < PATIENCE, "{waited:?}");
+    assert_eq!(head(&store).await, 1);
 
-    let waiting = tokio::spawn({
+    let try_append = || {
         let (store, batch) = (Arc::clone(&store), Arc::clone(&batch));
-        async move { append(&store, 1, &batch).await }
-    });
+        tokio::spawn(async move { append(&store, 1, &batch).await })
+    };
+    let waiting = try_append();
     let blocked = format!(
         "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}.events%'"
     );
     until("waits for the lane", || !server.sql(&blocked).is_empty()).await;
     server.sql(&format!("SELECT pg_terminate_backend(({blocked}))"));
     assert_eq!(waiting.await.unwrap(), Err(Kind::Unknown));
+
+    // Let go after the limit.
+    let waiting = try_append();
+    let begun = Instant::now();
+    until("waits again", || {
+        begun.elapsed() > LIMIT * 2 && !server.sql(&blocked).is_empty()
+    })
+    .await;
     driver.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(append(&store, 1, &batch).await, Ok(Appended::Done));
+    assert_eq!(waiting.await.unwrap(), Ok(Appended::Done));
+
+    // Let go with the head moved: another one of what waits gets it.
+    driver.batch_execute(&hold).await.unwrap();
+    let batches = [next(2, "k", 3), next(2, "other", 1)];
+    let racing = batches.map(|batch| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { append(&store, 2, &batch).await })
+    });
+    let begun = Instant::now();
+    until("wait again", || {
+        begun.elapsed() > LIMIT * 2 && server.sql(&blocked).lines().count() == 2
+    })
+    .await;
+    driver.batch_execute("ROLLBACK").await.unwrap();
+    let mut answers = join_all(racing).await;
+    answers.sort_by_key(|answer| matches!(answer, Ok(Ok(Appended::HeadMoved))));
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, [Ok(Appended::Done), Ok(Appended::HeadMoved)]);
     store.close().await;
 }
 

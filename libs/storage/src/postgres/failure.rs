@@ -64,6 +64,11 @@ pub(super) fn is_conflict(error: &Sql) -> bool {
     })
 }
 
+/// Whether the server gave a statement up for a row that others held for too long.
+pub(super) fn is_held(error: &Sql) -> bool {
+    refusal(error).is_some_and(|refusal| *refusal.code() == SqlState::LOCK_NOT_AVAILABLE)
+}
+
 /// Whether the server answers in a way that shows the connection to be of no more use: the database
 /// has become a standby, for one.
 pub(super) fn spoils(error: &Sql) -> bool {

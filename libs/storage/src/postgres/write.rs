@@ -14,12 +14,13 @@ use uuid::Uuid;
 use crate::{Appended, Batch, Error, Head, Kind, Loaded, Replay, Result};
 
 use super::{
-    failure::{append_failure, corrupt, is_conflict},
+    failure::{append_failure, corrupt, is_conflict, is_held},
     pool::{Failure, Pool, Statement},
     rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
 };
 
-/// How often a batch is sent when the server gives it up in favour of another statement.
+/// How often a batch is sent when the server gives it up in favour of another statement. Others may hold a
+/// lane for so many times `lock_timeout`, which is less than a lane writer's patience.
 const TRIES: u32 = 4;
 
 /// The statements of one schema.
@@ -256,7 +257,10 @@ impl Writes {
             let mut lease = pool.lease("append").await?;
             match self.try_append(&mut lease, lane, expected, &batch).await {
                 Ok(true) => return Ok(Appended::Done),
-                Ok(false) => {}
+                Ok(false) => misfits += 1,
+                // Nothing was written, and whoever has the head may have moved it. Only a head that was
+                // seen to have moved says that this batch, sent before, cannot land after all.
+                Err(Failure::Sql(error)) if is_held(&error) => {}
                 Err(Failure::Unsent(error)) => return Err(error),
                 Err(Failure::Sql(error)) if is_conflict(&error) => continue,
                 Err(Failure::Sql(error)) => return Err(append_failure(&error)),
@@ -265,7 +269,8 @@ impl Writes {
                         .because("the database did not answer in time"));
                 }
             }
-            // Nothing was written. If it was not for the head, it was for the time or a version.
+            // Nothing was written. If it was not for the head, nor for who has it, it was for the time or
+            // a version.
             let rows = lease.query(&self.head, &[&i16::from(lane.0)]).await;
             let rows = rows.map_err(|failure| failure.of_read("append"))?;
             let Some(row) = rows.first() else {
@@ -279,7 +284,6 @@ impl Writes {
                 return Ok(Appended::HeadMoved);
             }
             // The statement may have begun before the head came to where it is; once more, then.
-            misfits += 1;
             if misfits > 1 {
                 return Err(rejected(
                     "its times or versions do not continue those that are there",
