@@ -7,7 +7,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use stategate_servers::{Missing, Nats, RabbitMq, Redis};
+use stategate_servers::{Kafka, Missing, Nats, RabbitMq, Redis};
 use tokio::task::spawn_blocking;
 
 /// A broker that can be killed and stopped.
@@ -38,7 +38,7 @@ macro_rules! brokers {
     )*};
 }
 
-brokers!(Nats, RabbitMq, Redis);
+brokers!(Kafka, Nats, RabbitMq, Redis);
 
 /// How a broker goes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::json;
-use stategate_servers::{Nats, RabbitMq, Redis};
+use stategate_servers::{Kafka, Nats, RabbitMq, Redis};
 use stategate_tests::{
     Absence, Carrier, Crowd, Cut, Role, Write, Writers, alone,
     crowd::{STREAMS, SUBSCRIBERS, load},
@@ -39,6 +39,7 @@ macro_rules! carriers {
 }
 
 carriers! {
+    kafka: "Kafka", Kafka, |server| json!({"name": "kafka", "addr": server.url()});
     nats_core: "NATS, core", Nats, |server| json!({"name": "nats", "addr": server.url(), "mode": "core"});
     nats_jetstream: "NATS, JetStream", Nats, |server| json!({"name": "nats", "addr": server.url(), "mode": "jetstream"});
     rabbitmq: "RabbitMQ", RabbitMq, |server| json!({"name": "rabbitmq", "addr": server.url()});

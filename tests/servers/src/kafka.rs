@@ -133,6 +133,11 @@ ssl.keystore.location=identity.pem
         self.behind
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
     /// Kills it, as a crash would.
     pub fn kill(&self) {
         self.server.kill();
