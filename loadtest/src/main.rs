@@ -2,8 +2,10 @@
 //! machine. See `README.md`.
 
 mod audience;
+mod channel;
 mod data;
 mod floor;
+mod gateway;
 mod load;
 mod machine;
 mod plain;
@@ -18,6 +20,8 @@ use clap::{Parser, ValueEnum as _};
 use serde_json::json;
 
 use crate::{
+    channel::{Channel, ChannelName},
+    gateway::Binaries,
     machine::Machine,
     plain::{Storage, StorageName},
     round::{Scenario, Stage},
@@ -40,6 +44,10 @@ struct Args {
     /// What the gateway keeps its log in
     #[arg(long, default_value = "sqlite")]
     storage: StorageName,
+    /// What carries events to those who stream them: any but `inmem` is between three processes, and a
+    /// broker is a server of the run's own
+    #[arg(long, default_value = "inmem")]
+    channel: ChannelName,
     /// How often each is measured, in turn with its floors; the medians are shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
@@ -56,8 +64,8 @@ struct Args {
     /// does not run as root must be able to go through it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The gateway's binary; that beside this one unless given
-    #[arg(long, value_name = "FILE")]
+    /// The folder with the gateway's binaries; that of this one unless given
+    #[arg(long, value_name = "DIR")]
     gateway: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
@@ -91,7 +99,8 @@ fn run(args: Args) -> anyhow::Result<()> {
         false => (args.rounds, args.seconds),
     };
     let during = Duration::try_from_secs_f64(seconds).context("--seconds")?;
-    let gateway = process::gateway_binary(args.gateway)?;
+    let binaries = Binaries::find(args.gateway, args.channel)?;
+    let channel = Channel::start(args.channel)?;
     let directory = match &args.data {
         Some(parent) => tempfile::tempdir_in(parent),
         None => tempfile::tempdir(),
@@ -110,7 +119,8 @@ fn run(args: Args) -> anyhow::Result<()> {
     scenarios.dedup();
     let stage = Stage {
         runtime: &runtime,
-        gateway: &gateway,
+        binaries: &binaries,
+        channel: &channel,
         storage: &storage,
         directory: directory.path(),
         scenarios: &scenarios,
@@ -126,12 +136,13 @@ fn run(args: Args) -> anyhow::Result<()> {
         report["machine"] = machine.json();
         report["seconds"] = json!(seconds);
         report["storage"] = json!(storage.to_string());
+        report["channel"] = json!(channel.to_string());
         report["durability"] = json!(words.durability);
         report["errors"] = json!(0);
         println!("{report:#}");
     } else {
         println!(
-            "{}\nstorage     {storage}\ndurability  {}\nerrors      0; {} rounds of {seconds} s a measure\n",
+            "{}\nstorage     {storage}\nchannel     {channel}\ndurability  {}\nerrors      0; {} rounds of {seconds} s a measure\n",
             machine.text(),
             words.durability,
             rounds.len()

@@ -4,9 +4,8 @@
 use std::{
     collections::VecDeque,
     env,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    path::{Path, PathBuf},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
@@ -25,6 +24,10 @@ const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(30);
 /// Linux counts processor time in hundredths of a second, whatever its own clock does.
 const TICK_MS: u64 = 10;
+/// Between two looks at a process.
+const LOOK: Duration = Duration::from_millis(10);
+/// What a process says of itself that wants calls and lacks nothing.
+pub(crate) const READY: &str = "ready\n";
 /// Lines kept of what a process said, to be shown when it fails.
 const LINES: usize = 20;
 
@@ -32,26 +35,19 @@ const LINES: usize = 20;
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
-    address: SocketAddr,
+    addresses: Addresses,
     said: Arc<Mutex<VecDeque<String>>>,
 }
 
-impl Process {
-    /// `stategate dev` on a free port with the storage that `provider` says.
-    pub(crate) fn gateway(binary: &Path, provider: &serde_json::Value) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary);
-        // What is measured is the defaults.
-        for (variable, _) in env::vars_os() {
-            if variable.to_string_lossy().starts_with("STATEGATE_") {
-                command.env_remove(variable);
-            }
-        }
-        command
-            .args(["dev", "--port", "0"])
-            .env("STATEGATE_STORAGE_PROVIDER", provider.to_string());
-        Self::start("the gateway", command)
-    }
+/// Where a process listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Addresses {
+    grpc: SocketAddr,
+    /// The listener beside gRPC; a floor has none.
+    admin: Option<SocketAddr>,
+}
 
+impl Process {
     /// The floors that answer over gRPC: this binary again, in a process of its own as the gateway.
     pub(crate) fn floor() -> anyhow::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
@@ -59,7 +55,8 @@ impl Process {
         Self::start("the echo floor", command)
     }
 
-    fn start(name: &'static str, mut command: Command) -> anyhow::Result<Self> {
+    /// Starts what says where it listens, and waits until it does.
+    pub(crate) fn start(name: &'static str, mut command: Command) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -74,15 +71,19 @@ impl Process {
             let said = Arc::clone(&said);
             thread::spawn(move || listen(stderr, &said, &heard));
         }
-        let address = listening.recv_timeout(START);
+        let addresses = listening.recv_timeout(START);
+        let nowhere = Addresses {
+            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
+        };
         let mut process = Self {
             name,
             child,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            addresses: nowhere,
             said,
         };
-        match address {
-            Ok(address) => process.address = address,
+        match addresses {
+            Ok(addresses) => process.addresses = addresses,
             Err(_) => bail!(
                 "{name} did not say where it listens; it said:\n{}",
                 process.said()
@@ -93,7 +94,45 @@ impl Process {
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.grpc
+    }
+
+    /// Waits until a service that streams has its channel.
+    pub(crate) fn wait_for_channel(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let state = self.readiness()?;
+            if state == READY {
+                return Ok(());
+            }
+            if begun.elapsed() > START {
+                bail!("{} is not ready:\n{state}{}", self.name, self.said());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// What it says of itself.
+    pub(crate) fn readiness(&self) -> anyhow::Result<String> {
+        self.ask("/readyz")
+    }
+
+    /// What the listener beside gRPC answers.
+    pub(crate) fn ask(&self, path: &str) -> anyhow::Result<String> {
+        let ask = || -> anyhow::Result<String> {
+            let address = self.addresses.admin.context("it has no such listener")?;
+            let mut stream = TcpStream::connect(address)?;
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            let (_, body) = answer
+                .split_once("\r\n\r\n")
+                .context("it is not an answer")?;
+            Ok(body.to_owned())
+        };
+        ask().with_context(|| format!("cannot ask {} for {path}", self.name))
     }
 
     /// The most memory it held so far, in MiB.
@@ -130,7 +169,7 @@ impl Process {
                 None if begun.elapsed() > END => {
                     bail!("{} did not end:\n{}", self.name, self.said())
                 }
-                None => thread::sleep(Duration::from_millis(10)),
+                None => thread::sleep(LOOK),
             }
         }
     }
@@ -150,12 +189,12 @@ impl Drop for Process {
 }
 
 /// Reads what a process says until it ends, so that it never waits for a full pipe.
-fn listen(stderr: ChildStderr, said: &Mutex<VecDeque<String>>, heard: &mpsc::Sender<SocketAddr>) {
+fn listen(stderr: ChildStderr, said: &Mutex<VecDeque<String>>, heard: &mpsc::Sender<Addresses>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { return };
-        if let Some(address) = address(&line) {
+        if let Some(addresses) = addresses(&line) {
             // Nobody waits for a second one.
-            let _ = heard.send(address);
+            let _ = heard.send(addresses);
         }
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() == LINES {
@@ -165,26 +204,15 @@ fn listen(stderr: ChildStderr, said: &Mutex<VecDeque<String>>, heard: &mpsc::Sen
     }
 }
 
-/// The address in a `listening` line of the log, which is JSON when standard error is no terminal.
-fn address(line: &str) -> Option<SocketAddr> {
+/// The addresses in a `listening` line of the log, which is JSON when standard error is no terminal.
+fn addresses(line: &str) -> Option<Addresses> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     (line.get("message")? == "listening").then_some(())?;
-    line.get("grpc")?.as_str()?.parse().ok()
-}
-
-/// The gateway's binary: that beside this one, unless another is named.
-pub(crate) fn gateway_binary(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let path = match named {
-        Some(path) => path,
-        None => env::current_exe()?.with_file_name("stategate"),
-    };
-    if !path.is_file() {
-        bail!(
-            "there is no gateway at {}; build it with `cargo build --release -p stategate`, or name it with --gateway",
-            path.display()
-        );
-    }
-    Ok(path)
+    let address = |field| line.get(field)?.as_str()?.parse().ok();
+    Some(Addresses {
+        grpc: address("grpc")?,
+        admin: address("admin"),
+    })
 }
 
 #[cfg(test)]
@@ -192,18 +220,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_line_that_says_so_has_the_address() {
+    fn only_the_line_that_says_so_has_the_addresses() {
         let line = r#"{"timestamp":"t","level":"INFO","message":"listening","grpc":"127.0.0.1:4711","admin":"127.0.0.1:4712"}"#;
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(
-            address(line),
-            Some(SocketAddr::from(([127, 0, 0, 1], 4711)))
+            addresses(line),
+            Some(Addresses {
+                grpc: at(4711),
+                admin: Some(at(4712)),
+            })
         );
+        let floor = addresses(r#"{"message":"listening","grpc":"127.0.0.1:4711"}"#);
+        assert_eq!(floor.and_then(|floor| floor.admin), None);
         for other in [
             "",
             "listening on 127.0.0.1:1",
             r#"{"message":"ended","grpc":"127.0.0.1:1"}"#,
         ] {
-            assert_eq!(address(other), None, "{other}");
+            assert_eq!(addresses(other), None, "{other}");
         }
     }
 }

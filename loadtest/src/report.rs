@@ -15,6 +15,9 @@ const AIM_DELIVERED: f64 = 0.8;
 /// Most milliseconds from commit to delivery, of 99 in 100 events.
 const AIM_DELAY: f64 = 3.0;
 
+/// What did not come by the channel was read from the log.
+const BY_CHANNEL: &str = "events by the channel";
+
 /// A line of the report.
 pub(crate) struct Figure {
     name: String,
@@ -148,6 +151,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
             ),
             all.value(Quantity::SinceDecidedP99, "p99", "ms"),
             all.value(Quantity::HalfLoad, "at", "Set/s"),
+            all.value(Quantity::DelayByChannel, BY_CHANNEL, "%"),
         ]
         .into_iter()
         .flatten()
@@ -181,6 +185,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
                         Quantity::Batch,
                         "batch, which is what writes are limited by",
                     ),
+                    all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%"),
                 ]
                 .into_iter()
                 .flatten()
@@ -194,7 +199,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
             "stream floor",
             move |round| round.get(&Quantity::Stream(size)).copied(),
             AIM_DELIVERED,
-            Vec::new(),
+            vec![all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%")],
         ));
     }
     add(all.figure(Quantity::PeakMib).map(|measured| Figure {

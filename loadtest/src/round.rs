@@ -16,7 +16,9 @@ use tokio::runtime::Runtime;
 
 use crate::{
     audience::{Audience, Order, Witness, connections_for, replay},
+    channel::Channel,
     data::Source,
+    gateway::{Binaries, ByRole, Gateway},
     load::{
         Acknowledged, Connections, Get, Measured, Set, Transact, callers, measure, set_at_rate,
         write_for, write_products,
@@ -69,6 +71,9 @@ pub(crate) enum Quantity {
     Get,
     Replay,
     Deliver(usize),
+    /// Percent of the events that came to who streams them by the channel, not from the log.
+    DelayByChannel,
+    DeliverByChannel(usize),
     /// Delivered − committed, in ms.
     DelayP50,
     DelayP99,
@@ -102,7 +107,8 @@ pub(crate) type Round = BTreeMap<Quantity, f64>;
 /// What rounds are run with.
 pub(crate) struct Stage<'a> {
     pub(crate) runtime: &'a Runtime,
-    pub(crate) gateway: &'a Path,
+    pub(crate) binaries: &'a Binaries,
+    pub(crate) channel: &'a Channel,
     pub(crate) storage: &'a Storage,
     pub(crate) directory: &'a Path,
     pub(crate) scenarios: &'a [Scenario],
@@ -118,13 +124,11 @@ impl Stage<'_> {
         let disk = self
             .storage
             .fresh(number, &directory, self.runtime.handle());
-        let gateway = Process::gateway(self.gateway, &disk.provider())?;
+        let gateway = Gateway::start(self.binaries, &disk.provider(), self.channel)?;
         let floor = Process::floor()?;
         let mut running = Running {
             stage: self,
-            connections: self
-                .runtime
-                .block_on(Connections::open(gateway.address()))?,
+            connections: gateway.connect(self.runtime)?,
             floor_connections: self.runtime.block_on(Connections::open(floor.address()))?,
             source: Source::new(),
             gateway,
@@ -152,9 +156,9 @@ impl Stage<'_> {
 
 struct Running<'a> {
     stage: &'a Stage<'a>,
-    gateway: Process,
+    gateway: Gateway,
     floor: Process,
-    connections: Connections,
+    connections: ByRole,
     floor_connections: Connections,
     source: Source,
     disk: Box<dyn Disk + 'a>,
@@ -185,7 +189,7 @@ impl Running<'_> {
 
     fn set_many(&mut self) -> anyhow::Result<()> {
         let before = self.gateway.processor_time();
-        let set = self.sets(CALLERS, &self.connections)?;
+        let set = self.sets(CALLERS, &self.connections.writers)?;
         let cost = per_call(self.gateway.processor_time() - before, &set);
         self.written += set.done;
         self.put(Quantity::Set, set.per_second);
@@ -205,7 +209,7 @@ impl Running<'_> {
     }
 
     fn set_one(&mut self) -> anyhow::Result<()> {
-        let set = self.sets(1, &self.connections)?;
+        let set = self.sets(1, &self.connections.writers)?;
         self.written += set.done;
         self.put(Quantity::SetOne, set.per_second);
         self.put(Quantity::SetOneP50, milliseconds(&set.latency, 0.5));
@@ -225,7 +229,8 @@ impl Running<'_> {
     }
 
     fn transact(&mut self) -> anyhow::Result<()> {
-        let callers = callers(TRANSACT_CALLERS, &self.connections, &self.source, author);
+        let writers = &self.connections.writers;
+        let callers = callers(TRANSACT_CALLERS, writers, &self.source, author);
         let done = self
             .stage
             .runtime
@@ -241,13 +246,13 @@ impl Running<'_> {
 
     fn get(&mut self) -> anyhow::Result<()> {
         let runtime = self.stage.runtime;
-        self.written += runtime.block_on(write_products(&self.connections, &self.source))?;
+        self.write_products()?;
         let get = |connections: &Connections| {
             let callers = callers(CALLERS, connections, &self.source, Get);
             runtime.block_on(measure(callers, self.stage.during))
         };
         let before = self.gateway.processor_time();
-        let read = get(&self.connections)?;
+        let read = get(&self.connections.readers)?;
         let cost = per_call(self.gateway.processor_time() - before, &read);
         let before = self.floor.processor_time();
         let echo = get(&self.floor_connections)?;
@@ -263,7 +268,7 @@ impl Running<'_> {
 
     fn delay(&mut self) -> anyhow::Result<()> {
         if !self.round.contains_key(&Quantity::Set) {
-            let set = self.sets(CALLERS, &self.connections)?;
+            let set = self.sets(CALLERS, &self.connections.writers)?;
             self.written += set.done;
             self.put(Quantity::Set, set.per_second);
         }
@@ -274,14 +279,17 @@ impl Running<'_> {
         let of = |quantity| self.round.get(&quantity).copied().unwrap_or_default();
         let rate = of(Quantity::Set) / 2.0;
         let one_way = 0.5e9 / of(Quantity::EchoSetOne);
-        let callers = callers(CALLERS, &self.connections, &self.source, Set);
+        let callers = callers(CALLERS, &self.connections.writers, &self.source, Set);
         let during = self.stage.during;
+        let before = self.gateway.came()?;
         let (mut acknowledged, delivered) = self.stage.runtime.block_on(async {
-            let witness = Witness::seat(&self.connections).await?;
+            let witness = Witness::seat(&self.connections.subscribers).await?;
             let acknowledged = set_at_rate(callers, rate, during).await?;
             anyhow::Ok((acknowledged, witness.heard().await?))
         })?;
         self.written += acknowledged.len() as u64;
+        let came = self.gateway.came()?;
+        self.put(Quantity::DelayByChannel, came.by_channel_since(before));
         if acknowledged.len() != delivered.len() {
             bail!(
                 "{} writes were acknowledged, {} events delivered",
@@ -325,8 +333,9 @@ impl Running<'_> {
 
     fn deliver(&mut self, size: usize) -> anyhow::Result<()> {
         let during = self.stage.during;
-        let authors = callers(AUTHORS, &self.connections, &self.source, author);
-        let address = self.gateway.address();
+        let authors = callers(AUTHORS, &self.connections.writers, &self.source, author);
+        let address = self.gateway.stream_address();
+        let before = self.gateway.came()?;
         let (rate, written) = self.stage.runtime.block_on(async {
             let connections = Connections::open_many(address, connections_for(size)).await?;
             let mut audience = Audience::gather(&connections, size, Order::Checked).await?;
@@ -346,6 +355,8 @@ impl Running<'_> {
             anyhow::Ok((rate, written.load(Relaxed)))
         })?;
         self.written += written;
+        let share = self.gateway.came()?.by_channel_since(before);
+        self.put(Quantity::DeliverByChannel(size), share);
         self.put(Quantity::Deliver(size), rate);
         self.stream_floor(size)
     }
@@ -364,19 +375,23 @@ impl Running<'_> {
     fn replay(&mut self) -> anyhow::Result<()> {
         let mut head = self.disk.kept()?.head;
         if head == 0 {
-            let runtime = self.stage.runtime;
-            self.written += runtime.block_on(write_products(&self.connections, &self.source))?;
+            self.write_products()?;
             head = self.disk.kept()?.head;
         }
         let during = self.stage.during;
-        let rate = self
-            .stage
-            .runtime
-            .block_on(replay(&self.connections, head, during))?;
+        let subscribers = &self.connections.subscribers;
+        let replayed = replay(subscribers, head, during);
+        let rate = self.stage.runtime.block_on(replayed)?;
         self.put(Quantity::Replay, rate);
         if !self.round.contains_key(&Quantity::Stream(1)) {
             self.stream_floor(1)?;
         }
+        Ok(())
+    }
+
+    fn write_products(&mut self) -> anyhow::Result<()> {
+        let written = write_products(&self.connections.writers, &self.source);
+        self.written += self.stage.runtime.block_on(written)?;
         Ok(())
     }
 
@@ -400,6 +415,10 @@ impl Running<'_> {
         }
         if let Some(lowered) = self.disk.kept()?.lowered {
             bail!("durability was lowered: {lowered}");
+        }
+        self.gateway.assert_channel_is_there()?;
+        if self.stage.channel.name().carries_events() && self.gateway.came()?.all_from_log() {
+            bail!("no event came by the channel; all were read from the log");
         }
         drop((self.connections, self.floor_connections));
         self.gateway.end()?;

@@ -75,6 +75,23 @@ impl Daemon {
         self.child.lock().unwrap().as_ref().map(Child::id)
     }
 
+    /// The program it runs.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What its program says when asked for its version: the first word that is a number.
+    pub(crate) fn version(&self) -> String {
+        let asked = Command::new(&self.program).arg("--version").output();
+        let said = asked.expect("ask for the version").stdout;
+        let said = String::from_utf8_lossy(&said);
+        let mut words = said
+            .split_whitespace()
+            .map(|word| word.trim_start_matches(['v', '=']));
+        let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        version.unwrap_or("of an unknown version").to_owned()
+    }
+
     /// Kills it, as a crash would.
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {

@@ -128,6 +128,15 @@ ssl.keystore.location=identity.pem
         self.server.port()
     }
 
+    /// Its version, as it was fetched.
+    pub fn version(&self) -> String {
+        let fetched = fs::read_to_string(servers().join("kafka/fetched"));
+        fetched.map_or_else(
+            |_| "of an unknown version".to_owned(),
+            |version| version.trim().to_owned(),
+        )
+    }
+
     /// Its port for a proxy.
     pub fn behind(&self) -> u16 {
         self.behind

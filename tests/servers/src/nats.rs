@@ -50,6 +50,11 @@ impl Nats {
         self.0.port()
     }
 
+    /// Its version.
+    pub fn version(&self) -> String {
+        self.0.version()
+    }
+
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.0.pid()

@@ -76,6 +76,16 @@ impl RabbitMq {
         self.server.port()
     }
 
+    /// Its version, as the folder has it: asking would take a runtime of its own.
+    pub fn version(&self) -> String {
+        let mut folders = self.server.program().ancestors();
+        let version = folders.find_map(|folder| {
+            let name = folder.file_name()?.to_str()?;
+            name.strip_prefix("rabbitmq_server-")
+        });
+        version.unwrap_or("of an unknown version").to_owned()
+    }
+
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
