@@ -64,7 +64,7 @@ impl ChannelName {
     }
 }
 
-/// A broker of the run's own, with its default settings.
+/// A broker of the run's own, set up as for the tests.
 enum Broker {
     Nats(Nats),
     Redis(Redis),
@@ -140,7 +140,7 @@ impl fmt::Display for Channel {
             fields.remove("addr");
         }
         match &self.broker {
-            Some(broker) => write!(f, "{settings}; {broker}, default settings; ")?,
+            Some(broker) => write!(f, "{settings}; {broker}, set up as for the tests; ")?,
             None => write!(f, "{settings}; ")?,
         }
         f.write_str(match self.name.crosses_processes() {

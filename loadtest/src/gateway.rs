@@ -73,11 +73,14 @@ impl Binaries {
 /// A running gateway.
 pub(crate) enum Gateway {
     One(Process),
-    Three {
-        command: Process,
-        query: Process,
-        stream: Process,
-    },
+    Three(Box<Services>),
+}
+
+/// The services, each a process.
+pub(crate) struct Services {
+    command: Process,
+    query: Process,
+    stream: Process,
 }
 
 impl Gateway {
@@ -100,13 +103,13 @@ impl Gateway {
         variables.push(("STATEGATE_HOST", "127.0.0.1".to_owned()));
         variables.push(("STATEGATE_AUTH_DISABLED", "true".to_owned()));
         let start = |name| binaries.start(name, &[], &variables);
-        let (command, query, stream) = (start(COMMAND)?, start(QUERY)?, start(STREAM)?);
-        stream.wait_for_channel()?;
-        Ok(Self::Three {
-            command,
-            query,
-            stream,
-        })
+        let services = Services {
+            command: start(COMMAND)?,
+            query: start(QUERY)?,
+            stream: start(STREAM)?,
+        };
+        services.stream.wait_for_channel()?;
+        Ok(Self::Three(Box::new(services)))
     }
 
     /// Opens connections to those who serve.
@@ -121,14 +124,10 @@ impl Gateway {
                     subscribers: shared,
                 }
             }
-            Self::Three {
-                command,
-                query,
-                stream,
-            } => ByRole {
-                writers: open(command)?,
-                readers: open(query)?,
-                subscribers: open(stream)?,
+            Self::Three(services) => ByRole {
+                writers: open(&services.command)?,
+                readers: open(&services.query)?,
+                subscribers: open(&services.stream)?,
             },
         })
     }
@@ -174,11 +173,7 @@ impl Gateway {
     pub(crate) fn end(self) -> anyhow::Result<()> {
         match self {
             Self::One(process) => process.end(),
-            Self::Three {
-                command,
-                query,
-                stream,
-            } => [stream, query, command]
+            Self::Three(services) => [services.stream, services.query, services.command]
                 .into_iter()
                 .try_for_each(Process::end),
         }
@@ -187,18 +182,14 @@ impl Gateway {
     fn streaming(&self) -> &Process {
         match self {
             Self::One(process) => process,
-            Self::Three { stream, .. } => stream,
+            Self::Three(services) => &services.stream,
         }
     }
 
     fn processes(&self) -> Vec<&Process> {
         match self {
             Self::One(process) => vec![process],
-            Self::Three {
-                command,
-                query,
-                stream,
-            } => vec![command, query, stream],
+            Self::Three(services) => vec![&services.command, &services.query, &services.stream],
         }
     }
 }
@@ -223,10 +214,11 @@ impl Came {
         self.by_channel == 0.0 && self.from_log > 0.0
     }
 
-    /// The share that came by the channel, in percent, since an earlier look.
-    pub(crate) fn by_channel_since(self, before: Self) -> f64 {
+    /// The share that came by the channel, in percent, since an earlier look; `None` if nothing came.
+    pub(crate) fn by_channel_since(self, before: Self) -> Option<f64> {
         let by_channel = self.by_channel - before.by_channel;
-        100.0 * by_channel / (by_channel + self.from_log - before.from_log)
+        let all = by_channel + self.from_log - before.from_log;
+        (all > 0.0).then(|| 100.0 * by_channel / all)
     }
 }
 
@@ -258,7 +250,8 @@ mod tests {
                 from_log: sum(&metrics, "b_total"),
             }
         };
-        let share = came(130.0, 60.0).by_channel_since(came(100.0, 50.0));
-        assert!((share - 75.0).abs() < 1e-9, "{share}");
+        let before = came(100.0, 50.0);
+        assert_eq!(came(130.0, 60.0).by_channel_since(before), Some(75.0));
+        assert_eq!(before.by_channel_since(before), None);
     }
 }

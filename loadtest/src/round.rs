@@ -277,7 +277,8 @@ impl Running<'_> {
             self.put(Quantity::EchoSetOne, echo.per_second);
         }
         let of = |quantity| self.round.get(&quantity).copied().unwrap_or_default();
-        let rate = of(Quantity::Set) / 2.0;
+        // A disk that stood still for the whole of a short measure has no half load.
+        let rate = (of(Quantity::Set) / 2.0).max(CALLERS as f64);
         let one_way = 0.5e9 / of(Quantity::EchoSetOne);
         let callers = callers(CALLERS, &self.connections.writers, &self.source, Set);
         let during = self.stage.during;
@@ -288,8 +289,9 @@ impl Running<'_> {
             anyhow::Ok((acknowledged, witness.heard().await?))
         })?;
         self.written += acknowledged.len() as u64;
-        let came = self.gateway.came()?;
-        self.put(Quantity::DelayByChannel, came.by_channel_since(before));
+        let share = self.gateway.came()?.by_channel_since(before);
+        self.round
+            .extend(share.map(|share| (Quantity::DelayByChannel, share)));
         if acknowledged.len() != delivered.len() {
             bail!(
                 "{} writes were acknowledged, {} events delivered",
@@ -356,7 +358,8 @@ impl Running<'_> {
         })?;
         self.written += written;
         let share = self.gateway.came()?.by_channel_since(before);
-        self.put(Quantity::DeliverByChannel(size), share);
+        self.round
+            .extend(share.map(|share| (Quantity::DeliverByChannel(size), share)));
         self.put(Quantity::Deliver(size), rate);
         self.stream_floor(size)
     }
