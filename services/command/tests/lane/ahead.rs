@@ -121,12 +121,13 @@ async fn reading_costs_a_busy_lane_no_time() {
     }))
     .await;
     let appends = storage.appends.load(Ordering::SeqCst);
-    let trips = begun.elapsed().as_micros() / (4 * WAY.as_micros());
-    println!("{appends} appends in the time of {trips} ways there and back");
+    // There, the commit, and back.
+    let trips = begun.elapsed().as_micros() / (6 * WAY.as_micros());
+    println!("{appends} appends in the time of {trips}");
     // One batch of a run reads for itself.
     assert!(
         trips < appends as u128 * 5 / 4,
-        "{appends} appends took {trips} ways there and back"
+        "{appends} appends took the time of {trips}"
     );
     assert_eq!(log(&storage).await.len(), CALLERS * EACH);
 }
@@ -134,7 +135,8 @@ async fn reading_costs_a_busy_lane_no_time() {
 /// A process whose lane is never idle lets others write to it too.
 #[tokio::test(start_paused = true)]
 async fn a_busy_writer_keeps_nobody_from_the_head() {
-    let storage = Faulty::far(WAY..WAY * 2, &[]);
+    // The clock counts whole milliseconds: ways are long, so that who comes first is left to chance.
+    let storage = Faulty::far(WAY * 5..WAY * 10, &[]);
     let (writer, busy) = lane(&storage);
     tokio::spawn(writer.run());
     let (writer, other) = lane(&storage);
@@ -177,10 +179,11 @@ async fn a_busy_writer_keeps_nobody_from_the_head() {
         caller.await.unwrap();
     }
     let written = written.load(Ordering::Relaxed);
-    println!("50 writes beside {written}; the longest took {longest} appends of both");
+    let all = storage.appends.load(Ordering::SeqCst);
+    println!("50 writes beside {written}: {all} appends of both; the longest took {longest}");
     assert!(written > 1_000, "{written} writes are not much of a load");
     assert!(
-        longest <= 150,
+        longest <= 400,
         "one of 50 writes had to wait for {longest} appends"
     );
 }

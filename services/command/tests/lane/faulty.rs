@@ -46,6 +46,8 @@ pub(crate) struct Faulty {
     faults: Mutex<VecDeque<Fault>>,
     /// What is waited for on the way to the storage and on the way back.
     way: Range<Duration>,
+    /// Held by whoever commits, as a database holds the head's row.
+    head: tokio::sync::Mutex<()>,
     pub(crate) appends: AtomicUsize,
     pub(crate) loads: AtomicUsize,
 }
@@ -55,7 +57,7 @@ impl Faulty {
         Self::far(Duration::ZERO..Duration::ZERO, faults)
     }
 
-    /// One that several processes share, so far away that each way takes as long.
+    /// One that several processes share, so far away that each way takes as long, and a commit too.
     pub(crate) fn far(way: Range<Duration>, faults: &[Fault]) -> Arc<Self> {
         let config: MemoryConfig = serde_json::from_str("{}").unwrap();
         let inner = Memory::new(&config).unwrap();
@@ -71,6 +73,7 @@ impl Faulty {
             inner,
             faults: Mutex::new(faults.iter().copied().collect()),
             way,
+            head: tokio::sync::Mutex::new(()),
             appends: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
         })
@@ -135,7 +138,15 @@ impl Storage for Faulty {
         match fault {
             None => {
                 self.travel().await;
-                let appended = self.inner.append(lane, expected, batch).await;
+                let appended = {
+                    let _head = self.head.lock().await;
+                    let head = self.inner.load(lane, &[], &[]).await?.head;
+                    // Only who finds the head where it was expected has something to commit.
+                    if head.position == expected {
+                        self.travel().await;
+                    }
+                    self.inner.append(lane, expected, batch).await
+                };
                 self.travel().await;
                 appended
             }
