@@ -221,25 +221,40 @@ fn services_do_not_know_each_other() {
     }
 }
 
-#[test]
-fn one_tls_and_no_openssl() {
-    // What is really built: the metadata also has what optional features of dependencies name.
+/// What is really built: the metadata also has what optional features of dependencies name.
+fn tree(arguments: &[&str]) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--workspace", "--all-features", "--locked"])
-        .args(["--edges", "normal,build,dev", "--prefix", "none"])
+        .args(["tree", "--workspace", "--locked", "--prefix", "none"])
+        .args(["--edges", "normal,build,dev"])
+        .args(arguments)
         .current_dir(root())
         .output()
         .unwrap();
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    let all: BTreeSet<&str> = tree
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    for stranger in ["ring", "openssl", "openssl-sys", "native-tls"] {
+    assert!(tree.status.success(), "{arguments:?}: {tree:?}");
+    let names = String::from_utf8(tree.stdout).unwrap();
+    let names = names.lines().filter_map(|line| line.split(' ').next());
+    let names = names.filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn one_tls_and_no_openssl() {
+    let default = tree(&[]);
+    let all = tree(&["--all-features"]);
+    for stranger in ["ring", "openssl", "native-tls"] {
         assert!(!all.contains(stranger), "{stranger} is in the tree");
     }
-    assert!(all.contains("rustls") && all.contains("aws-lc-rs"));
-    println!("{} crates are in the tree", all.len());
+    assert!(default.contains("rustls") && default.contains("aws-lc-rs"));
+    // Kafka's driver is C and takes TLS from nothing else; no default build has it.
+    assert!(!default.contains("openssl-sys"));
+    let whose = tree(&["--all-features", "--invert", "openssl-sys", "--depth", "1"]);
+    let whose: Vec<_> = whose.iter().map(String::as_str).collect();
+    assert_eq!(whose, ["openssl-sys", "rdkafka-sys"]);
+    println!(
+        "{} crates are in the tree, {} with all features",
+        default.len(),
+        all.len()
+    );
 }
 
 #[test]
