@@ -96,6 +96,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// batch, and `HeadMoved` if the batch, or another, is there.
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended>;
 
+    /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
+    /// it ends or the storage is closed; a panic ends that task alone.
+    ///
+    /// Called within a tokio runtime, whose timers and tasks are there for it.
+    fn host(&self, task: BoxFuture<'static, ()>);
+
     /// An entity's current state.
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>>;
 
@@ -163,6 +169,9 @@ pub struct Info {
     pub lanes: Lanes,
     /// What the provider can do.
     pub capabilities: Capabilities,
+    /// The log is at hand to a [hosted](Storage::host) task: its calls wait for nobody but the disk,
+    /// and while one does the task stands still. So there is nothing to gain by reading ahead.
+    pub at_hand: bool,
 }
 
 /// What a provider may be unable to do. A missing capability is refused by name where it is needed,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stategate_model::{
@@ -80,6 +81,7 @@ impl Memory {
                     durable: false,
                     shared: false,
                 },
+                at_hand: false,
             },
             log: Mutex::new(Some(Log {
                 lanes: lanes.iter().map(|_| Vec::new()).collect(),
@@ -240,6 +242,10 @@ impl Storage for Memory {
             log.take(lane, &batch);
             Ok(Appended::Done)
         })
+    }
+
+    fn host(&self, task: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(task));
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

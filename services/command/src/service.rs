@@ -13,7 +13,7 @@ use stategate_model::{
 use stategate_protocol::{Problem, convert, headers, pb};
 use stategate_server::{CommandApi, Config};
 use stategate_storage::{Kind, Storage};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
@@ -67,7 +67,8 @@ pub struct CommandService {
     limits: Limits,
     /// By lane number; emptied when the service ends, which lets the writers finish.
     lanes: Mutex<Vec<LaneHandle>>,
-    writers: Mutex<Vec<JoinHandle<()>>>,
+    /// Hear when their writer has ended; nothing, if it did not end well.
+    writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 /// A write as its metadata has it.
@@ -98,7 +99,13 @@ impl CommandService {
                     settings.queue,
                     cache,
                 );
-                (handle, tokio::spawn(writer.run()))
+                let (end, ended) = oneshot::channel();
+                storage.host(Box::pin(async move {
+                    writer.run().await;
+                    // Nobody listens when the service was dropped without being finished.
+                    let _ = end.send(());
+                }));
+                (handle, ended)
             })
             .unzip();
         Self {
@@ -114,8 +121,8 @@ impl CommandService {
         self.lanes.lock().clear();
         let writers = std::mem::take(&mut *self.writers.lock());
         for writer in writers {
-            if let Err(error) = writer.await {
-                tracing::error!(%error, "a lane writer failed");
+            if writer.await.is_err() {
+                tracing::error!("a lane writer failed");
             }
         }
     }

@@ -15,6 +15,7 @@ mod write;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use stategate_model::{
     At, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane, Position,
     State, Timestamp,
@@ -71,6 +72,7 @@ impl Postgres {
                     durable: true,
                     shared: true,
                 },
+                at_hand: false,
             },
             schema: config.schema.clone(),
             gets: Gets::start(&pool, &config.schema),
@@ -105,6 +107,10 @@ impl Storage for Postgres {
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         batch.check(self.info.lanes, lane, expected)?;
         self.writes.append(&self.pool, lane, expected, batch).await
+    }
+
+    fn host(&self, task: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(task));
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

@@ -50,7 +50,7 @@ impl Checkpoints {
     /// Starts the thread on a connection of its own.
     pub(super) fn start(
         connection: Connection,
-        threads: &mut Vec<thread::JoinHandle<Connection>>,
+        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
     ) -> std::io::Result<Arc<Self>> {
         let checkpoints = Arc::new(Self::default());
         let shared = Arc::clone(&checkpoints);
@@ -61,7 +61,7 @@ impl Checkpoints {
                     tracing::warn!(%error, "the write-ahead log could not be moved to the file");
                 }
             }
-            connection
+            Some(connection)
         };
         threads.push(
             thread::Builder::new()

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod config;
 mod failure;
+mod host;
 mod queue;
 mod readers;
 mod reads;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use stategate_model::{
@@ -61,7 +63,7 @@ pub struct Sqlite {
     /// For reads of any length.
     searches: Readers,
     /// Each gives its connection back at its end.
-    threads: Mutex<Vec<JoinHandle<Connection>>>,
+    threads: Mutex<Vec<JoinHandle<Option<Connection>>>>,
 }
 
 impl Sqlite {
@@ -132,6 +134,7 @@ impl Sqlite {
                     durable: true,
                     shared: true,
                 },
+                at_hand: true,
             },
             writer,
             reads,
@@ -164,10 +167,13 @@ impl Storage for Sqlite {
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
     ) -> Result<Loaded> {
+        if let Some(loaded) = self.writer.load(lane, entities, keys) {
+            return loaded;
+        }
         let (entities, keys) = (entities.to_vec(), keys.to_vec());
         self.reads
             .run("load", move |snapshot, _| {
-                reads::load(snapshot, lane, &entities, &keys)
+                reads::load(snapshot.connection(), lane, &entities, &keys)
             })
             .await
     }
@@ -177,11 +183,15 @@ impl Storage for Sqlite {
         self.writer.append(lane, expected, batch).await
     }
 
+    fn host(&self, task: BoxFuture<'static, ()>) {
+        self.writer.host(task);
+    }
+
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
         let entity = entity.clone();
         self.reads
             .run("get", move |snapshot, _| {
-                let state = reads::state(snapshot, "get", &entity)?;
+                let state = reads::state(snapshot.connection(), "get", &entity)?;
                 snapshot.read("get", entity.domain(), state)
             })
             .await

@@ -41,7 +41,7 @@ impl Readers {
         lanes: Lanes,
         waiting: usize,
         per_turn: Turn,
-        threads: &mut Vec<thread::JoinHandle<Connection>>,
+        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(waiting));
         for connection in connections {
@@ -56,7 +56,7 @@ impl Readers {
                 while queue.take(&mut jobs, per_turn.jobs(), |_| 1) {
                     reader.turn(&mut jobs);
                 }
-                reader.connection
+                Some(reader.connection)
             };
             threads.push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
         }

@@ -1,6 +1,6 @@
 //! Point reads: what each asks of the file.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use stategate_model::{
     At, Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Position, State, Timestamp,
     Version,
@@ -15,11 +15,7 @@ use super::{
 };
 
 /// The head of a lane, with all that the next batch needs of it.
-pub(super) fn head(
-    connection: &rusqlite::Connection,
-    operation: &'static str,
-    lane: Lane,
-) -> Result<Head> {
+pub(super) fn head(connection: &Connection, operation: &'static str, lane: Lane) -> Result<Head> {
     const SQL: &str = "SELECT seq, time, id FROM events WHERE seq > ?1 AND seq <= ?2 \
                        ORDER BY seq DESC LIMIT 1";
     let mut statement = connection.prepare_cached(SQL).map_err(failure(operation))?;
@@ -37,18 +33,19 @@ pub(super) fn head(
     })
 }
 
+/// What the next batch of a lane is decided on; within a transaction, so that it is of one point.
 pub(super) fn load(
-    snapshot: &Snapshot<'_>,
+    connection: &Connection,
     lane: Lane,
     entities: &[EntityRef],
     keys: &[IdempotencyKey],
 ) -> Result<Loaded> {
     let states = entities
         .iter()
-        .map(|entity| state(snapshot, "load", entity));
-    let replays = keys.iter().map(|key| replay(snapshot, key));
+        .map(|entity| state(connection, "load", entity));
+    let replays = keys.iter().map(|key| replay(connection, key));
     Ok(Loaded {
-        head: head(snapshot.connection(), "load", lane)?,
+        head: head(connection, "load", lane)?,
         states: states.collect::<Result<_>>()?,
         replays: replays.collect::<Result<_>>()?,
     })
@@ -56,17 +53,14 @@ pub(super) fn load(
 
 /// An entity's current state.
 pub(super) fn state(
-    snapshot: &Snapshot<'_>,
+    connection: &Connection,
     operation: &'static str,
     entity: &EntityRef,
 ) -> Result<State> {
     // A Del's event holds the values from before it; they are not even read.
     const SQL: &str = "SELECT version, CASE WHEN method = 3 THEN NULL ELSE vals END FROM events \
                        WHERE domain = ?1 AND type = ?2 AND key = ?3 ORDER BY version DESC LIMIT 1";
-    let mut statement = snapshot
-        .connection()
-        .prepare_cached(SQL)
-        .map_err(failure(operation))?;
+    let mut statement = connection.prepare_cached(SQL).map_err(failure(operation))?;
     let mut found = statement
         .query((entity.domain(), entity.kind(), entity.key()))
         .map_err(failure(operation))?;
@@ -82,11 +76,10 @@ pub(super) fn state(
     })
 }
 
-fn replay(snapshot: &Snapshot<'_>, key: &IdempotencyKey) -> Result<Option<Replay>> {
+fn replay(connection: &Connection, key: &IdempotencyKey) -> Result<Option<Replay>> {
     const SQL: &str = "SELECT digest, first, count FROM idempotency \
                        WHERE domain = ?1 AND caller = ?2 AND key = ?3";
-    let found: Option<([u8; 32], i64, i64)> = snapshot
-        .connection()
+    let found: Option<([u8; 32], i64, i64)> = connection
         .prepare_cached(SQL)
         .and_then(|mut statement| {
             statement
@@ -104,10 +97,7 @@ fn replay(snapshot: &Snapshot<'_>, key: &IdempotencyKey) -> Result<Option<Replay
         event_columns!(),
         " FROM events WHERE seq >= ?1 AND seq < ?2 ORDER BY seq"
     );
-    let mut statement = snapshot
-        .connection()
-        .prepare_cached(EVENTS)
-        .map_err(failure("load"))?;
+    let mut statement = connection.prepare_cached(EVENTS).map_err(failure("load"))?;
     let mut found = statement
         .query((first, first.saturating_add(count)))
         .map_err(failure("load"))?;

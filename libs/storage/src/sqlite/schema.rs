@@ -102,7 +102,7 @@ impl Role {
     /// Most memory for pages, in KiB.
     fn cache_kib(self) -> i32 {
         match self {
-            Self::Writer => 64 << 10,
+            Self::Writer => 16 << 10,
             Self::Reader => 16 << 10,
             // It reads no pages through the cache.
             Self::Checkpoints => 1 << 10,

@@ -1,44 +1,47 @@
 //! The one thread that appends.
 //!
 //! It takes every append that waits, of whatever lane, and commits them as one transaction, so that
-//! one sync of the disk serves them all. Callers hear only after COMMIT has returned. A thread of its
-//! own also keeps clients, tasks and awaits out of the time in which other processes are locked out.
+//! one sync of the disk serves them all. Callers hear only after COMMIT has returned. The tasks that
+//! write lanes run on the thread too, see [`host`](super::host).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
+    thread::{self, ThreadId},
 };
 
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, ToSql};
-use stategate_model::{Lane, Position};
-use tokio::sync::oneshot;
+use stategate_model::{EntityRef, IdempotencyKey, Lane, Position};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{Appended, Batch, Error, Kind, Result};
+use crate::{Appended, Batch, Error, Kind, Loaded, Result};
 
 use super::{
     checkpoint::Checkpoints,
     failure::{closed, failure, is_busy},
-    queue::Queue,
+    host::{self, Host, Inbox, Task},
     reads, rows,
 };
 
 const OPERATION: &str = "append";
 /// Appends that may wait. Each lane of a command service has one under way, so more means trouble.
 const WAITING: usize = 256;
-/// Events that one transaction takes before it commits.
-const EVENTS_PER_COMMIT: usize = 4_096;
 
 /// The way to the thread.
 pub(super) struct Writer {
-    queue: Arc<Queue<Append>>,
+    /// Gone once the writer is closed.
+    appends: Mutex<Option<mpsc::Sender<Append>>>,
+    tasks: mpsc::UnboundedSender<Task>,
+    thread: ThreadId,
 }
 
 /// One append and who waits for it.
-struct Append {
+pub(super) struct Append {
     lane: Lane,
     expected: Position,
-    batch: Arc<Batch>,
+    pub(super) batch: Arc<Batch>,
     answer: oneshot::Sender<Result<Appended>>,
 }
 
@@ -54,34 +57,34 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         checkpoints: Arc<Checkpoints>,
-        threads: &mut Vec<thread::JoinHandle<Connection>>,
+        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(WAITING));
-        let appends = Arc::clone(&queue);
+        let (appends, waiting) = mpsc::channel(WAITING);
+        let (tasks, hosted) = mpsc::unbounded_channel();
         let run = move || {
-            let mut group = Vec::new();
-            while appends.take(&mut group, EVENTS_PER_COMMIT, |append: &Append| {
-                append.batch.events.len()
-            }) {
+            let mut host = Host::new(connection, Inbox { waiting, hosted });
+            host.run(|connection, group| {
                 // A panic leaves the group's callers with an unknown outcome, which is what it is, and
                 // the next transaction begins by rolling back what is open. The thread lives on.
-                let committed = catch_unwind(AssertUnwindSafe(|| {
-                    commit_group(&connection, &mut group);
-                }));
+                let committed = catch_unwind(AssertUnwindSafe(|| commit_group(connection, group)));
                 if committed.is_err() {
                     group.clear();
                 }
-                checkpoints.committed(&connection);
-            }
+                checkpoints.committed(connection);
+            });
             checkpoints.close();
-            connection
+            host.end()
         };
-        threads.push(
-            thread::Builder::new()
-                .name("sqlite-writer".to_owned())
-                .spawn(run)?,
-        );
-        Ok(Self { queue })
+        let thread = thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(run)?;
+        let id = thread.thread().id();
+        threads.push(thread);
+        Ok(Self {
+            appends: Mutex::new(Some(appends)),
+            tasks,
+            thread: id,
+        })
     }
 
     /// Hands an append to the thread and waits for its outcome.
@@ -98,26 +101,48 @@ impl Writer {
             batch,
             answer,
         };
-        self.queue
-            .push(append)
-            .await
-            .map_err(|_| closed(OPERATION))?;
+        let appends = self.appends.lock().clone();
+        let appends = appends.ok_or_else(|| closed(OPERATION))?;
+        appends.send(append).await.map_err(|_| closed(OPERATION))?;
+        drop(appends);
         // The thread answers whatever it took; should it have died, nobody knows how far it came.
         answered
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Unknown, OPERATION)))
     }
 
+    /// Reads what a batch is decided on, if the caller runs on the thread.
+    ///
+    /// Its connection has read or written most of those pages before; a reader's forgets what it has
+    /// read with every commit.
+    pub(super) fn load(
+        &self,
+        lane: Lane,
+        entities: &[EntityRef],
+        keys: &[IdempotencyKey],
+    ) -> Option<Result<Loaded>> {
+        const OPERATION: &str = "load";
+        if thread::current().id() != self.thread {
+            return None;
+        }
+        host::connection(|connection| {
+            roll_back(connection);
+            let reading = connection
+                .unchecked_transaction()
+                .map_err(failure(OPERATION))?;
+            reads::load(&reading, lane, entities, keys)
+        })
+    }
+
+    /// Runs a task on the thread.
+    pub(super) fn host(&self, task: BoxFuture<'static, ()>) {
+        // Once the thread has ended, so have its tasks.
+        let _ = self.tasks.send(Task::new(task));
+    }
+
     /// Lets the thread end once it has committed what waits.
     pub(super) fn close(&self) {
-        self.queue.close();
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // What waits is still committed; the thread is not waited for.
-        self.close();
+        *self.appends.lock() = None;
     }
 }
 

@@ -187,6 +187,7 @@ impl LaneWriter {
         };
         match is_alone {
             true => 1,
+            false if self.is_at_hand() => limits::BATCH_EVENTS,
             false => match covered() {
                 0 => limits::BATCH_EVENTS,
                 covered => covered,
@@ -328,9 +329,15 @@ impl LaneWriter {
         }
     }
 
+    /// Whether what is read and appended takes no way, so that nothing is won by reading ahead.
+    fn is_at_hand(&self) -> bool {
+        self.appender.storage.info().at_hand
+    }
+
     /// Whether so many batches are enough while others may be waiting for the head.
     fn has_had_its_turn(&self, batches: u32) -> bool {
-        batches >= RUN && self.appender.storage.info().capabilities.shared
+        let info = self.appender.storage.info();
+        batches >= RUN && info.capabilities.shared && !info.at_hand
     }
 
     /// Answers the callers of a batch that is durable, and lets it be published.
@@ -350,7 +357,8 @@ impl LaneWriter {
             .is_some_and(|overtaken| overtaken.elapsed() < SHARED);
         // What is read for the batch after the last of a run would be forgotten.
         let is_last = self.has_had_its_turn(self.run + 1);
-        if self.ahead.is_some() || is_shared || is_last || self.alone > 0 {
+        let is_pointless = self.is_at_hand() || self.ahead.is_some();
+        if is_pointless || is_shared || is_last || self.alone > 0 {
             return;
         }
         let next = self.waiting.next_number();

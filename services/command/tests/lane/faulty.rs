@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng as _;
 use stategate_model::{
@@ -176,6 +177,10 @@ impl Storage for Faulty {
                 self.inner.append(lane, expected, batch).await
             }
         }
+    }
+
+    fn host(&self, task: BoxFuture<'static, ()>) {
+        self.inner.host(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
