@@ -145,6 +145,7 @@ cases! {
     races::a_long_search_sees_no_part_of_a_batch,
     races::lanes_are_written_at_once,
     races::a_dropped_call_leaves_the_store_usable,
+    races::hosted_tasks_write_as_all_others_do,
     lifecycle::a_closed_store_refuses_calls,
     lifecycle::closing_finishes_what_is_under_way,
     lifecycle::everything_is_there_after_a_restart,

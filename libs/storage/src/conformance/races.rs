@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use futures::future::join_all;
 use stategate_model::{EntityRef, Position};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::world::{ALL, World, entity, entity_query, event_query};
 use crate::Appended;
@@ -264,4 +265,59 @@ pub(super) async fn a_dropped_call_leaves_the_store_usable(world: World) {
     assert_eq!(log.last(), last.batch.events.last());
     let reads = join_all((0..50).map(|_| world.state(&log[0].entity))).await;
     assert!(reads.iter().all(|state| *state == reads[0]));
+}
+
+pub(super) async fn hosted_tasks_write_as_all_others_do(world: World) {
+    const WINS: usize = 25;
+    let mut worlds = vec![world.clone()];
+    if world.store.info().capabilities.shared {
+        let other = world.factory.reopen().await;
+        worlds.push(world.through(other.expect("a shared store opens again")));
+    }
+    // In each process two hosted tasks and one of the runtime race for one lane.
+    let mut ends = Vec::new();
+    for (process, world) in worlds.iter().enumerate() {
+        world
+            .store
+            .host(Box::pin(async { panic!("planted: ends this task alone") }));
+        for racer in 0..3 {
+            let (end, ended) = oneshot::channel();
+            ends.push(ended);
+            let world_of_task = world.clone();
+            let mine = entity(&format!("mine-{process}-{racer}"));
+            let task = Box::pin(async move {
+                let mut won = Vec::new();
+                while won.len() < WINS {
+                    let mut draft = world_of_task.next().await;
+                    draft.set(&mine, "{}").await;
+                    match draft.append().await {
+                        Ok(Appended::Done) => won.push(draft.last().id),
+                        // A timer and a yield are there for a hosted task, too.
+                        Ok(Appended::HeadMoved) => {
+                            tokio::time::sleep(Duration::from_micros(1)).await
+                        }
+                        Err(error) => panic!("{mine}: {error}"),
+                    }
+                }
+                let _ = end.send(won);
+            });
+            match racer {
+                0 => drop(tokio::spawn(task)),
+                _ => world.store.host(task),
+            }
+        }
+    }
+    let mut won = BTreeSet::new();
+    for ended in ends {
+        won.extend(ended.await.expect("a task ends"));
+    }
+    let log = world.log(world.lane()).await;
+    assert_eq!(log.len(), worlds.len() * 3 * WINS);
+    for (n, event) in log.iter().enumerate() {
+        assert_eq!(event.position.get(), n as u64 + 1);
+        assert!(won.contains(&event.id));
+    }
+    for other in worlds.iter().skip(1) {
+        other.store.close().await;
+    }
 }

@@ -7,6 +7,8 @@
 //! two commits.
 
 use std::{
+    cell::Cell,
+    ffi::c_int,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,15 +17,28 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use rusqlite::Connection;
+use rusqlite::{Connection, hooks::Wal};
 
 /// Pages in the log from which on they are moved. More means that a page changed often is written
 /// less often; fewer, that a crashed process's log is read back sooner.
-const LOG_PAGES: i64 = 8_000;
+const LOG_PAGES: c_int = 8_000;
 /// Pages that may be left for the writer to move: some milliseconds' worth.
-const REST_PAGES: i64 = 1_000;
+const REST_PAGES: c_int = 1_000;
 /// Times the thread goes over the log before it leaves the rest to the writer, however much it is.
 const PASSES: u32 = 4;
+
+thread_local! {
+    /// Pages that were in the log after the last commit of the writer of this thread.
+    static PAGES: Cell<c_int> = const { Cell::new(0) };
+}
+
+/// Has the connection of a writer note, at each commit, how long the log has become.
+pub(super) fn watch(writer: &Connection) {
+    writer.wal_hook(Some(|_: &Wal, pages| {
+        PAGES.set(pages);
+        Ok(())
+    }));
+}
 
 /// How the thread and the writer tell each other.
 #[derive(Default)]
@@ -36,14 +51,15 @@ pub(super) struct Checkpoints {
 
 #[derive(Default)]
 struct State {
-    committed: bool,
+    /// The log is long enough to be shortened.
+    long: bool,
     closed: bool,
 }
 
 /// How far the log has come.
 struct Progress {
-    pages: i64,
-    moved: i64,
+    pages: c_int,
+    moved: c_int,
 }
 
 impl Checkpoints {
@@ -55,7 +71,7 @@ impl Checkpoints {
         let checkpoints = Arc::new(Self::default());
         let shared = Arc::clone(&checkpoints);
         let run = move || {
-            while shared.next_commit() {
+            while shared.wait() {
                 if let Err(error) = shared.shorten(&connection) {
                     // Nothing is lost: the pages stay in the log, and the next commit asks again.
                     tracing::warn!(%error, "the write-ahead log could not be moved to the file");
@@ -73,14 +89,19 @@ impl Checkpoints {
 
     /// The writer has committed, and has a moment.
     pub(super) fn committed(&self, connection: &Connection) {
-        if self.rest.swap(false, Ordering::AcqRel)
-            && let Err(error) = checkpoint(connection, Mode::Passive)
-        {
-            tracing::warn!(%error, "the write-ahead log could not be moved to the file");
+        if PAGES.get() < LOG_PAGES {
+            return;
+        }
+        if self.rest.swap(false, Ordering::AcqRel) {
+            if let Err(error) = checkpoint(connection, Mode::Passive) {
+                tracing::warn!(%error, "the write-ahead log could not be moved to the file");
+            }
+            // Where nobody reads an old part of it, the next commit begins it anew.
+            return;
         }
         let mut state = self.state.lock();
-        if !state.committed {
-            state.committed = true;
+        if !state.long {
+            state.long = true;
             self.wake.notify_one();
         }
     }
@@ -91,13 +112,13 @@ impl Checkpoints {
         self.wake.notify_one();
     }
 
-    /// Waits for a commit; false when there will be none.
-    fn next_commit(&self) -> bool {
+    /// Waits until the log is long; false when nobody makes it longer any more.
+    fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        while !state.committed && !state.closed {
+        while !state.long && !state.closed {
             self.wake.wait(&mut state);
         }
-        state.committed = false;
+        state.long = false;
         !state.closed
     }
 

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::context::TokioContext;
 
-use super::writer::Append;
+use super::{checkpoint, writer::Append};
 
 /// Events from which on a transaction takes no further append.
 const EVENTS_PER_COMMIT: usize = 4_096;
@@ -67,6 +67,7 @@ pub(super) struct Host {
 impl Host {
     /// Makes this thread the connection's.
     pub(super) fn new(connection: Connection, inbox: Inbox) -> Self {
+        checkpoint::watch(&connection);
         CONNECTION.set(Some(connection));
         Self {
             pool: LocalPool::new(),
