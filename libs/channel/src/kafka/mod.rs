@@ -389,7 +389,7 @@ impl Listener for Reader {
 
 #[cfg(test)]
 mod tests {
-    use stategate_servers::PATIENCE;
+    use stategate_servers::{Broker as _, PATIENCE};
     use tokio::time::timeout;
 
     use super::*;

@@ -10,65 +10,10 @@ use stategate_channel::{
     conformance::{Broker, PretendedLog, Rig},
     open,
 };
-use stategate_servers::{Missing, Proxy, free_port};
+use stategate_servers::{Broker as Server, Missing, Proxy, free_port};
 use tokio::task::spawn_blocking;
 
 use crate::run_all;
-
-/// A broker that can be killed.
-trait Server: fmt::Debug + Send + Sync + 'static {
-    fn port(&self) -> u16;
-
-    /// The port that a proxy passes on to.
-    fn behind(&self) -> u16 {
-        self.port()
-    }
-
-    fn kill(&self);
-    fn restart(&self);
-}
-
-macro_rules! servers {
-    ($($server:ty),*) => {
-        $(impl Server for $server {
-            fn port(&self) -> u16 {
-                self.port()
-            }
-
-            fn kill(&self) {
-                self.kill();
-            }
-
-            fn restart(&self) {
-                self.restart();
-            }
-        })*
-    };
-}
-
-servers![
-    stategate_servers::Nats,
-    stategate_servers::RabbitMq,
-    stategate_servers::Redis
-];
-
-impl Server for stategate_servers::Kafka {
-    fn port(&self) -> u16 {
-        self.port()
-    }
-
-    fn behind(&self) -> u16 {
-        self.behind()
-    }
-
-    fn kill(&self) {
-        self.kill();
-    }
-
-    fn restart(&self) {
-        self.restart();
-    }
-}
 
 /// A server, how a channel over it is configured, and a proxy before it for the writer.
 #[derive(Debug)]
