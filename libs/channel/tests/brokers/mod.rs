@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use stategate_channel::{
@@ -237,5 +237,17 @@ mod redis {
     async fn pubsub() {
         let config = |port| config(port, RedisMode::PubSub);
         suite("redis, pub/sub", Redis::start(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn streams_of_valkey() {
+        let config = |port| config(port, RedisMode::Streams);
+        suite("valkey, streams", Redis::start_valkey(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pubsub_of_valkey() {
+        let config = |port| config(port, RedisMode::PubSub);
+        suite("valkey, pub/sub", Redis::start_valkey(), 1 << 20, config).await;
     }
 }
