@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     args_conflicts_with_subcommands = true
 )]
 struct Args {
-    /// What to measure; everything when nothing is named
+    /// What to measure; all but `away` and `stay` when nothing is named
     scenarios: Vec<Scenario>,
     /// What the gateway keeps its log in
     #[arg(long, default_value = "sqlite")]

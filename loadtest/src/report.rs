@@ -227,7 +227,7 @@ fn together(rates: &[f64]) -> f64 {
     1.0 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -290,6 +290,7 @@ impl Rounds<'_> {
         let facts = [
             taken(Aspect::P50, "p50"),
             taken(Aspect::P999, "p99.9"),
+            taken(Aspect::TypicalP99, "p99 of the median second"),
             self.value(at(Aspect::Rate), "at", "Set/s"),
             self.value(at(Aspect::ByChannel), BY_CHANNEL, "%"),
             self.value(at(Aspect::Cost), "processor time a Set", "µs"),
