@@ -28,11 +28,11 @@ const STREAMS_PER_CONNECTION: usize = 100;
 
 /// As much of an event as a subscriber looks at.
 #[derive(Clone, PartialEq, Message)]
-struct Seen {
+pub(crate) struct Seen {
     #[prost(int64, tag = "4")]
     time: i64,
     #[prost(int64, tag = "12")]
-    position: i64,
+    pub(crate) position: i64,
 }
 
 /// When an event reached a subscriber.
@@ -51,7 +51,11 @@ pub(crate) fn connections_for(subscribers: usize) -> usize {
     subscribers.div_ceil(STREAMS_PER_CONNECTION)
 }
 
-async fn subscribe(channel: Channel, opts: pb::StreamOpts) -> Result<Streaming<Seen>, Status> {
+/// A subscription that is in force.
+pub(crate) async fn subscribe(
+    channel: Channel,
+    opts: pb::StreamOpts,
+) -> Result<Streaming<Seen>, Status> {
     let mut client = Grpc::new(channel);
     client
         .ready()

@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use stategate_channel::ChannelConfig;
-use stategate_servers::{Kafka, Missing, Nats, RabbitMq, Redis};
+use stategate_servers::{Broker, Kafka, Missing, Nats, RabbitMq, Redis};
 
 /// A channel that can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -33,6 +33,11 @@ impl ChannelName {
     /// Whether the services are processes of their own.
     pub(crate) fn crosses_processes(self) -> bool {
         self != Self::Inmem
+    }
+
+    /// Whether a broker stands between.
+    pub(crate) fn has_broker(self) -> bool {
+        !matches!(self, Self::Inmem | Self::Storage)
     }
 
     /// Whether events go through it; with the storage's heads they are read from the log.
@@ -64,66 +69,44 @@ impl ChannelName {
     }
 }
 
-/// A broker of the run's own, set up as for the tests.
-enum Broker {
-    Nats(Nats),
-    Redis(Redis),
-    RabbitMq(RabbitMq),
-    Kafka(Kafka),
-}
-
-impl Broker {
-    /// The one that a channel needs.
-    fn start(name: ChannelName) -> Option<Result<Self, Missing>> {
-        match name {
-            ChannelName::Inmem | ChannelName::Storage => None,
-            ChannelName::Nats | ChannelName::Jetstream => Some(Nats::start().map(Self::Nats)),
-            ChannelName::Redis | ChannelName::RedisPubsub => Some(Redis::start().map(Self::Redis)),
-            ChannelName::Rabbitmq => Some(RabbitMq::start().map(Self::RabbitMq)),
-            ChannelName::Kafka => Some(Kafka::start().map(Self::Kafka)),
-        }
+/// Starts the broker that a channel needs: one of the run's own, set up as for the tests.
+fn broker(name: ChannelName) -> Result<Option<Box<dyn Broker>>, Missing> {
+    fn boxed<B: Broker>(broker: B) -> Box<dyn Broker> {
+        Box::new(broker)
     }
-
-    fn url(&self) -> String {
-        match self {
-            Self::Nats(server) => server.url(),
-            Self::Redis(server) => server.url(),
-            Self::RabbitMq(server) => server.url(),
-            Self::Kafka(server) => server.url(),
-        }
+    match name {
+        ChannelName::Inmem | ChannelName::Storage => return Ok(None),
+        ChannelName::Nats | ChannelName::Jetstream => Nats::start().map(boxed),
+        ChannelName::Redis | ChannelName::RedisPubsub => Redis::start().map(boxed),
+        ChannelName::Rabbitmq => RabbitMq::start().map(boxed),
+        ChannelName::Kafka => Kafka::start().map(boxed),
     }
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nats(server) => write!(f, "NATS {}", server.version()),
-            Self::Redis(server) => write!(f, "Redis {}", server.version()),
-            Self::RabbitMq(server) => write!(f, "RabbitMQ {}", server.version()),
-            Self::Kafka(server) => write!(f, "Kafka {}", server.version()),
-        }
-    }
+    .map(Some)
 }
 
 /// A channel whose broker, if it has one, runs as long as this does.
 pub(crate) struct Channel {
     name: ChannelName,
-    broker: Option<Broker>,
+    broker: Option<Box<dyn Broker>>,
 }
 
 impl Channel {
     /// Starts what has to be there.
     pub(crate) fn start(name: ChannelName) -> anyhow::Result<Self> {
         name.check()?;
-        let broker = Broker::start(name).transpose();
-        let broker = broker.map_err(|missing| anyhow::anyhow!("{missing}"))?;
+        let broker = broker(name).map_err(|missing| anyhow::anyhow!("{missing}"))?;
         Ok(Self { name, broker })
     }
 
     /// The gateway's `STATEGATE_CHANNEL_PROVIDER`.
     pub(crate) fn provider(&self) -> Value {
-        let addr = self.broker.as_ref().map(Broker::url);
+        let addr = self.broker.as_ref().map(|broker| broker.url());
         self.name.settings(&addr.unwrap_or_default())
+    }
+
+    /// The broker, if it has one.
+    pub(crate) fn broker(&self) -> Option<&dyn Broker> {
+        self.broker.as_deref()
     }
 
     /// Which it is.
@@ -140,7 +123,12 @@ impl fmt::Display for Channel {
             fields.remove("addr");
         }
         match &self.broker {
-            Some(broker) => write!(f, "{settings}; {broker}, set up as for the tests; ")?,
+            Some(broker) => write!(
+                f,
+                "{settings}; {} {}, set up as for the tests; ",
+                broker.name(),
+                broker.version()
+            )?,
             None => write!(f, "{settings}; ")?,
         }
         f.write_str(match self.name.crosses_processes() {

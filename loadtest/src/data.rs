@@ -14,6 +14,8 @@ pub(crate) const ORDERS: &str = "order";
 /// Entities that are read: written once before.
 pub(crate) const PRODUCTS: &str = "product";
 const ORDER_KEYS: u32 = 1_000_000;
+/// The key of the order that is like no other.
+pub(crate) const LAST_ORDER: &str = "the-end";
 /// How many products there are.
 pub(crate) const PRODUCT_KEYS: u32 = 20_000;
 /// Different values, made once and sent over and over: making them is not what is measured.
@@ -48,6 +50,11 @@ impl Source {
     pub(crate) fn order(&mut self) -> pb::Entity {
         let n = self.random.random_range(0..ORDER_KEYS);
         self.entity(ORDERS, format!("order-{n:08}"))
+    }
+
+    /// An order that is like no other.
+    pub(crate) fn last_order(&mut self) -> pb::Entity {
+        self.entity(ORDERS, LAST_ORDER.to_owned())
     }
 
     /// A product to write, by its number.

@@ -73,14 +73,37 @@ impl Binaries {
 /// A running gateway.
 pub(crate) enum Gateway {
     One(Process),
-    Three(Box<Services>),
+    Several(Services),
 }
 
-/// The services, each a process.
+/// The services in processes of their own.
 pub(crate) struct Services {
-    command: Process,
-    query: Process,
-    stream: Process,
+    commands: Vec<Process>,
+    queries: Vec<Process>,
+    streams: Vec<Process>,
+}
+
+/// How many processes each service has, where it has its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    command: usize,
+    query: usize,
+    stream: usize,
+}
+
+impl Counts {
+    /// One of each.
+    pub(crate) const ONE: Self = Self {
+        command: 1,
+        query: 1,
+        stream: 1,
+    };
+    /// Several of each, as where none may be missed.
+    pub(crate) const SEVERAL: Self = Self {
+        command: 3,
+        query: 2,
+        stream: 2,
+    };
 }
 
 impl Gateway {
@@ -89,6 +112,7 @@ impl Gateway {
         binaries: &Binaries,
         storage: &Value,
         channel: &Channel,
+        counts: Counts,
     ) -> anyhow::Result<Self> {
         let mut variables = vec![
             ("STATEGATE_PORT", "0".to_owned()),
@@ -102,56 +126,72 @@ impl Gateway {
         // As `stategate dev` has it.
         variables.push(("STATEGATE_HOST", "127.0.0.1".to_owned()));
         variables.push(("STATEGATE_AUTH_DISABLED", "true".to_owned()));
-        let start = |name| binaries.start(name, &[], &variables);
-        let services = Services {
-            command: start(COMMAND)?,
-            query: start(QUERY)?,
-            stream: start(STREAM)?,
+        let start = |name, count| -> anyhow::Result<Vec<Process>> {
+            let processes = (0..count).map(|_| binaries.start(name, &[], &variables));
+            processes.collect()
         };
-        services.stream.wait_for_channel()?;
-        Ok(Self::Three(Box::new(services)))
+        let gateway = Self::Several(Services {
+            commands: start(COMMAND, counts.command)?,
+            queries: start(QUERY, counts.query)?,
+            streams: start(STREAM, counts.stream)?,
+        });
+        gateway.wait_for_channel()?;
+        Ok(gateway)
     }
 
     /// Opens connections to those who serve.
     pub(crate) fn connect(&self, runtime: &Runtime) -> anyhow::Result<ByRole> {
-        let open = |process: &Process| runtime.block_on(Connections::open(process.address()));
+        let open = |processes: &[Process]| {
+            let addresses: Vec<_> = processes.iter().map(Process::address).collect();
+            runtime.block_on(Connections::open(&addresses))
+        };
         Ok(match self {
             Self::One(process) => {
-                let shared = open(process)?;
+                let shared = open(std::slice::from_ref(process))?;
                 ByRole {
                     writers: shared.clone(),
                     readers: shared.clone(),
                     subscribers: shared,
                 }
             }
-            Self::Three(services) => ByRole {
-                writers: open(&services.command)?,
-                readers: open(&services.query)?,
-                subscribers: open(&services.stream)?,
+            Self::Several(services) => ByRole {
+                writers: open(&services.commands)?,
+                readers: open(&services.queries)?,
+                subscribers: open(&services.streams)?,
             },
         })
     }
 
     /// Where subscribers connect.
-    pub(crate) fn stream_address(&self) -> SocketAddr {
-        self.streaming().address()
+    pub(crate) fn stream_addresses(&self) -> Vec<SocketAddr> {
+        self.streaming().iter().map(Process::address).collect()
     }
 
     /// How the events that are streamed came so far.
     pub(crate) fn came(&self) -> anyhow::Result<Came> {
-        let stream = self.streaming();
-        let metrics = stream.ask("/metrics")?;
-        Ok(Came {
-            by_channel: sum(&metrics, "stategate_channel_events_total"),
-            from_log: sum(&metrics, "stategate_tail_events_read_total"),
-        })
+        let mut came = Came::default();
+        for stream in self.streaming() {
+            let metrics = stream.ask("/metrics")?;
+            came.by_channel += sum(&metrics, "stategate_channel_events_total");
+            came.from_log += sum(&metrics, "stategate_tail_events_read_total");
+        }
+        Ok(came)
+    }
+
+    /// Waits until those that stream have their channel.
+    pub(crate) fn wait_for_channel(&self) -> anyhow::Result<()> {
+        self.streaming()
+            .iter()
+            .try_for_each(Process::wait_for_channel)
     }
 
     /// Fails if the channel is away.
     pub(crate) fn assert_channel_is_there(&self) -> anyhow::Result<()> {
-        let state = self.streaming().readiness()?;
-        if state != READY {
-            bail!("the stream service says: {}", state.trim());
+        for stream in self.streaming() {
+            let state = stream.readiness()?;
+            if state != READY {
+                bail!("the stream service says: {}", state.trim());
+            }
         }
         Ok(())
     }
@@ -173,23 +213,27 @@ impl Gateway {
     pub(crate) fn end(self) -> anyhow::Result<()> {
         match self {
             Self::One(process) => process.end(),
-            Self::Three(services) => [services.stream, services.query, services.command]
+            Self::Several(services) => [services.streams, services.queries, services.commands]
                 .into_iter()
+                .flatten()
                 .try_for_each(Process::end),
         }
     }
 
-    fn streaming(&self) -> &Process {
+    fn streaming(&self) -> &[Process] {
         match self {
-            Self::One(process) => process,
-            Self::Three(services) => &services.stream,
+            Self::One(process) => std::slice::from_ref(process),
+            Self::Several(services) => &services.streams,
         }
     }
 
     fn processes(&self) -> Vec<&Process> {
         match self {
             Self::One(process) => vec![process],
-            Self::Three(services) => vec![&services.command, &services.query, &services.stream],
+            Self::Several(services) => [&services.commands, &services.queries, &services.streams]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
     }
 }
@@ -202,7 +246,7 @@ pub(crate) struct ByRole {
 }
 
 /// How events came to the service that streams them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Came {
     by_channel: f64,
     from_log: f64,

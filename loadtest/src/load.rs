@@ -38,24 +38,24 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Operations of a Transact that makes products.
 const PRODUCTS_AT_ONCE: u32 = 1_000;
 
-/// A few connections to one server.
+/// A few connections to one server, or to several that do the same.
 #[derive(Clone)]
 pub(crate) struct Connections(Vec<Channel>);
 
 impl Connections {
-    /// As many as callers share.
-    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        Self::open_many(address, CONNECTIONS).await
+    /// As many to each of these as callers share, in turn.
+    pub(crate) async fn open(addresses: &[SocketAddr]) -> anyhow::Result<Self> {
+        Self::open_many(addresses, CONNECTIONS).await
     }
 
-    /// So many.
-    pub(crate) async fn open_many(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .tcp_nodelay(true);
+    /// So many to each of these, in turn.
+    pub(crate) async fn open_many(addresses: &[SocketAddr], count: usize) -> anyhow::Result<Self> {
         let mut channels = Vec::new();
-        for _ in 0..count {
+        for address in addresses.iter().cycle().take(addresses.len() * count) {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .tcp_nodelay(true);
             channels.push(endpoint.connect().await?);
         }
         Ok(Self(channels))
@@ -220,40 +220,50 @@ pub(crate) async fn write_products(
     Ok(done)
 }
 
-/// When a write was acknowledged, by the clock that events are stamped with.
-#[derive(Debug, Clone, Copy)]
+/// A write that was acknowledged.
+#[derive(Debug)]
 pub(crate) struct Acknowledged {
     /// The event's position.
     pub(crate) position: u64,
-    /// When its caller heard, in nanoseconds since 1970.
+    /// The order's key.
+    pub(crate) key: String,
+    /// When its turn was.
+    pub(crate) due: Instant,
+    /// How long after that its caller heard.
+    pub(crate) took: Duration,
+    /// When its caller heard, in nanoseconds since 1970, by the clock that events are stamped with.
     pub(crate) at: i64,
 }
 
-/// Sets orders at a given rate, spread evenly over callers and time; answers when each was
-/// acknowledged. A caller whose call takes longer than its turn skips none: it is late.
+/// Sets orders at a given rate, spread evenly over callers and time, as long as turns are wanted; answers
+/// when each was acknowledged. A caller whose call takes longer than its turn skips none: it is late.
 pub(crate) async fn set_at_rate(
     callers: Vec<Set>,
     per_second: f64,
-    during: Duration,
+    is_wanted: impl Fn(Instant) -> bool + Clone + Send + 'static,
 ) -> anyhow::Result<Vec<Acknowledged>> {
     let start = Instant::now();
-    let end = start + during;
     let count = callers.len();
     let turn = Duration::from_secs_f64(count as f64 / per_second);
     let mut tasks = JoinSet::new();
     for (n, mut caller) in callers.into_iter().enumerate() {
-        let mut next = start + turn.mul_f64(n as f64 / count as f64);
+        let mut due = start + turn.mul_f64(n as f64 / count as f64);
+        let is_wanted = is_wanted.clone();
         tasks.spawn(async move {
             let mut all = Vec::new();
-            while next < end {
-                sleep_until(next.into()).await;
-                let response = caller.0.set(caller.1.order()).await?;
-                let at = now();
+            while is_wanted(due) {
+                sleep_until(due.into()).await;
+                let order = caller.1.order();
+                let key = order.key.clone();
+                let response = caller.0.set(order).await?;
                 all.push(Acknowledged {
                     position: position(&response)?,
-                    at,
+                    key,
+                    due,
+                    took: due.elapsed(),
+                    at: now(),
                 });
-                next += turn;
+                due += turn;
             }
             anyhow::Ok(all)
         });
@@ -266,7 +276,7 @@ pub(crate) async fn set_at_rate(
 }
 
 /// The position in an answer's token, of a log with one lane.
-fn position(response: &Response<()>) -> anyhow::Result<u64> {
+pub(crate) fn position<T>(response: &Response<T>) -> anyhow::Result<u64> {
     let token = response.metadata().get("stategate-position");
     let token = token
         .and_then(|token| token.to_str().ok())

@@ -2,6 +2,7 @@
 //! machine. See `README.md`.
 
 mod audience;
+mod away;
 mod channel;
 mod data;
 mod floor;
@@ -15,8 +16,8 @@ mod round;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
-use clap::{Parser, ValueEnum as _};
+use anyhow::{Context as _, bail};
+use clap::Parser;
 use serde_json::json;
 
 use crate::{
@@ -39,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     args_conflicts_with_subcommands = true
 )]
 struct Args {
-    /// What to measure; everything when nothing is named
+    /// What to measure; all but `away` and `stay` when nothing is named
     scenarios: Vec<Scenario>,
     /// What the gateway keeps its log in
     #[arg(long, default_value = "sqlite")]
@@ -98,6 +99,20 @@ fn run(args: Args) -> anyhow::Result<()> {
         true => (1, 0.3),
         false => (args.rounds, args.seconds),
     };
+    let mut scenarios = args.scenarios;
+    if scenarios.is_empty() {
+        scenarios = Scenario::usual();
+    }
+    scenarios.sort_unstable();
+    scenarios.dedup();
+    if scenarios.iter().any(|scenario| scenario.is_of_broker()) {
+        let is_fit = args.channel.has_broker() && args.storage == StorageName::Postgres;
+        if scenarios.len() > 1 || !is_fit {
+            bail!(
+                "`away` and `stay` are run alone, with --storage postgres and a broker as --channel"
+            );
+        }
+    }
     let during = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     let binaries = Binaries::find(args.gateway, args.channel)?;
     let channel = Channel::start(args.channel)?;
@@ -111,12 +126,6 @@ fn run(args: Args) -> anyhow::Result<()> {
     let parent = args.data.unwrap_or_else(std::env::temp_dir);
     let storage = Storage::start(args.storage, &parent)?;
     let words = storage.words();
-    let mut scenarios = args.scenarios;
-    if scenarios.is_empty() {
-        scenarios = Scenario::value_variants().to_vec();
-    }
-    scenarios.sort_unstable();
-    scenarios.dedup();
     let stage = Stage {
         runtime: &runtime,
         binaries: &binaries,

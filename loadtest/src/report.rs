@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use crate::{
+    away::{Aspect, Phase, SUBSCRIBERS, Stage, WRITERS},
     plain::Words,
     round::{AUDIENCES, CALLERS, OPERATIONS, Quantity, Round, TRANSACT_CALLERS},
 };
@@ -14,6 +15,9 @@ const AIM_TRANSACT: f64 = 0.6;
 const AIM_DELIVERED: f64 = 0.8;
 /// Most milliseconds from commit to delivery, of 99 in 100 events.
 const AIM_DELAY: f64 = 3.0;
+
+/// How much longer writes may take when a broker is away, of 99 in 100.
+const AIM_AWAY: f64 = 1.2;
 
 /// What did not come by the channel was read from the log.
 const BY_CHANNEL: &str = "events by the channel";
@@ -40,6 +44,8 @@ enum Bound {
     Share(f64),
     /// The figure is to be at most the limit.
     Most,
+    /// The ratio is to be at most this.
+    Times(f64),
 }
 
 impl Figure {
@@ -48,6 +54,7 @@ impl Figure {
         self.limit.as_ref().map(|limit| match limit.bound {
             Bound::Share(share) => limit.ratio() >= share,
             Bound::Most => self.measured <= limit.value,
+            Bound::Times(times) => limit.ratio() <= times,
         })
     }
 }
@@ -202,6 +209,9 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
             vec![all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%")],
         ));
     }
+    for phase in all.phases() {
+        add(all.during(phase));
+    }
     add(all.figure(Quantity::PeakMib).map(|measured| Figure {
         name: "most memory the gateway held".to_owned(),
         measured,
@@ -217,7 +227,7 @@ fn together(rates: &[f64]) -> f64 {
     1.0 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -248,6 +258,52 @@ impl Rounds<'_> {
     fn times(&self, quantity: Quantity, by: Quantity, name: &str) -> Option<String> {
         let ratios = self.of(|round| Some(round.get(&quantity)? / round.get(&by)?));
         (!ratios.is_empty()).then(|| format!("{:.2} × {name}", median(ratios)))
+    }
+
+    /// The phases of a broker's trial, as they followed one another.
+    fn phases(&self) -> Vec<Phase> {
+        let quantities = self.0.first().into_iter().flat_map(Round::keys);
+        let phases = quantities.filter_map(|quantity| match quantity {
+            Quantity::In(phase, Aspect::P99) => Some(*phase),
+            _ => None,
+        });
+        phases.collect()
+    }
+
+    /// How long Sets took in a phase, beside the first.
+    fn during(&self, phase: Phase) -> Option<Figure> {
+        let at = |aspect| Quantity::In(phase, aspect);
+        let before =
+            |round: &Round, aspect| round.get(&Quantity::In(Phase::Before, aspect)).copied();
+        let times =
+            |aspect| self.of(|round| Some(round.get(&at(aspect))? / before(round, aspect)?));
+        let taken = |aspect, name| {
+            let value = self.value(at(aspect), name, "ms")?;
+            Some(format!("{value}, {:.2} × before", median(times(aspect))))
+        };
+        let limit = Limit {
+            text: "before".to_owned(),
+            value: median(self.of(|round| before(round, Aspect::P99))),
+            ratios: times(Aspect::P99),
+            bound: Bound::Times(AIM_AWAY),
+        };
+        let facts = [
+            taken(Aspect::P50, "p50"),
+            taken(Aspect::P999, "p99.9"),
+            taken(Aspect::TypicalP99, "p99 of the median second"),
+            self.value(at(Aspect::Rate), "at", "Set/s"),
+            self.value(at(Aspect::ByChannel), BY_CHANNEL, "%"),
+            self.value(at(Aspect::Cost), "processor time a Set", "µs"),
+        ];
+        Some(Figure {
+            name: format!("Set p99, {WRITERS} callers, {SUBSCRIBERS} subscribers: {phase}"),
+            measured: self.figure(at(Aspect::P99))?,
+            unit: "ms",
+            // While it starts, a broker takes its part of the processors.
+            limit: (!matches!(phase, Phase::Before | Phase::Of(_, Stage::Returning)))
+                .then_some(limit),
+            facts: facts.into_iter().flatten().collect(),
+        })
     }
 
     fn share(
@@ -312,6 +368,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             row[4] = match limit.bound {
                 Bound::Share(share) => format!("≥ {share} of {}", limit.text),
                 Bound::Most => format!("≤ {}", limit.text),
+                Bound::Times(times) => format!("≤ {times} × {}", limit.text),
             };
             row[5] = if figure.reached() == Some(true) {
                 "yes"
@@ -361,7 +418,7 @@ pub(crate) fn json(figures: &[Figure], rounds: &[Round]) -> serde_json::Value {
             "ratio": limit.map(Limit::ratio),
             "ratios": limit.map(|limit| &limit.ratios),
             "aim": limit.map(|limit| match limit.bound {
-                Bound::Share(share) => share,
+                Bound::Share(share) | Bound::Times(share) => share,
                 Bound::Most => limit.value,
             }),
             "reached": figure.reached(),

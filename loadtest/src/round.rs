@@ -7,18 +7,21 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
 use hdrhistogram::Histogram;
+use stategate_servers::Absence;
 use tokio::runtime::Runtime;
 
 use crate::{
     audience::{Audience, Order, Witness, connections_for, replay},
+    away::{self, Aspect, Phase, Trial},
     channel::Channel,
     data::Source,
-    gateway::{Binaries, ByRole, Gateway},
+    gateway::{Binaries, ByRole, Counts, Gateway},
     load::{
         Acknowledged, Connections, Get, Measured, Set, Transact, callers, measure, set_at_rate,
         write_for, write_products,
@@ -58,6 +61,24 @@ pub(crate) enum Scenario {
     Deliver,
     /// The log from its beginning to one subscriber
     Replay,
+    /// Durable Set and 50 subscribers while a broker is away, several processes of each service; alone,
+    /// and only when named
+    Away,
+    /// As `away`, with a broker that stays: how far its ratios go by themselves
+    Stay,
+}
+
+impl Scenario {
+    /// What is measured when nothing is named.
+    pub(crate) fn usual() -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|scenario| !scenario.is_of_broker()).collect()
+    }
+
+    /// Whether it is about a broker that may go away.
+    pub(crate) fn is_of_broker(self) -> bool {
+        matches!(self, Self::Away | Self::Stay)
+    }
 }
 
 /// A quantity that rounds measure.
@@ -71,6 +92,8 @@ pub(crate) enum Quantity {
     Get,
     Replay,
     Deliver(usize),
+    /// Of a phase of a broker's trial.
+    In(Phase, Aspect),
     /// Percent of the events that came to who streams them by the channel, not from the log.
     DelayByChannel,
     DeliverByChannel(usize),
@@ -124,12 +147,22 @@ impl Stage<'_> {
         let disk = self
             .storage
             .fresh(number, &directory, self.runtime.handle());
-        let gateway = Gateway::start(self.binaries, &disk.provider(), self.channel)?;
+        let counts = match self
+            .scenarios
+            .iter()
+            .any(|scenario| scenario.is_of_broker())
+        {
+            true => Counts::SEVERAL,
+            false => Counts::ONE,
+        };
+        let gateway = Gateway::start(self.binaries, &disk.provider(), self.channel, counts)?;
         let floor = Process::floor()?;
         let mut running = Running {
             stage: self,
             connections: gateway.connect(self.runtime)?,
-            floor_connections: self.runtime.block_on(Connections::open(floor.address()))?,
+            floor_connections: self
+                .runtime
+                .block_on(Connections::open(&[floor.address()]))?,
             source: Source::new(),
             gateway,
             floor,
@@ -139,7 +172,7 @@ impl Stage<'_> {
             round: Round::new(),
         };
         for scenario in self.scenarios {
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             running
                 .play(*scenario)
                 .with_context(|| format!("round {number}, scenario {scenario:?}"))?;
@@ -180,6 +213,8 @@ impl Running<'_> {
                 .into_iter()
                 .try_for_each(|size| self.deliver(size)),
             Scenario::Replay => self.replay(),
+            Scenario::Away => self.broker(away::ALL),
+            Scenario::Stay => self.broker(away::NONE),
         }
     }
 
@@ -285,7 +320,8 @@ impl Running<'_> {
         let before = self.gateway.came()?;
         let (mut acknowledged, delivered) = self.stage.runtime.block_on(async {
             let witness = Witness::seat(&self.connections.subscribers).await?;
-            let acknowledged = set_at_rate(callers, rate, during).await?;
+            let end = Instant::now() + during;
+            let acknowledged = set_at_rate(callers, rate, move |due| due < end).await?;
             anyhow::Ok((acknowledged, witness.heard().await?))
         })?;
         self.written += acknowledged.len() as u64;
@@ -336,10 +372,10 @@ impl Running<'_> {
     fn deliver(&mut self, size: usize) -> anyhow::Result<()> {
         let during = self.stage.during;
         let authors = callers(AUTHORS, &self.connections.writers, &self.source, author);
-        let address = self.gateway.stream_address();
+        let addresses = self.gateway.stream_addresses();
         let before = self.gateway.came()?;
         let (rate, written) = self.stage.runtime.block_on(async {
-            let connections = Connections::open_many(address, connections_for(size)).await?;
+            let connections = Connections::open_many(&addresses, connections_for(size)).await?;
             let mut audience = Audience::gather(&connections, size, Order::Checked).await?;
             let written = Arc::new(AtomicU64::new(0));
             let (heard, size) = (audience.counter(), audience.size());
@@ -367,7 +403,7 @@ impl Running<'_> {
     fn stream_floor(&mut self, size: usize) -> anyhow::Result<()> {
         let (address, during) = (self.floor.address(), self.stage.during);
         let rate = self.stage.runtime.block_on(async {
-            let connections = Connections::open_many(address, connections_for(size)).await?;
+            let connections = Connections::open_many(&[address], connections_for(size)).await?;
             let mut audience = Audience::gather(&connections, size, Order::None).await?;
             audience.measure(during).await
         })?;
@@ -389,6 +425,24 @@ impl Running<'_> {
         if !self.round.contains_key(&Quantity::Stream(1)) {
             self.stream_floor(1)?;
         }
+        Ok(())
+    }
+
+    fn broker(&mut self, absences: &[Absence]) -> anyhow::Result<()> {
+        let trial = Trial {
+            runtime: self.stage.runtime,
+            broker: self.stage.channel.broker().context("there is no broker")?,
+            gateway: &self.gateway,
+            connections: &self.connections,
+            source: &self.source,
+            during: self.stage.during,
+            say: self.stage.say,
+        };
+        let outcome = trial.run(absences)?;
+        self.written += outcome.written;
+        let figures = outcome.figures.into_iter();
+        self.round
+            .extend(figures.map(|((phase, aspect), value)| (Quantity::In(phase, aspect), value)));
         Ok(())
     }
 
@@ -477,6 +531,6 @@ fn per_call(taken: Duration, measured: &Measured) -> f64 {
     taken.as_secs_f64() * 1e6 / measured.done as f64
 }
 
-fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+pub(crate) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1e6
 }

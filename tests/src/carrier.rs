@@ -2,52 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
 use serde_json::Value;
-use stategate_servers::{Kafka, Missing, Nats, RabbitMq, Redis};
+use stategate_servers::{Absence, Broker, Missing};
 use tokio::task::spawn_blocking;
-
-/// A broker that can be killed and stopped.
-pub trait Broker: Send + Sync + 'static {
-    /// Its process id, while it runs.
-    fn pid(&self) -> Option<u32>;
-    /// SIGKILL.
-    fn kill(&self);
-    /// Starts it again.
-    fn restart(&self);
-}
-
-macro_rules! brokers {
-    ($($server:ident),*) => {$(
-        impl Broker for $server {
-            fn pid(&self) -> Option<u32> {
-                self.pid()
-            }
-
-            fn kill(&self) {
-                self.kill();
-            }
-
-            fn restart(&self) {
-                self.restart();
-            }
-        }
-    )*};
-}
-
-brokers!(Kafka, Nats, RabbitMq, Redis);
-
-/// How a broker goes away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absence {
-    /// Killed: whoever asks is refused at once.
-    Killed,
-    /// Stopped: connections stay and nobody answers.
-    Stopped,
-}
 
 /// A broker, and what carries messages over it.
 #[derive(Clone)]
@@ -89,31 +46,19 @@ impl Carrier {
 
     /// Takes the broker away.
     pub async fn leave(&self, how: Absence) {
-        match how {
-            Absence::Killed => self.blocking(|broker| broker.kill()).await,
-            Absence::Stopped => self.signal(Signal::SIGSTOP),
-        }
+        self.blocking(move |broker| broker.leave(how)).await;
     }
 
     /// Brings it back.
     pub async fn come_back(&self, from: Absence) {
-        match from {
-            Absence::Killed => self.blocking(|broker| broker.restart()).await,
-            Absence::Stopped => self.signal(Signal::SIGCONT),
-        }
+        self.blocking(move |broker| broker.come_back(from)).await;
     }
 
-    async fn blocking(&self, what: fn(&dyn Broker)) {
+    async fn blocking(&self, what: impl FnOnce(&dyn Broker) + Send + 'static) {
         let broker = Arc::clone(&self.broker);
         spawn_blocking(move || what(&*broker))
             .await
             .expect("the broker does as it is told");
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.broker.pid().expect("a broker that runs");
-        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
-        signal::kill(pid, signal).expect("send a signal");
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::{
     ask::Ask,
-    carrier::{Absence, Carrier},
+    carrier::Carrier,
     check::{Finding, Kind},
     cli::Cli,
     clients::Clients,
@@ -43,7 +43,7 @@ pub use self::{
     witness::Witness,
     workload::{Mix, Tail, Writers},
 };
-pub use stategate_servers::{Answers, Proxy};
+pub use stategate_servers::{Absence, Answers, Proxy};
 
 /// Longest wait for a condition that holds within milliseconds when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::json;
-use stategate_servers::{Kafka, Nats, RabbitMq, Redis};
+use stategate_servers::{Broker as _, Kafka, Nats, RabbitMq, Redis};
 use stategate_tests::{
     Absence, Carrier, Crowd, Cut, Role, Write, Writers, alone,
     crowd::{STREAMS, SUBSCRIBERS, load},

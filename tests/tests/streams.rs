@@ -18,7 +18,7 @@ use std::{
 use futures::future::join_all;
 use serde_json::{Value, json};
 use stategate_model::Lane;
-use stategate_servers::Nats;
+use stategate_servers::{Broker as _, Nats};
 use stategate_tests::{
     Crowd, Cut, Process, Role, Witness, alone,
     crowd::{STREAMS, SUBSCRIBERS, load},

@@ -23,7 +23,7 @@ mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "link")]
-mod secret;
+mod settings;
 mod storage;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -45,7 +45,7 @@ pub use self::rabbitmq::RabbitMqConfig;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConfig, RedisMode};
 #[cfg(feature = "link")]
-pub use self::secret::Secret;
+pub use self::settings::{Address, Secret};
 pub use self::{
     config::{ChannelConfig, open},
     inmem::{InMemory, InMemoryConfig},

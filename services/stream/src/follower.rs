@@ -3,7 +3,8 @@
 //!
 //! Messages of another log, another order or another history are not believed. A message that comes
 //! early is held for a few milliseconds, since the one before it is probably on its way. A quiet or
-//! broken channel is covered by looking at the lane heads.
+//! broken channel is covered by looking at the lane heads: seldom while nothing is found there, and
+//! often while all that is written is.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use stategate_channel::{Channel, Message, Notice, Subscription};
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
 use stategate_storage::{ReadLimit, Storage};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Entry, Hub};
@@ -23,6 +24,9 @@ pub(crate) const READ: ReadLimit = ReadLimit {
     events: 1_000,
     bytes: 4 << 20,
 };
+/// Between two looks at the lane heads while they alone tell of what is written. A second's events at
+/// once would keep the processors from everybody else, writers among them.
+const OFTEN: Duration = Duration::from_millis(20);
 /// How long an early message waits for those before it.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// Most early messages held for a lane.
@@ -37,11 +41,53 @@ pub(crate) struct Follower {
     hub: Arc<Hub>,
     storage: Arc<dyn Storage>,
     channel: Arc<dyn Channel>,
-    /// How often the lane heads are looked at.
-    look: Duration,
+    looks: Looks,
     end: CancellationToken,
     lanes: Vec<Early>,
     meters: Meters,
+}
+
+/// When the lane heads are looked at.
+struct Looks {
+    /// The longest pause.
+    seldom: Duration,
+    /// The pause before the next.
+    pause: Duration,
+    next: Instant,
+    /// Whether the channel said something since the last.
+    is_told: bool,
+}
+
+impl Looks {
+    fn new(seldom: Duration) -> Self {
+        Self {
+            seldom,
+            pause: seldom,
+            next: Instant::now() + seldom,
+            is_told: false,
+        }
+    }
+
+    /// After a look. What it found while the channel speaks is on its way.
+    fn after(&mut self, found: Found) {
+        let is_told = std::mem::take(&mut self.is_told);
+        let pause = match found {
+            _ if is_told => self.seldom,
+            Found::News => OFTEN,
+            Found::Nothing => self.pause * 2,
+        };
+        self.pause = pause.min(self.seldom);
+        self.next = Instant::now() + self.pause;
+    }
+}
+
+/// What a look at the lane heads came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The log has what the hub did not.
+    News,
+    /// It has not, as far as is known.
+    Nothing,
 }
 
 /// Messages of one lane that came before their time.
@@ -80,7 +126,7 @@ impl Follower {
             hub,
             storage,
             channel,
-            look,
+            looks: Looks::new(look),
             end,
             lanes,
             meters: Meters {
@@ -95,8 +141,6 @@ impl Follower {
     /// Follows until the end.
     pub(crate) async fn run(mut self) {
         let end = self.end.clone();
-        let mut ticks = interval(self.look);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !end.is_cancelled() {
             let mut subscription = tokio::select! {
                 () = end.cancelled() => return,
@@ -115,11 +159,19 @@ impl Follower {
                 tokio::select! {
                     () = end.cancelled() => return,
                     notice = subscription.next() => match notice {
-                        Some(Notice::Message(message)) => self.take(message).await,
-                        Some(Notice::Lagged) => self.look_at_heads().await,
+                        Some(Notice::Message(message)) => {
+                            self.looks.is_told = true;
+                            self.take(message).await;
+                        }
+                        Some(Notice::Lagged) => {
+                            self.look_at_heads().await;
+                        }
                         None => break,
                     },
-                    _ = ticks.tick() => self.look_at_heads().await,
+                    () = sleep_until(self.looks.next) => {
+                        let found = self.look_at_heads().await;
+                        self.looks.after(found);
+                    }
                     () = patience => self.fill_holes().await,
                 }
             }
@@ -246,7 +298,7 @@ impl Follower {
                 self.meters.strays.increment(early.messages.len() as u64);
                 *early = Early::default();
             } else {
-                early.until = Some(Instant::now() + self.look);
+                early.until = Some(Instant::now() + self.looks.seldom);
             }
         }
     }
@@ -288,16 +340,16 @@ impl Follower {
         true
     }
 
-    async fn look_at_heads(&self) {
+    async fn look_at_heads(&self) -> Found {
         if self.hub.is_idle() {
-            return;
+            return Found::Nothing;
         }
         let restarts = self.hub.restarts();
         let heads = match self.storage.heads().await {
             Ok(heads) => heads,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the lane heads; trying again");
-                return;
+                return Found::Nothing;
             }
         };
         // The hub is fed by this task alone, from what was committed before the heads were read; only
@@ -308,11 +360,16 @@ impl Follower {
         if back && restarts == self.hub.restarts() {
             tracing::error!("the log went back; ending every stream");
             self.hub.rewind(&heads);
-            return;
+            return Found::Nothing;
         }
+        let mut found = Found::Nothing;
         for (lane, head) in heads.iter() {
-            self.read(lane, Some(head)).await;
+            if head > self.hub.head(lane).0 {
+                found = Found::News;
+                self.read(lane, Some(head)).await;
+            }
         }
+        found
     }
 }
 

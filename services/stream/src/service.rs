@@ -24,7 +24,7 @@ use crate::{
 /// The bounds an operator may set.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How often the lane heads are looked at, whatever the channel says.
+    /// How often the lane heads are looked at, at least, whatever the channel says.
     pub look: Duration,
     /// Most subscriptions at once.
     pub subscriptions: Most,

@@ -208,6 +208,32 @@ async fn messages_of_a_far_future_delay_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_channel_is_silent_the_log_is_looked_at_often() {
+    let channel = in_memory();
+    let seldom = Duration::from_secs(10);
+    let bench = Bench::new(1, &channel, seldom);
+    let mut stream = bench.subscribe("*").await;
+    let mut scribe = bench.scribe(Lane(0));
+    // The first the subscriber finds by itself.
+    for _ in 0..2 {
+        scribe.append(1).await;
+        next(&mut stream, 2 * seldom).await;
+    }
+    for first in 3..10 {
+        scribe.append(1).await;
+        all_come_soon(&mut stream, &scribe, first).await;
+    }
+    // Nothing is written and nothing is said: there is no hurry any more.
+    let silence = timeout(seldom.mul_f64(9.5), stream.next()).await;
+    assert!(silence.is_err());
+    scribe.append(1).await;
+    let still = timeout(SOON, stream.next()).await;
+    assert!(still.is_err(), "the heads are looked at as often as ever");
+    next(&mut stream, 2 * seldom).await;
+    bench.service.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_of_this_history_is_not_believed() {
     let channel = in_memory();
     let (bench, mut stream, mut scribe) = begun(&channel).await;

@@ -21,7 +21,7 @@ const PID_FILE: &str = "server.pid";
 
 /// A running server, gone when dropped.
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub struct Daemon {
     name: &'static str,
     program: PathBuf,
     arguments: Vec<String>,
@@ -64,6 +64,10 @@ impl Daemon {
         };
         daemon.restart();
         daemon
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     pub(crate) fn port(&self) -> u16 {

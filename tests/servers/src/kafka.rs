@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Missing,
+    Broker, Missing,
     daemon::{Daemon, program, servers},
     free_port,
 };
@@ -117,19 +117,19 @@ ssl.keystore.location=identity.pem
         server.says(READY);
         Ok(Self { server, behind })
     }
+}
 
-    /// Where clients connect.
-    pub fn url(&self) -> String {
+impl Broker for Kafka {
+    fn server(&self) -> &Daemon {
+        &self.server
+    }
+
+    fn url(&self) -> String {
         format!("127.0.0.1:{}", self.port())
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.server.port()
-    }
-
-    /// Its version, as it was fetched.
-    pub fn version(&self) -> String {
+    /// As it was fetched.
+    fn version(&self) -> String {
         let fetched = fs::read_to_string(servers().join("kafka/fetched"));
         fetched.map_or_else(
             |_| "of an unknown version".to_owned(),
@@ -137,23 +137,12 @@ ssl.keystore.location=identity.pem
         )
     }
 
-    /// Its port for a proxy.
-    pub fn behind(&self) -> u16 {
+    fn behind(&self) -> u16 {
         self.behind
     }
 
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
-
-    /// Kills it, as a crash would.
-    pub fn kill(&self) {
-        self.server.kill();
-    }
-
-    /// Starts it again, and waits until it serves.
-    pub fn restart(&self) {
+    /// It serves when this returns.
+    fn restart(&self) {
         self.server.restart();
         self.server.says(READY);
     }

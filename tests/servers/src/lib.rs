@@ -12,6 +12,7 @@
 )]
 
 mod account;
+mod broker;
 mod daemon;
 mod janitor;
 mod kafka;
@@ -27,6 +28,7 @@ use std::{fmt, time::Duration};
 
 pub use self::{
     account::postgres_group,
+    broker::{Absence, Broker},
     kafka::Kafka,
     nats::Nats,
     pgbouncer::PgBouncer,

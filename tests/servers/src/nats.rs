@@ -1,7 +1,7 @@
 //! A NATS server of one's own.
 
 use crate::{
-    Missing,
+    Broker, Missing,
     daemon::{Daemon, fetched, program},
     free_port,
 };
@@ -39,34 +39,14 @@ impl Nats {
             folder,
         )))
     }
+}
 
-    /// Where clients connect.
-    pub fn url(&self) -> String {
+impl Broker for Nats {
+    fn server(&self) -> &Daemon {
+        &self.0
+    }
+
+    fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port())
-    }
-
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.0.port()
-    }
-
-    /// Its version.
-    pub fn version(&self) -> String {
-        self.0.version()
-    }
-
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.0.pid()
-    }
-
-    /// Kills it, as a crash would.
-    pub fn kill(&self) {
-        self.0.kill();
-    }
-
-    /// Starts it again, and waits until it takes connections.
-    pub fn restart(&self) {
-        self.0.restart();
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
-    Missing,
+    Broker, Missing,
     daemon::{Daemon, program},
     free_port,
 };
@@ -65,40 +65,25 @@ impl RabbitMq {
             _registry: registry,
         })
     }
+}
 
-    /// Where clients connect.
-    pub fn url(&self) -> String {
+impl Broker for RabbitMq {
+    fn server(&self) -> &Daemon {
+        &self.server
+    }
+
+    fn url(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.port())
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.server.port()
-    }
-
-    /// Its version, as the folder has it: asking would take a runtime of its own.
-    pub fn version(&self) -> String {
+    /// As the folder has it: asking would take a runtime of its own.
+    fn version(&self) -> String {
         let mut folders = self.server.program().ancestors();
         let version = folders.find_map(|folder| {
             let name = folder.file_name()?.to_str()?;
             name.strip_prefix("rabbitmq_server-")
         });
         version.unwrap_or("of an unknown version").to_owned()
-    }
-
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
-
-    /// Kills it, as a crash would.
-    pub fn kill(&self) {
-        self.server.kill();
-    }
-
-    /// Starts it again, and waits until it takes connections.
-    pub fn restart(&self) {
-        self.server.restart();
     }
 }
 

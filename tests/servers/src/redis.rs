@@ -1,31 +1,44 @@
-//! A Redis of one's own.
+//! A Redis of one's own, or a Valkey.
 
 use crate::{
-    Missing,
-    daemon::{Daemon, program},
+    Broker, Missing,
+    daemon::{Daemon, fetched, program},
     free_port,
 };
 
-/// A Redis on a port of the loopback, which keeps nothing when it ends.
+/// A Redis or Valkey on a port of the loopback, which keeps nothing when it ends.
 #[derive(Debug)]
 pub struct Redis(Daemon);
 
 impl Redis {
     /// Starts one.
     pub fn start() -> Result<Self, Missing> {
-        let names = ["redis-server".into(), "valkey-server".into()];
-        let program = program(&names).ok_or(Missing {
+        Self::of(Missing {
             server: "Redis",
             install: "Debian: apt-get install redis-server",
-        })?;
-        let (port, folder) = (free_port(), Daemon::folder("redis"));
+        })
+    }
+
+    /// Starts a Valkey.
+    pub fn start_valkey() -> Result<Self, Missing> {
+        Self::of(Missing {
+            server: "Valkey",
+            install: "run scripts/install-servers, or install valkey-server",
+        })
+    }
+
+    fn of(missing: Missing) -> Result<Self, Missing> {
+        let name = missing.server;
+        let server = format!("{}-server", name.to_lowercase());
+        let program = program(&[server.clone().into(), fetched(&server)]).ok_or(missing)?;
+        let (port, folder) = (free_port(), Daemon::folder(name));
         let mut arguments: Vec<String> = format!("--port {port} --bind 127.0.0.1 --appendonly no")
             .split(' ')
             .map(str::to_owned)
             .collect();
         arguments.extend(["--save".to_owned(), String::new()]);
         Ok(Self(Daemon::start(
-            "Redis",
+            name,
             program,
             arguments,
             Vec::new(),
@@ -33,34 +46,14 @@ impl Redis {
             folder,
         )))
     }
+}
 
-    /// Where clients connect.
-    pub fn url(&self) -> String {
+impl Broker for Redis {
+    fn server(&self) -> &Daemon {
+        &self.0
+    }
+
+    fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port())
-    }
-
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.0.port()
-    }
-
-    /// Its version.
-    pub fn version(&self) -> String {
-        self.0.version()
-    }
-
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.0.pid()
-    }
-
-    /// Kills it, as a crash would.
-    pub fn kill(&self) {
-        self.0.kill();
-    }
-
-    /// Starts it again, and waits until it takes connections.
-    pub fn restart(&self) {
-        self.0.restart();
     }
 }

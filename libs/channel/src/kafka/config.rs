@@ -1,7 +1,6 @@
 //! The settings of a channel over Kafka.
 
 use std::{
-    fmt,
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
 };
@@ -9,16 +8,19 @@ use std::{
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use serde::Deserialize;
 
-use crate::{Error, Secret};
+use crate::{
+    Error,
+    settings::{Address, Provider, Secret, max_bytes, prefix},
+};
 
 /// Settings of the Kafka channel: `{"name": "kafka", "addr": "host:9092"}`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// Brokers of one cluster to begin with, `host:port`, separated by commas.
-    pub addr: String,
+    pub addr: Address,
     /// What the topic's name starts with; the log's id follows.
-    #[serde(default = "default_topic")]
+    #[serde(default = "prefix")]
     pub topic: String,
     /// How the brokers are spoken to.
     #[serde(default)]
@@ -45,7 +47,7 @@ pub struct KafkaConfig {
     #[serde(default = "default_retention")]
     pub retention_seconds: NonZeroU32,
     /// Bytes that the topic keeps, about.
-    #[serde(default = "default_max_bytes")]
+    #[serde(default = "max_bytes")]
     pub max_bytes: NonZeroU32,
     /// On how many brokers; the cluster's default, if not said.
     #[serde(default)]
@@ -87,6 +89,7 @@ impl KafkaMechanism {
     }
 }
 
+pub(super) const KAFKA: Provider = Provider("kafka");
 /// Longest name: Kafka's limit is 249 characters, of which a log's id takes 36 and the dot one.
 const NAME_BYTES: usize = 200;
 /// Fewest bytes that a topic keeps: its parts are a quarter of it, and the least that Kafka takes is 1 MiB.
@@ -94,30 +97,17 @@ const LEAST_BYTES: u32 = 4 << 20;
 /// Whether this build has OpenSSL, which TLS and SCRAM rest on.
 const HAS_TLS: bool = cfg!(feature = "kafka-tls");
 
-fn default_topic() -> String {
-    "stategate".to_owned()
-}
-
 fn default_retention() -> NonZeroU32 {
     const DEFAULT: NonZeroU32 = NonZeroU32::new(60).unwrap();
     DEFAULT
 }
 
-fn default_max_bytes() -> NonZeroU32 {
-    const DEFAULT: NonZeroU32 = NonZeroU32::new(64 << 20).unwrap();
-    DEFAULT
-}
-
-pub(super) fn refused<T>(problem: &str) -> Result<T, Error> {
-    Err(Error::Config(format!("kafka: {problem}")))
-}
-
 impl KafkaConfig {
     /// For brokers, with everything else as it is by default.
-    pub fn new(addr: impl Into<String>) -> Self {
+    pub fn new(addr: impl Into<Address>) -> Self {
         Self {
             addr: addr.into(),
-            topic: default_topic(),
+            topic: prefix(),
             security: KafkaSecurity::default(),
             user: None,
             password: None,
@@ -126,41 +116,34 @@ impl KafkaConfig {
             cert_file: None,
             key_file: None,
             retention_seconds: default_retention(),
-            max_bytes: default_max_bytes(),
+            max_bytes: max_bytes(),
             replicas: None,
         }
     }
 
     fn check(&self) -> Result<(), Error> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let is_name = !self.topic.is_empty() && self.topic.chars().all(legal);
-        if !is_name || self.topic.len() > NAME_BYTES {
-            return refused("`topic` must be 1 to 200 letters, digits and `-_.`");
-        }
-        if !self.addr.split(',').all(|broker| is_broker(broker.trim())) {
-            return refused("`addr` must be one or several host:port, with commas between");
+        KAFKA.check_name("topic", &self.topic, "-_.", NAME_BYTES)?;
+        let mut brokers = self.addr.expose().split(',');
+        if !brokers.all(|broker| is_broker(broker.trim())) {
+            return KAFKA.refuse("`addr` must be one or several host:port, with commas between");
         }
         if self.max_bytes.get() < LEAST_BYTES {
-            return refused("`max_bytes` must be 4194304 or more");
+            return KAFKA.refuse("`max_bytes` must be 4194304 or more");
         }
-        if self.user.is_some() != self.password.is_some() {
-            return refused("`user` and `password` go together; set both or none");
-        }
+        KAFKA.check_pair(("user", &self.user), ("password", &self.password))?;
         if self.user.is_some() != self.mechanism.is_some() {
-            return refused("a `user` needs a `mechanism`: plain, scram-sha-256 or scram-sha-512");
+            return KAFKA
+                .refuse("a `user` needs a `mechanism`: plain, scram-sha-256 or scram-sha-512");
         }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            return refused("`cert_file` and `key_file` go together; set both or none");
-        }
+        KAFKA.check_identity(&self.cert_file, &self.key_file)?;
         let is_tls = self.security == KafkaSecurity::Tls;
         if !is_tls && (self.ca_file.is_some() || self.cert_file.is_some()) {
-            return refused("`ca_file` and `cert_file` are for \"security\":\"tls\"");
+            return KAFKA.refuse("`ca_file` and `cert_file` are for \"security\":\"tls\"");
         }
         let is_plain = matches!(self.mechanism, None | Some(KafkaMechanism::Plain));
         if !HAS_TLS && (is_tls || !is_plain) {
-            return refused(
-                "TLS and SCRAM are not in this build; build with the feature `kafka-tls`",
-            );
+            return KAFKA
+                .refuse("TLS and SCRAM are not in this build; build with the feature `kafka-tls`");
         }
         Ok(())
     }
@@ -170,7 +153,7 @@ impl KafkaConfig {
         self.check()?;
         let mut client = ClientConfig::new();
         client
-            .set("bootstrap.servers", &self.addr)
+            .set("bootstrap.servers", self.addr.expose())
             .set("client.id", "stategate")
             // A topic made that way would keep messages for days.
             .set("allow.auto.create.topics", "false")
@@ -202,7 +185,7 @@ impl KafkaConfig {
         ] {
             let Some(file) = file else { continue };
             let Some(path) = file.to_str() else {
-                return refused(&format!("`{field}` must be a path in UTF-8"));
+                return KAFKA.refuse(format_args!("`{field}` must be a path in UTF-8"));
             };
             client.set(property, path);
         }
@@ -218,24 +201,6 @@ fn is_broker(broker: &str) -> bool {
     });
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
     host.is_some_and(|(host, _)| host.chars().all(legal))
-}
-
-/// Shows nothing that is secret.
-impl fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaConfig")
-            .field("addr", &crate::secret::shown(&self.addr))
-            .field("topic", &self.topic)
-            .field("security", &self.security)
-            .field("user", &self.user)
-            .field("mechanism", &self.mechanism)
-            .field("ca_file", &self.ca_file)
-            .field("cert_file", &self.cert_file)
-            .field("retention_seconds", &self.retention_seconds)
-            .field("max_bytes", &self.max_bytes)
-            .field("replicas", &self.replicas)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use stategate_model::LogId;
 use tokio::{task::spawn_blocking, time::sleep};
 
 pub use self::config::{KafkaConfig, KafkaMechanism, KafkaSecurity};
-use self::{config::refused, told::Told};
+use self::{config::KAFKA, told::Told};
 use crate::{
     Error,
     link::{Carrier, Failure, Listener, Received, Sender},
@@ -79,7 +79,7 @@ impl Kafka {
         });
         match made.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return refused(&error.to_string()),
+            Ok(Err(error)) => return KAFKA.refuse(error),
             Err(_) => return Err(Error::Closed),
         }
         Ok(Self {
@@ -389,7 +389,7 @@ impl Listener for Reader {
 
 #[cfg(test)]
 mod tests {
-    use stategate_servers::PATIENCE;
+    use stategate_servers::{Broker as _, PATIENCE};
     use tokio::time::timeout;
 
     use super::*;

@@ -1,27 +1,27 @@
 //! The settings of a channel over NATS.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf};
+use std::{num::NonZeroU32, path::PathBuf};
 
 use async_nats::{ConnectOptions, ServerAddr};
 use serde::Deserialize;
 
 use crate::{
     Error,
-    secret::{Secret, shown},
+    settings::{Address, Provider, Secret, max_bytes, prefix},
 };
 
 /// Settings of the NATS channel: `{"name": "nats", "addr": "nats://host:4222"}`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
     /// Addresses of servers of one cluster, separated by commas. `tls://` asks for TLS. A user and password
     /// may stand before an `@`.
-    pub addr: String,
+    pub addr: Address,
     /// Core NATS or JetStream.
     #[serde(default)]
     pub mode: NatsMode,
     /// What subjects start with; the log's id follows.
-    #[serde(default = "default_subject")]
+    #[serde(default = "prefix")]
     pub subject: String,
     /// The user, if not in the address.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct NatsConfig {
     #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// JetStream: most bytes that the stream keeps, in the servers' memory.
-    #[serde(default = "default_max_bytes")]
+    #[serde(default = "max_bytes")]
     pub max_bytes: NonZeroU32,
     /// JetStream: on how many servers.
     #[serde(default = "default_replicas")]
@@ -65,16 +65,8 @@ pub enum NatsMode {
     JetStream,
 }
 
+const NATS: Provider = Provider("nats");
 const SUBJECT_BYTES: usize = 64;
-
-fn default_subject() -> String {
-    "stategate".to_owned()
-}
-
-fn default_max_bytes() -> NonZeroU32 {
-    const DEFAULT: NonZeroU32 = NonZeroU32::new(64 << 20).unwrap();
-    DEFAULT
-}
 
 fn default_replicas() -> NonZeroU32 {
     NonZeroU32::MIN
@@ -82,11 +74,11 @@ fn default_replicas() -> NonZeroU32 {
 
 impl NatsConfig {
     /// For servers, with everything else as it is by default.
-    pub fn new(addr: impl Into<String>, mode: NatsMode) -> Self {
+    pub fn new(addr: impl Into<Address>, mode: NatsMode) -> Self {
         Self {
             addr: addr.into(),
             mode,
-            subject: default_subject(),
+            subject: prefix(),
             user: None,
             password: None,
             token: None,
@@ -94,22 +86,16 @@ impl NatsConfig {
             ca_file: None,
             cert_file: None,
             key_file: None,
-            max_bytes: default_max_bytes(),
+            max_bytes: max_bytes(),
             replicas: default_replicas(),
         }
     }
 
     /// Checks everything that can be checked without a server.
     pub(super) fn check(&self) -> Result<Vec<ServerAddr>, Error> {
-        let refused = |problem: &str| Err(Error::Config(format!("nats: {problem}")));
-        let is_token = |token: &str| {
-            let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            !token.is_empty() && token.chars().all(legal)
-        };
-        if self.subject.len() > SUBJECT_BYTES || !self.subject.split('.').all(is_token) {
-            return refused(
-                "`subject` must be letters, digits, `-` and `_`, in parts joined by dots",
-            );
+        NATS.check_name("subject", &self.subject, "-_.", SUBJECT_BYTES)?;
+        if self.subject.split('.').any(str::is_empty) {
+            return NATS.refuse("`subject` must have something before and after every dot");
         }
         let ways = [
             self.user.is_some(),
@@ -117,16 +103,14 @@ impl NatsConfig {
             self.credentials_file.is_some(),
         ];
         if ways.into_iter().filter(|is_set| *is_set).count() > 1 {
-            return refused("`user`, `token` and `credentials_file` exclude each other; keep one");
+            return NATS
+                .refuse("`user`, `token` and `credentials_file` exclude each other; keep one");
         }
-        if self.user.is_some() != self.password.is_some() {
-            return refused("`user` and `password` go together; set both or none");
-        }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            return refused("`cert_file` and `key_file` go together; set both or none");
-        }
+        NATS.check_pair(("user", &self.user), ("password", &self.password))?;
+        NATS.check_identity(&self.cert_file, &self.key_file)?;
         let addresses: Option<Vec<ServerAddr>> = self
             .addr
+            .expose()
             .split(',')
             .map(str::trim)
             .map(|address| address.parse().ok().filter(|_| !address.is_empty()))
@@ -134,7 +118,7 @@ impl NatsConfig {
         // What the parser says may quote the address, and with it a password.
         match addresses {
             Some(addresses) => Ok(addresses),
-            None => refused(
+            None => NATS.refuse(
                 "`addr` must be a URL such as nats://host:4222, or several with commas between",
             ),
         }
@@ -162,23 +146,6 @@ impl NatsConfig {
             options = options.add_client_certificate(cert.clone(), key.clone());
         }
         Ok(options)
-    }
-}
-
-/// Shows nothing that is secret.
-impl fmt::Debug for NatsConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsConfig")
-            .field("addr", &shown(&self.addr))
-            .field("mode", &self.mode)
-            .field("subject", &self.subject)
-            .field("user", &self.user)
-            .field("credentials_file", &self.credentials_file)
-            .field("ca_file", &self.ca_file)
-            .field("cert_file", &self.cert_file)
-            .field("max_bytes", &self.max_bytes)
-            .field("replicas", &self.replicas)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,27 +1,26 @@
 //! The settings of a channel over RabbitMQ.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf};
+use std::{num::NonZeroU32, path::PathBuf};
 
 use lapin::{
     tcp::{OwnedIdentity, OwnedTLSConfig},
     uri::{AMQPScheme, AMQPUri},
 };
 use serde::Deserialize;
-use tokio::fs;
 
 use crate::{
     Error,
-    secret::{Secret, shown},
+    settings::{Address, Provider, Secret, max_bytes, prefix},
 };
 
 /// Settings of the RabbitMQ channel: `{"name": "rabbitmq", "addr": "amqp://host:5672"}`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RabbitMqConfig {
     /// The broker: `amqp://user:password@host:port/vhost`, `amqps://` for TLS.
-    pub addr: String,
+    pub addr: Address,
     /// What the exchange's name starts with; the log's id follows.
-    #[serde(default = "default_exchange")]
+    #[serde(default = "prefix")]
     pub exchange: String,
     /// The user, if not in the address.
     #[serde(default)]
@@ -39,67 +38,47 @@ pub struct RabbitMqConfig {
     #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// Most bytes that the queue of a process may come to hold; the oldest are dropped.
-    #[serde(default = "default_max_bytes")]
+    #[serde(default = "max_bytes")]
     pub max_bytes: NonZeroU32,
 }
 
+const RABBITMQ: Provider = Provider("rabbitmq");
 /// Seconds between two heartbeats, unless the address says otherwise.
 const HEARTBEAT: u16 = 5;
 /// Longest name: AMQP's limit is 255 bytes, of which a log's id takes 36 and the dot one.
 const NAME_BYTES: usize = 200;
 
-fn default_exchange() -> String {
-    "stategate".to_owned()
-}
-
-fn default_max_bytes() -> NonZeroU32 {
-    const DEFAULT: NonZeroU32 = NonZeroU32::new(64 << 20).unwrap();
-    DEFAULT
-}
-
-fn refused<T>(problem: &str) -> Result<T, Error> {
-    Err(Error::Config(format!("rabbitmq: {problem}")))
-}
-
 impl RabbitMqConfig {
     /// For a broker, with everything else as it is by default.
-    pub fn new(addr: impl Into<String>) -> Self {
+    pub fn new(addr: impl Into<Address>) -> Self {
         Self {
             addr: addr.into(),
-            exchange: default_exchange(),
+            exchange: prefix(),
             user: None,
             password: None,
             ca_file: None,
             cert_file: None,
             key_file: None,
-            max_bytes: default_max_bytes(),
+            max_bytes: max_bytes(),
         }
     }
 
     /// Checks everything that can be checked without a broker.
     pub(super) fn uri(&self) -> Result<AMQPUri, Error> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-        let is_name = !self.exchange.is_empty() && self.exchange.chars().all(legal);
-        if !is_name || self.exchange.len() > NAME_BYTES {
-            return refused("`exchange` must be 1 to 200 letters, digits and `-_.:`");
-        }
+        RABBITMQ.check_name("exchange", &self.exchange, "-_.:", NAME_BYTES)?;
         // The broker keeps these names for itself.
         if self.exchange.starts_with("amq.") {
-            return refused("`exchange` must not start with `amq.`");
+            return RABBITMQ.refuse("`exchange` must not start with `amq.`");
         }
-        if self.user.is_some() != self.password.is_some() {
-            return refused("`user` and `password` go together; set both or none");
-        }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            return refused("`cert_file` and `key_file` go together; set both or none");
-        }
+        RABBITMQ.check_pair(("user", &self.user), ("password", &self.password))?;
+        RABBITMQ.check_identity(&self.cert_file, &self.key_file)?;
         // What the parser says may quote the address, and with it a password.
-        let Ok(mut uri) = self.addr.parse::<AMQPUri>() else {
-            return refused("`addr` must be a URL such as amqp://host:5672");
+        let Ok(mut uri) = self.addr.expose().parse::<AMQPUri>() else {
+            return RABBITMQ.refuse("`addr` must be a URL such as amqp://host:5672");
         };
         let has_files = self.ca_file.is_some() || self.cert_file.is_some();
         if uri.scheme == AMQPScheme::AMQP && has_files {
-            return refused("`ca_file` and `cert_file` are for amqps:// addresses");
+            return RABBITMQ.refuse("`ca_file` and `cert_file` are for amqps:// addresses");
         }
         if let (Some(user), Some(password)) = (&self.user, &self.password) {
             uri.authority.userinfo.username.clone_from(user);
@@ -115,37 +94,18 @@ impl RabbitMqConfig {
     pub(super) async fn tls(&self) -> Result<OwnedTLSConfig, Error> {
         let mut tls = OwnedTLSConfig::default();
         if let Some(file) = &self.ca_file {
-            let Ok(chain) = String::from_utf8(read("ca_file", file).await?) else {
-                return refused("`ca_file` is not PEM");
+            let Ok(chain) = String::from_utf8(RABBITMQ.read("ca_file", file).await?) else {
+                return RABBITMQ.refuse("`ca_file` is not PEM");
             };
             tls.cert_chain = Some(chain);
         }
         if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
             tls.identity = Some(OwnedIdentity::PKCS8 {
-                pem: read("cert_file", cert).await?,
-                key: read("key_file", key).await?,
+                pem: RABBITMQ.read("cert_file", cert).await?,
+                key: RABBITMQ.read("key_file", key).await?,
             });
         }
         Ok(tls)
-    }
-}
-
-async fn read(field: &str, file: &PathBuf) -> Result<Vec<u8>, Error> {
-    let bytes = fs::read(file).await;
-    bytes.or_else(|error| refused(&format!("`{field}` cannot be read: {error}")))
-}
-
-/// Shows nothing that is secret.
-impl fmt::Debug for RabbitMqConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RabbitMqConfig")
-            .field("addr", &shown(&self.addr))
-            .field("exchange", &self.exchange)
-            .field("user", &self.user)
-            .field("ca_file", &self.ca_file)
-            .field("cert_file", &self.cert_file)
-            .field("max_bytes", &self.max_bytes)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,28 +1,27 @@
 //! The settings of a channel over Redis.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf};
+use std::{num::NonZeroU32, path::PathBuf};
 
 use ::redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, TlsCertificates};
 use serde::Deserialize;
-use tokio::fs;
 
 use crate::{
     Error,
-    secret::{Secret, shown},
+    settings::{Address, Provider, Secret, prefix},
 };
 
 /// Settings of the Redis channel: `{"name": "redis", "addr": "redis://host:6379"}`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
     /// The server: `redis://user:password@host:port`, `rediss://` for TLS.
-    pub addr: String,
+    pub addr: Address,
     /// Streams or pub/sub.
     #[serde(default)]
     pub mode: RedisMode,
     /// What the key of the stream, or the name of the pub/sub channel, starts with; the log's id
     /// follows.
-    #[serde(default = "default_key")]
+    #[serde(default = "prefix")]
     pub key: String,
     /// The user, if not in the address.
     #[serde(default)]
@@ -55,30 +54,23 @@ pub enum RedisMode {
     PubSub,
 }
 
+const REDIS: Provider = Provider("redis");
 const KEY_BYTES: usize = 64;
 /// Shortest stream: twice what is read at once, so that falling behind is noticed before it is trimmed.
 const LEAST_LEN: u32 = 128;
-
-fn default_key() -> String {
-    "stategate".to_owned()
-}
 
 fn default_max_len() -> NonZeroU32 {
     const DEFAULT: NonZeroU32 = NonZeroU32::new(1_024).unwrap();
     DEFAULT
 }
 
-fn refused<T>(problem: &str) -> Result<T, Error> {
-    Err(Error::Config(format!("redis: {problem}")))
-}
-
 impl RedisConfig {
     /// For a server, with everything else as it is by default.
-    pub fn new(addr: impl Into<String>, mode: RedisMode) -> Self {
+    pub fn new(addr: impl Into<Address>, mode: RedisMode) -> Self {
         Self {
             addr: addr.into(),
             mode,
-            key: default_key(),
+            key: prefix(),
             user: None,
             password: None,
             ca_file: None,
@@ -89,28 +81,22 @@ impl RedisConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.:{}".contains(c);
-        if self.key.is_empty() || self.key.len() > KEY_BYTES || !self.key.chars().all(legal) {
-            return refused("`key` must be 1 to 64 letters, digits and `-_.:{}`");
-        }
+        REDIS.check_name("key", &self.key, "-_.:{}", KEY_BYTES)?;
         if self.max_len.get() < LEAST_LEN {
-            return refused("`max_len` must be 128 or more");
+            return REDIS.refuse("`max_len` must be 128 or more");
         }
         if self.user.is_some() && self.password.is_none() {
-            return refused("`user` needs a `password`");
+            return REDIS.refuse("`user` needs a `password`");
         }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            return refused("`cert_file` and `key_file` go together; set both or none");
-        }
-        Ok(())
+        REDIS.check_identity(&self.cert_file, &self.key_file)
     }
 
     /// Checks everything that can be checked without a server, and reads the files.
     pub(super) async fn client(&self) -> Result<Client, Error> {
         self.check()?;
         // What the parser says may quote the address, and with it a password.
-        let Ok(info) = self.addr.as_str().into_connection_info() else {
-            return refused("`addr` must be a URL such as redis://host:6379");
+        let Ok(info) = self.addr.expose().into_connection_info() else {
+            return REDIS.refuse("`addr` must be a URL such as redis://host:6379");
         };
         let mut settings = info.redis_settings().clone().set_lib_name("stategate", "1");
         if let Some(user) = &self.user {
@@ -125,13 +111,13 @@ impl RedisConfig {
         let client = if is_tls {
             let client_tls = match (&self.cert_file, &self.key_file) {
                 (Some(cert), Some(key)) => Some(ClientTlsConfig {
-                    client_cert: read("cert_file", cert).await?,
-                    client_key: read("key_file", key).await?,
+                    client_cert: REDIS.read("cert_file", cert).await?,
+                    client_key: REDIS.read("key_file", key).await?,
                 }),
                 _ => None,
             };
             let root_cert = match &self.ca_file {
-                Some(file) => Some(read("ca_file", file).await?),
+                Some(file) => Some(REDIS.read("ca_file", file).await?),
                 None => None,
             };
             let certificates = TlsCertificates {
@@ -140,31 +126,11 @@ impl RedisConfig {
             };
             Client::build_with_tls(info, certificates)
         } else if has_files {
-            return refused("`ca_file` and `cert_file` are for rediss:// addresses");
+            return REDIS.refuse("`ca_file` and `cert_file` are for rediss:// addresses");
         } else {
             Client::open(info)
         };
-        client.or_else(|error| refused(&format!("`addr` or the certificates: {error}")))
-    }
-}
-
-async fn read(field: &str, file: &PathBuf) -> Result<Vec<u8>, Error> {
-    let bytes = fs::read(file).await;
-    bytes.or_else(|error| refused(&format!("`{field}` cannot be read: {error}")))
-}
-
-/// Shows nothing that is secret.
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig")
-            .field("addr", &shown(&self.addr))
-            .field("mode", &self.mode)
-            .field("key", &self.key)
-            .field("user", &self.user)
-            .field("ca_file", &self.ca_file)
-            .field("cert_file", &self.cert_file)
-            .field("max_len", &self.max_len)
-            .finish_non_exhaustive()
+        client.or_else(|error| REDIS.refuse(format_args!("`addr` or the certificates: {error}")))
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use stategate_channel::{
@@ -10,65 +10,10 @@ use stategate_channel::{
     conformance::{Broker, PretendedLog, Rig},
     open,
 };
-use stategate_servers::{Missing, Proxy, free_port};
+use stategate_servers::{Broker as Server, Missing, Proxy, free_port};
 use tokio::task::spawn_blocking;
 
 use crate::run_all;
-
-/// A broker that can be killed.
-trait Server: fmt::Debug + Send + Sync + 'static {
-    fn port(&self) -> u16;
-
-    /// The port that a proxy passes on to.
-    fn behind(&self) -> u16 {
-        self.port()
-    }
-
-    fn kill(&self);
-    fn restart(&self);
-}
-
-macro_rules! servers {
-    ($($server:ty),*) => {
-        $(impl Server for $server {
-            fn port(&self) -> u16 {
-                self.port()
-            }
-
-            fn kill(&self) {
-                self.kill();
-            }
-
-            fn restart(&self) {
-                self.restart();
-            }
-        })*
-    };
-}
-
-servers![
-    stategate_servers::Nats,
-    stategate_servers::RabbitMq,
-    stategate_servers::Redis
-];
-
-impl Server for stategate_servers::Kafka {
-    fn port(&self) -> u16 {
-        self.port()
-    }
-
-    fn behind(&self) -> u16 {
-        self.behind()
-    }
-
-    fn kill(&self) {
-        self.kill();
-    }
-
-    fn restart(&self) {
-        self.restart();
-    }
-}
 
 /// A server, how a channel over it is configured, and a proxy before it for the writer.
 #[derive(Debug)]
@@ -292,5 +237,17 @@ mod redis {
     async fn pubsub() {
         let config = |port| config(port, RedisMode::PubSub);
         suite("redis, pub/sub", Redis::start(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn streams_of_valkey() {
+        let config = |port| config(port, RedisMode::Streams);
+        suite("valkey, streams", Redis::start_valkey(), 1 << 20, config).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pubsub_of_valkey() {
+        let config = |port| config(port, RedisMode::PubSub);
+        suite("valkey, pub/sub", Redis::start_valkey(), 1 << 20, config).await;
     }
 }
