@@ -272,8 +272,11 @@ impl Span {
     }
 }
 
+/// Whether a key is selected.
+type Selects = fn(&str) -> bool;
+
 /// Globs over keys, and what they mean. All of them select the last order.
-const SELECTIONS: [(&str, fn(&str) -> bool); 5] = [
+const SELECTIONS: [(&str, Selects); 5] = [
     ("", |_| true),
     ("{order-*[02468],the-end}", |key| {
         key.ends_with(['0', '2', '4', '6', '8'])

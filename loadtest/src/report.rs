@@ -173,40 +173,27 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         Vec::new(),
     ));
     for size in AUDIENCES {
-        let live = format!("events delivered/s, live, {size} subscribers");
-        if size == 1 {
-            // One subscriber takes in more than can be written: the figure is the writers'.
-            add(all.figure(Quantity::Deliver(size)).map(|measured| Figure {
-                name: live,
-                measured,
-                unit: "/s",
-                limit: None,
-                facts: [
-                    all.times(
-                        Quantity::Deliver(size),
-                        Quantity::Stream(size),
-                        "the stream floor",
-                    ),
-                    all.times(
-                        Quantity::Deliver(size),
-                        Quantity::Batch,
-                        "batch, which is what writes are limited by",
-                    ),
-                    all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%"),
-                ]
-                .into_iter()
-                .flatten()
-                .collect(),
-            }));
-            continue;
-        }
+        // An event is written once before it goes to all of them.
+        #[allow(clippy::cast_precision_loss, reason = "at most a thousand")]
+        let copies = size as f64;
         add(all.share(
-            live,
+            format!("events delivered/s, live, {size} subscribers"),
             Quantity::Deliver(size),
-            "stream floor",
-            move |round| round.get(&Quantity::Stream(size)).copied(),
+            &format!("1/(1/stream + 1/({size}·batch))"),
+            move |round| {
+                let stream = *round.get(&Quantity::Stream(size))?;
+                let batch = *round.get(&Quantity::Batch)?;
+                Some(together(&[stream, batch * copies]))
+            },
             AIM_DELIVERED,
-            vec![all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%")],
+            vec![
+                all.times(
+                    Quantity::Deliver(size),
+                    Quantity::Stream(size),
+                    "the stream floor",
+                ),
+                all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%"),
+            ],
         ));
     }
     for phase in all.phases() {

@@ -272,6 +272,11 @@ impl Running<'_> {
             .block_on(measure(callers, self.stage.during))?;
         self.written += done.done;
         self.put(Quantity::Transact, done.per_second);
+        self.batch_floor()
+    }
+
+    /// Measured once a round, whoever needs it first.
+    fn batch_floor(&mut self) -> anyhow::Result<()> {
         if !self.round.contains_key(&Quantity::Batch) {
             let batch = self.disk.rows()?.in_batches(self.stage.during)?;
             self.put(Quantity::Batch, batch);
@@ -397,6 +402,7 @@ impl Running<'_> {
         self.round
             .extend(share.map(|share| (Quantity::DeliverByChannel(size), share)));
         self.put(Quantity::Deliver(size), rate);
+        self.batch_floor()?;
         self.stream_floor(size)
     }
 
