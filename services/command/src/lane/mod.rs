@@ -3,8 +3,8 @@
 //! Each lane has one writer task in each command service. It takes what has queued up, decides it
 //! all on the states it holds, and appends once, on condition that the lane's head has not moved.
 //! While one append is on its way the next batch gathers and, where the storage is not at hand, what it
-//! needs is read; an idle lane appends at once. So throughput grows with load and latency does not, and no lock is held across an
-//! await.
+//! needs is read; an idle lane appends at once. So throughput grows with load and latency does not, and
+//! no lock is held across an await.
 //!
 //! Nothing is answered on states that might be stale: an acceptance is answered when its append,
 //! conditional on the head the states belong to, is durable; a refusal when that append went
