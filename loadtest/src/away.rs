@@ -272,11 +272,11 @@ impl Span {
     }
 }
 
-/// Whether a key is selected.
-type Selects = fn(&str) -> bool;
+/// A glob over keys, and what it means.
+type Selection = (&'static str, fn(&str) -> bool);
 
-/// Globs over keys, and what they mean. All of them select the last order.
-const SELECTIONS: [(&str, Selects); 5] = [
+/// Selections that overlap. All have the last order as well.
+const SELECTIONS: [Selection; 5] = [
     ("", |_| true),
     ("{order-*[02468],the-end}", |key| {
         key.ends_with(['0', '2', '4', '6', '8'])

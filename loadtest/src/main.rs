@@ -13,6 +13,7 @@ mod plain;
 mod process;
 mod report;
 mod round;
+mod scenario;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -25,7 +26,8 @@ use crate::{
     gateway::Binaries,
     machine::Machine,
     plain::{Storage, StorageName},
-    round::{Scenario, Stage},
+    round::Stage,
+    scenario::Scenario,
 };
 
 /// As in the gateway: the floors are to have the same.

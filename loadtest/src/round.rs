@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 use hdrhistogram::Histogram;
 use stategate_servers::Absence;
 use tokio::runtime::Runtime;
@@ -29,6 +28,7 @@ use crate::{
     machine::sync_latency,
     plain::{Disk, Storage},
     process::Process,
+    scenario::Scenario,
 };
 
 /// Callers at once, where there are many.
@@ -43,43 +43,6 @@ pub(crate) const AUDIENCES: [usize; 3] = [1, 100, 1_000];
 const AHEAD: u64 = 300;
 /// Callers that write for an audience.
 const AUTHORS: usize = 4;
-
-/// What can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Scenario {
-    /// Durable Set, 64 callers
-    Set,
-    /// Durable Set, 1 caller
-    SetOne,
-    /// Durable Transact of 100 operations
-    Transact,
-    /// Get, 64 callers
-    Get,
-    /// Time from commit to delivery at half load
-    Delay,
-    /// Events delivered to 1, 100 and 1,000 live subscribers
-    Deliver,
-    /// The log from its beginning to one subscriber
-    Replay,
-    /// Durable Set and 50 subscribers while a broker is away, several processes of each service; alone,
-    /// and only when named
-    Away,
-    /// As `away`, with a broker that stays: how far its ratios go by themselves
-    Stay,
-}
-
-impl Scenario {
-    /// What is measured when nothing is named.
-    pub(crate) fn usual() -> Vec<Self> {
-        let all = Self::value_variants().iter().copied();
-        all.filter(|scenario| !scenario.is_of_broker()).collect()
-    }
-
-    /// Whether it is about a broker that may go away.
-    pub(crate) fn is_of_broker(self) -> bool {
-        matches!(self, Self::Away | Self::Stay)
-    }
-}
 
 /// A quantity that rounds measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
