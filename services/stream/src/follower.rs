@@ -24,8 +24,8 @@ pub(crate) const READ: ReadLimit = ReadLimit {
     events: 1_000,
     bytes: 4 << 20,
 };
-/// Between two looks at the lane heads while they alone tell of what is written. A second's events at
-/// once would keep the processors from everybody else, writers among them.
+/// Between two looks at the lane heads while they alone tell of what is written: streams are that late,
+/// and so few events come at once that no subscriber's queue overflows by them.
 const OFTEN: Duration = Duration::from_millis(20);
 /// How long an early message waits for those before it.
 const PATIENCE: Duration = Duration::from_millis(5);
