@@ -11,6 +11,7 @@ use std::{
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use stategate_client::was_never_sent;
 use stategate_model::{EntityRef, Object, Token, Value};
 use stategate_protocol::{Struct, headers, pb};
 use tokio::{
@@ -364,23 +365,10 @@ pub async fn send(
             Some(reason) if !["OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED"].contains(&&*reason) => {
                 Outcome::Refused(reason)
             }
-            _ if is_left_out(&status) => Outcome::Refused("GOAWAY".to_owned()),
+            _ if was_never_sent(&status) => Outcome::Refused("never sent".to_owned()),
             _ => Outcome::Unknown(status.to_string()),
         },
     }
-}
-
-/// Whether the call met a connection that was just being ended. HTTP/2 tells with a GOAWAY up to which
-/// stream calls are carried out, and fails by it only those that came later.
-fn is_left_out(status: &Status) -> bool {
-    let mut sources =
-        std::iter::successors(std::error::Error::source(status), |error| error.source());
-    sources
-        .find_map(|error| error.downcast_ref::<h2::Error>())
-        .is_some_and(|error| {
-            let is_orderly = error.reason() == Some(h2::Reason::NO_ERROR);
-            error.is_go_away() && error.is_remote() && is_orderly
-        })
 }
 
 fn named<T>(message: T, id: Uuid, if_version: Option<u64>) -> Request<T> {

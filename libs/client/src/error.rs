@@ -119,6 +119,8 @@ impl Error {
                 format!("{address} does not serve this call; is it a stategate gateway?")
             }
             (Kind::DeadlineExceeded, "") => out_of_time(effect),
+            // Nothing of it is left open.
+            (Kind::Unavailable, "") => lost(&status, Effect::Read, address),
             (_, "") if status.code() != Code::NotFound => lost(&status, effect, address),
             (Kind::Invalid(fields), _) if !fields.is_empty() => {
                 let fields = fields.iter().map(|(field, why)| format!("{field}: {why}"));
@@ -224,12 +226,22 @@ fn connect_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)> 
     causes(status).find(|error| error.is::<tonic::ConnectError>())
 }
 
-/// Whether the request still waited for the connection when that was closed, as happens when a
-/// gateway ends in good order.
-fn was_never_sent(status: &Status) -> bool {
-    causes(status)
-        .filter_map(|error| error.downcast_ref::<hyper::Error>())
-        .any(hyper::Error::is_canceled)
+/// Whether a call that failed without an answer was surely not carried out: its request still waited
+/// for the connection when that was closed, or the server ended the connection in good order and left
+/// the call out. HTTP/2 tells with a GOAWAY up to which stream calls are carried out, and fails by it
+/// only those that came later.
+///
+/// A [`Client`](crate::Client) knows this by itself; it is for those who make their calls through
+/// tonic's clients.
+pub fn was_never_sent(status: &Status) -> bool {
+    causes(status).any(|error| {
+        let waited = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        let left_out = error.downcast_ref().is_some_and(|error: &h2::Error| {
+            let is_orderly = error.reason() == Some(h2::Reason::NO_ERROR);
+            error.is_go_away() && error.is_remote() && is_orderly
+        });
+        waited || left_out
+    })
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {

@@ -27,7 +27,7 @@ pub use stategate_model::{
 
 pub use self::{
     client::{Builder, Client, Tls},
-    error::{Error, Kind},
+    error::{Error, Kind, was_never_sent},
     reads::{Entity, Page, Search, SearchEvents},
     retry::Retry,
     subscription::{Start, Step, Subscription, Watch},
