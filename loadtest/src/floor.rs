@@ -5,7 +5,7 @@ use std::{net::SocketAddr, pin::Pin};
 
 use futures::{Stream, StreamExt as _, stream};
 use stategate_protocol::{
-    Encoded, pb,
+    Encoded, Transacted, pb,
     server::{
         entity_service_server::{EntityService, EntityServiceServer},
         event_service_server::{EventService, EventServiceServer},
@@ -103,7 +103,7 @@ impl EntityService for Floor {
     async fn transact(
         &self,
         _: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status> {
+    ) -> Result<Response<Transacted>, Status> {
         not_here()
     }
 }

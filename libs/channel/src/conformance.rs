@@ -24,14 +24,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use stategate_model::{EventId, Heads, Lane, Lanes, LogId, Position, Timestamp};
+use stategate_model::{
+    Claims, EntityRef, Event, EventId, Heads, Lane, Lanes, LogId, Method, Position, Timestamp,
+    Values, Version,
+};
 use tokio::{
     runtime,
     task::{spawn_blocking, yield_now},
     time::{Instant, sleep, timeout},
 };
 
-use crate::{Channel, Error, Key, Log, Message, Notice, Reach, Subscription};
+use crate::{Carries, Channel, Error, Events, Key, Log, Message, Notice, Reach, Subscription};
 
 /// Far longer than any hint takes; reached only by a failing case.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -127,7 +130,7 @@ impl Rig {
             lane,
             first,
             previous: Some(EventId::fresh(Timestamp(0))),
-            events: vec![Bytes::from(vec![0; bytes]); events],
+            events: Events::Encoded(vec![Bytes::from(vec![0; bytes]); events]),
         };
         let head = message.head();
         self.writer.publish(message);
@@ -205,6 +208,7 @@ cases![
     every_subscription_gets_everything,
     what_was_published_before_is_not_told,
     events_arrive_as_they_were_published,
+    events_that_are_not_encoded_arrive_or_go_as_their_head,
     publishing_without_subscribers_is_free,
     a_flood_nobody_reads_does_not_block,
     a_dropped_subscription_is_forgotten,
@@ -255,7 +259,7 @@ async fn what_was_published_before_is_not_told(rig: Rig) {
 }
 
 async fn events_arrive_as_they_were_published(rig: Rig) {
-    if !rig.reader.info().carries_events {
+    if rig.reader.info().carries == Carries::Heads {
         return;
     }
     let mut subscription = rig.reader.subscribe().await.expect("subscribes");
@@ -264,17 +268,51 @@ async fn events_arrive_as_they_were_published(rig: Rig) {
         lane: Lane(5),
         first: Position::new(7),
         previous: Some(EventId::fresh(Timestamp(0))),
-        events: vec![
+        events: Events::Encoded(vec![
             Bytes::from_static(b"one"),
             Bytes::new(),
             Bytes::from_static(b"three"),
-        ],
+        ]),
     };
     rig.writer.publish(message.clone());
     let got = timeout(PATIENCE, subscription.next())
         .await
         .expect("arrives");
     assert_eq!(got, Some(Notice::Message(Arc::new(message))));
+}
+
+async fn events_that_are_not_encoded_arrive_or_go_as_their_head(rig: Rig) {
+    let carries = rig.reader.info().carries;
+    if carries == Carries::Heads {
+        return;
+    }
+    let mut subscription = rig.reader.subscribe().await.expect("subscribes");
+    let (lane, first) = (Lane(5), Position::new(7));
+    let event = |position| Event {
+        id: EventId::fresh(Timestamp(0)),
+        entity: EntityRef::new("domain", "type", "key").expect("a name"),
+        values: Values::empty(),
+        version: Version::new(1),
+        lane,
+        position,
+        time: Timestamp(0),
+        method: Method::Set,
+        claims: Claims::none(),
+        trace_parent: None,
+    };
+    let message = Message {
+        log_id: rig.log.id,
+        lane,
+        first,
+        previous: Some(EventId::fresh(Timestamp(0))),
+        events: Events::Decoded(vec![event(first), event(first.next())]),
+    };
+    let expected = match carries {
+        Carries::Events => message.clone(),
+        Carries::Bytes | Carries::Heads => Message::bare_head(rig.log.id, lane, message.head()),
+    };
+    rig.writer.publish(message);
+    assert_eq!(*self::message(&mut subscription).await, expected);
 }
 
 async fn publishing_without_subscribers_is_free(rig: Rig) {
@@ -334,7 +372,7 @@ async fn closing_ends_subscriptions(rig: Rig) {
 }
 
 async fn an_unreachable_source_is_followed_by_lagged(rig: Rig) {
-    if rig.reader.info().carries_events {
+    if rig.reader.info().carries != Carries::Heads {
         return;
     }
     let mut subscription = rig.reader.subscribe().await.expect("subscribes");
@@ -394,7 +432,7 @@ async fn messages_of_another_log_are_passed_over(rig: Rig) {
             lane: Lane(1),
             first: Position::new(1),
             previous: None,
-            events: vec![Bytes::from_static(b"another's")],
+            events: Events::Encoded(vec![Bytes::from_static(b"another's")]),
         });
         let head = rig.write(Lane(1), 1, 10);
         let next = message(&mut subscription).await;
@@ -409,7 +447,7 @@ async fn messages_with_another_key_are_passed_over(rig: Rig) {
     let mut subscription = reader.subscribe().await.expect("subscribes");
     let mut careless = rig.reader.subscribe().await.expect("subscribes");
     let forgery = |first| Message {
-        events: vec![Bytes::from_static(b"forged")],
+        events: Events::Encoded(vec![Bytes::from_static(b"forged")]),
         ..Message::bare_head(rig.log.id, Lane(1), Position::new(first))
     };
     for forger in [open(None).await, open(Some("the key of another log")).await] {

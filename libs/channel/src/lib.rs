@@ -34,7 +34,7 @@ use std::{fmt, pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, future::BoxFuture};
-use stategate_model::{EventId, Lane, LogId, Position};
+use stategate_model::{Event, EventId, Lane, LogId, Position};
 
 #[cfg(feature = "kafka")]
 pub use self::kafka::{KafkaConfig, KafkaMechanism, KafkaSecurity};
@@ -54,7 +54,7 @@ pub use self::{
 };
 
 /// Committed events on their way to the stream services.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// The log they were committed to. A message of another log is not believed.
     pub log_id: LogId,
@@ -65,8 +65,43 @@ pub struct Message {
     /// The id of the event before the first; `None` at the beginning of a lane, or if the provider
     /// knows the head alone.
     pub previous: Option<EventId>,
-    /// The encoded events, consecutive. None at all: a bare head, saying how far the lane goes.
-    pub events: Vec<Bytes>,
+    /// The events, consecutive. None at all: a bare head, saying how far the lane goes.
+    pub events: Events,
+}
+
+/// The events of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Events {
+    /// As any process reads them.
+    Encoded(Vec<Bytes>),
+    /// As they are in this process, for a channel that does not leave it: what nobody asks for is
+    /// never encoded.
+    Decoded(Vec<Event>),
+}
+
+impl Events {
+    /// None at all.
+    pub const NONE: Self = Self::Encoded(Vec::new());
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Encoded(events) => events.len(),
+            Self::Decoded(events) => events.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Encoded(events) => events.iter().map(Bytes::len).sum(),
+            Self::Decoded(events) => events.iter().map(Event::size).sum(),
+        }
+    }
 }
 
 impl Message {
@@ -83,19 +118,19 @@ impl Message {
             lane,
             first: head.next(),
             previous: None,
-            events: Vec::new(),
+            events: Events::NONE,
         }
     }
 
     /// Bytes the message holds on to.
     pub fn size(&self) -> usize {
         const FIXED: usize = 128;
-        FIXED + self.events.iter().map(Bytes::len).sum::<usize>()
+        FIXED + self.events.size()
     }
 }
 
 /// What a subscription delivers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// Something was written.
     Message(Arc<Message>),
@@ -158,8 +193,19 @@ pub struct Info {
     pub provider: &'static str,
     /// Whether messages reach other processes.
     pub crosses_processes: bool,
-    /// Whether messages carry events; if not, the stream service reads every event from the log.
-    pub carries_events: bool,
+    /// What its messages say beside how far a lane goes.
+    pub carries: Carries,
+}
+
+/// What a channel's messages say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// How far a lane goes: the stream service reads every event from the log.
+    Heads,
+    /// Encoded events.
+    Bytes,
+    /// Events as they are, encoded or not.
+    Events,
 }
 
 /// The log that a channel tells of, as whoever joins channel and storage describes it: neither knows

@@ -44,6 +44,14 @@ impl Message for Encoded {
     }
 }
 
+/// A `stategate.TransactResponse` whose events are encoded already.
+#[derive(Clone, PartialEq, Message)]
+pub struct Transacted {
+    /// One event for each operation, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<Encoded>,
+}
+
 /// Encodes an event.
 pub fn encode_event(event: &Event) -> Result<Encoded, Corrupt> {
     let values = Struct::encode(&event.values)?;

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use stategate_protocol::{
-    Encoded, Problem, pb,
+    Encoded, Problem, Transacted, pb,
     server::{entity_service_server::EntityService, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
@@ -36,7 +36,7 @@ pub trait CommandApi: Send + Sync + 'static {
     async fn transact(
         &self,
         request: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status>;
+    ) -> Result<Response<Transacted>, Status>;
 }
 
 /// What the query service does.
@@ -160,7 +160,7 @@ impl EntityService for Services {
     async fn transact(
         &self,
         request: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status> {
+    ) -> Result<Response<Transacted>, Status> {
         self.command("EntityService/Transact")?
             .transact(request)
             .await

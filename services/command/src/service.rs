@@ -10,7 +10,7 @@ use stategate_model::{
     Claims, Command, Digest, Domain, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
     Limits, Token, Values, Version, limits,
 };
-use stategate_protocol::{Problem, convert, headers, pb};
+use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
 use stategate_server::{CommandApi, Config};
 use stategate_storage::{Kind, Storage};
 use tokio::sync::oneshot;
@@ -171,7 +171,7 @@ impl CommandService {
         command: Command,
         detail: &[u8],
         call: Call,
-    ) -> Result<(Event, Response<()>), Status> {
+    ) -> Result<(Written, Response<()>), Status> {
         let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
         let parts = [names[0], names[1], names[2], detail];
         let idempotency = call
@@ -190,18 +190,17 @@ impl CommandService {
         let alone = |problem: Problem, _| problem.into();
         let written = self.write(entity.domain(), write, alone).await?;
         let event = written
-            .events
+            .events()
             .first()
-            .cloned()
             .ok_or_else(|| Problem::internal(&"a write without an event"))?;
         let mut response = Response::new(());
-        self.stamp(response.metadata_mut(), &event, written.replayed);
+        self.stamp(response.metadata_mut(), event, written.replayed);
         insert(
             response.metadata_mut(),
             headers::ETAG,
             &format!("\"{}\"", event.version),
         );
-        Ok((event, response))
+        Ok((written, response))
     }
 
     fn stamp(&self, metadata: &mut MetadataMap, last: &Event, replayed: bool) {
@@ -398,7 +397,10 @@ fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
     }
 }
 
-fn answer(event: &Event, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
+/// The state that a write of one operation led to.
+fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
+    let event = written.events().first();
+    let event = event.ok_or_else(|| Problem::internal(&"a write without an event"))?;
     let entity = convert::entity_message(&event.entity, &event.values, None)
         .map_err(|corrupt| Problem::internal(&corrupt))?;
     let (metadata, (), extensions) = response.into_parts();
@@ -421,7 +423,7 @@ impl CommandApi for CommandService {
         let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
         let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
         let detail = values.clone();
-        let (event, response) = self
+        let (written, response) = self
             .single(
                 entity,
                 Command::Edit(values),
@@ -429,7 +431,7 @@ impl CommandApi for CommandService {
                 call,
             )
             .await?;
-        answer(&event, response)
+        answer(&written, response)
     }
 
     async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
@@ -437,10 +439,10 @@ impl CommandApi for CommandService {
         let (entity, id) = convert::event_ref(&message).map_err(Problem::from)?;
         // Events never change, so that reading this one before the lane decides is as good as then.
         let values = self.target(&entity, id).await?;
-        let (event, response) = self
+        let (written, response) = self
             .single(entity, Command::Revert(values), id.0.as_bytes(), call)
             .await?;
-        answer(&event, response)
+        answer(&written, response)
     }
 
     async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
@@ -456,7 +458,7 @@ impl CommandApi for CommandService {
     async fn transact(
         &self,
         request: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status> {
+    ) -> Result<Response<Transacted>, Status> {
         let (message, call) =
             call(request, |transaction| transaction.domain.clone()).map_err(Problem::from)?;
         conditions::none_for_transact(&call.metadata).map_err(Problem::from)?;
@@ -512,14 +514,11 @@ impl CommandApi for CommandService {
         let written = self
             .write(domain.as_str(), write, Problem::of_operation)
             .await?;
-        let events = written
-            .events
-            .iter()
-            .map(convert::event_message)
-            .collect::<Result<_, _>>();
+        let events = written.events().iter().map(encode_event);
+        let events: Result<_, _> = events.collect();
         let events = events.map_err(|corrupt| Problem::internal(&corrupt))?;
-        let mut response = Response::new(pb::TransactResponse { events });
-        if let Some(last) = written.events.last() {
+        let mut response = Response::new(Transacted { events });
+        if let Some(last) = written.events().last() {
             self.stamp(response.metadata_mut(), last, written.replayed);
         }
         Ok(response)

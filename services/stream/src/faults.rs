@@ -6,10 +6,9 @@
 use std::{env, io::Write as _, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use stategate_channel::{Channel, Error, Info, Message, Notice, Reach, Subscription};
-use stategate_model::{EventId, LogId, Position, Timestamp};
+use stategate_channel::{Channel, Error, Events, Info, Message, Notice, Reach, Subscription};
+use stategate_model::{Event, EventId, LogId, Position, Timestamp};
 use stategate_protocol::{decode_event, encode_event};
 
 /// Most messages held back at once.
@@ -169,17 +168,22 @@ fn forged(message: &Message, kind: Trouble) -> Option<Message> {
             inside = first;
         }
     }
-    let events: Vec<Bytes> = message
-        .events
-        .iter()
-        .zip(0..)
-        .filter_map(|(bytes, offset)| {
-            let mut event = decode_event(bytes.clone())?;
-            event.id = EventId::fresh(Timestamp(0));
-            event.position = inside.plus(offset);
-            Some(encode_event(&event).ok()?.0)
-        })
-        .collect();
+    let moved = |(mut event, offset): (Event, u64)| {
+        event.id = EventId::fresh(Timestamp(0));
+        event.position = inside.plus(offset);
+        event
+    };
+    let events = match &message.events {
+        Events::Encoded(events) => {
+            let decoded = events.iter().cloned().filter_map(decode_event);
+            let moved = decoded.zip(0..).map(moved);
+            let encoded = moved.filter_map(|event| Some(encode_event(&event).ok()?.0));
+            Events::Encoded(encoded.collect())
+        }
+        Events::Decoded(events) => {
+            Events::Decoded(events.iter().cloned().zip(0..).map(moved).collect())
+        }
+    };
     (!events.is_empty()).then_some(Message {
         log_id,
         lane: message.lane,

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use metrics::{Counter, counter};
-use stategate_channel::{Channel, Message, Notice, Subscription};
+use stategate_channel::{Channel, Events, Message, Notice, Subscription};
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
 use stategate_storage::{ReadLimit, Storage};
@@ -233,15 +233,28 @@ impl Follower {
 
     /// Adds a message's events to the hub, if they are what the message says they are.
     fn believe(&self, message: &Message) -> bool {
-        let mut entries = Vec::with_capacity(message.events.len());
-        for (bytes, offset) in message.events.iter().zip(0..) {
-            let Some(event) = decode_event(bytes.clone()) else {
-                return false;
-            };
-            if event.lane != message.lane || event.position != message.first.plus(offset) {
-                return false;
+        let entries: Option<Vec<_>> = match &message.events {
+            Events::Encoded(events) => {
+                let entries = events.iter().map(|bytes| {
+                    let event = decode_event(bytes.clone())?;
+                    Some(Entry::new(event, Some(Encoded(bytes.clone()))))
+                });
+                entries.collect()
             }
-            entries.push(Entry::new(event, Some(Encoded(bytes.clone()))));
+            Events::Decoded(events) => {
+                let entries = events.iter().map(|event| Entry::new(event.clone(), None));
+                Some(entries.collect())
+            }
+        };
+        let Some(entries) = entries else {
+            return false;
+        };
+        let is_in_place = |(entry, offset): (&Entry, u64)| {
+            let event = &entry.event;
+            event.lane == message.lane && event.position == message.first.plus(offset)
+        };
+        if !entries.iter().zip(0..).all(is_in_place) {
+            return false;
         }
         self.meters.believed.increment(entries.len() as u64);
         self.hub.extend(message.lane, entries);

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use stategate_channel::{Channel, InMemory, InMemoryConfig, Message};
+use stategate_channel::{Channel, Events, InMemory, InMemoryConfig, Message};
 use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
@@ -105,13 +105,17 @@ impl Scribe {
             .storage
             .append(self.lane, self.head, Arc::clone(&batch));
         assert_eq!(appended.await.unwrap(), Appended::Done);
-        let encoded = batch.events.iter().map(|e| encode_event(e).unwrap().0);
+        // One time as a channel between processes has them, the other as one within a process has.
+        let events = match first % 2 {
+            0 => Events::Decoded(batch.events.clone()),
+            _ => encoded(&batch.events),
+        };
         let message = Message {
             log_id: self.storage.info().log_id,
             lane: self.lane,
             first: self.head.next(),
             previous: self.written.last().copied(),
-            events: encoded.collect(),
+            events,
         };
         self.head = message.head();
         self.written
@@ -120,17 +124,34 @@ impl Scribe {
     }
 }
 
+fn encoded(events: &[Event]) -> Events {
+    let encoded = events.iter().map(|event| encode_event(event).unwrap().0);
+    Events::Encoded(encoded.collect())
+}
+
+fn events(message: &Message) -> Vec<Event> {
+    match &message.events {
+        Events::Decoded(events) => events.clone(),
+        Events::Encoded(events) => {
+            let events = events.iter().cloned();
+            events.map(|bytes| decode_event(bytes).unwrap()).collect()
+        }
+    }
+}
+
 /// A message of events that never were, changed in one more way.
 fn forge(message: &Message, change: impl FnOnce(&mut Message)) -> Message {
     let mut forged = message.clone();
     change(&mut forged);
-    let events = message.events.iter().zip(0..).map(|(bytes, offset)| {
-        let mut event = decode_event(bytes.clone()).unwrap();
+    let mut never = events(message);
+    for (event, offset) in never.iter_mut().zip(0..) {
         event.id = EventId::fresh(Timestamp(0));
         event.position = forged.first.plus(offset);
-        encode_event(&event).unwrap().0
-    });
-    forged.events = events.collect();
+    }
+    forged.events = match message.events {
+        Events::Decoded(_) => Events::Decoded(never),
+        Events::Encoded(_) => encoded(&never),
+    };
     forged
 }
 
@@ -292,10 +313,8 @@ async fn nothing_is_lost_repeated_or_reordered_behind_a_lossy_channel() {
             let mut written: Vec<Place> = Vec::new();
             for batch in 0..BATCHES {
                 let message = scribe.append(1 + batch % 3).await;
-                written.extend(message.events.iter().map(|bytes| {
-                    let event = decode_event(bytes.clone()).unwrap();
-                    (event.lane, event.position, event.id)
-                }));
+                let places = events(&message).into_iter();
+                written.extend(places.map(|event| (event.lane, event.position, event.id)));
                 channel.publish(message);
                 yield_now().await;
             }

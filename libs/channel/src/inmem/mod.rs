@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::{
-    Channel, Error, Info, Message, Reach, Subscription,
+    Carries, Channel, Error, Info, Message, Reach, Subscription,
     queue::{Queue, Reader},
 };
 
@@ -37,7 +37,7 @@ impl Channel for InMemory {
         Info {
             provider: "inmem",
             crosses_processes: false,
-            carries_events: true,
+            carries: Carries::Events,
         }
     }
 

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use stategate_model::{EventId, Lane, LogId, Position, limits};
 use uuid::Uuid;
 
-use crate::{Key, Message};
+use crate::{Events, Key, Message};
 
 const VERSION: u8 = 1;
 const HAS_PREVIOUS: u8 = 1;
@@ -53,9 +53,17 @@ impl Refused {
     }
 }
 
+/// The events of a message; none of one that was not made for other processes.
+fn encoded(message: &Message) -> &[Bytes] {
+    match &message.events {
+        Events::Encoded(events) => events,
+        Events::Decoded(_) => &[],
+    }
+}
+
 /// How many bytes a message takes.
 pub(super) fn size(message: &Message, key: Option<&Key>) -> usize {
-    let events = message.events.iter().map(|event| LENGTH + event.len());
+    let events = encoded(message).iter().map(|event| LENGTH + event.len());
     HEADER + events.sum::<usize>() + key.map_or(0, |_| CODE)
 }
 
@@ -70,8 +78,9 @@ pub(super) fn encode(message: &Message, key: Option<&Key>) -> Option<Bytes> {
     frame.put_u8(message.lane.0);
     frame.put_u64(message.first.get());
     frame.put_slice(message.previous.map_or(Uuid::nil(), |id| id.0).as_bytes());
-    frame.put_u32(u32::try_from(message.events.len()).ok()?);
-    for event in &message.events {
+    let events = encoded(message);
+    frame.put_u32(u32::try_from(events.len()).ok()?);
+    for event in events {
         frame.put_u32(u32::try_from(event.len()).ok()?);
         frame.put_slice(event);
     }
@@ -121,7 +130,7 @@ pub(super) fn decode(frame: Bytes, key: Option<&Key>) -> Result<Message, Refused
         lane,
         first: Position::new(first),
         previous: has_previous.then_some(EventId(previous)),
-        events,
+        events: Events::Encoded(events),
     })
 }
 
@@ -175,7 +184,7 @@ mod tests {
                 lane: Lane(lane),
                 first: Position::new(first),
                 previous: previous.map(|id| EventId(Uuid::from_u128(id))),
-                events: events.into_iter().map(Bytes::from).collect(),
+                events: Events::Encoded(events.into_iter().map(Bytes::from).collect()),
             }
         })
     }
@@ -236,7 +245,7 @@ mod tests {
             lane: Lane(3),
             first: Position::new(258),
             previous: Some(EventId(Uuid::from_u128(7))),
-            events: vec![Bytes::from_static(b"ab"), Bytes::new()],
+            events: Events::Encoded(vec![Bytes::from_static(b"ab"), Bytes::new()]),
         };
         let plain = "01010102030405060708090a0b0c0d0e0f100300000000000001020000000000000000\
                      00000000000000070000000200000002616200000000";

@@ -32,7 +32,7 @@ use self::{
     meters::Meters,
     outbox::{BOUNDS, Outbox, Pushed},
 };
-use crate::{Channel, Error, Info, Key, Log, Message, Reach, Subscription};
+use crate::{Carries, Channel, Error, Info, Key, Log, Message, Reach, Subscription};
 
 /// How long a connection may take to be made, and a subscription to be in force.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -152,7 +152,7 @@ impl Channel for Link {
         Info {
             provider: self.shared.carrier.provider(),
             crosses_processes: true,
-            carries_events: true,
+            carries: Carries::Bytes,
         }
     }
 

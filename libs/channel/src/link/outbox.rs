@@ -163,6 +163,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::Events;
 
     const SMALL: Bounds = Bounds {
         messages: 4,
@@ -175,7 +176,7 @@ mod tests {
         Message {
             lane: Lane(lane),
             first: Position::new(first),
-            events: vec![Bytes::from(vec![0; bytes])],
+            events: Events::Encoded(vec![Bytes::from(vec![0; bytes])]),
             ..Message::bare_head(LogId::random(), Lane(0), Position::ZERO)
         }
     }

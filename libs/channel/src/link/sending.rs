@@ -12,7 +12,7 @@ use super::{
     meters::{Wanted, Way},
     within,
 };
-use crate::Message;
+use crate::{Events, Message};
 
 /// Sends what is published until the link is closed, and then what is left.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -85,10 +85,12 @@ async fn send(
 /// The frame of a message, or of its head alone where that is all the broker takes.
 fn frame_within(shared: &Shared, message: &Message, limit: usize) -> Option<Bytes> {
     let key = shared.key.as_ref();
-    if frame::size(message, key) <= limit {
-        return frame::encode(message, key);
+    if matches!(message.events, Events::Encoded(_)) {
+        if frame::size(message, key) <= limit {
+            return frame::encode(message, key);
+        }
+        shared.meters.oversize.increment(1);
     }
-    shared.meters.oversize.increment(1);
     let head = Message::bare_head(message.log_id, message.lane, message.head());
     frame::encode(&head, key)
 }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use crate::{Channel, Error, Info, Log, Message, Notice, Reach, Subscription};
+use crate::{Carries, Channel, Error, Info, Log, Message, Notice, Reach, Subscription};
 
 /// Settings of the storage channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,7 +93,7 @@ impl Channel for StorageHeads {
         Info {
             provider: "storage",
             crosses_processes: true,
-            carries_events: false,
+            carries: Carries::Heads,
         }
     }
 

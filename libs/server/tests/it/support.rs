@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use stategate_protocol::{
-    Encoded, Problem,
+    Encoded, Problem, Transacted,
     pb::{
         self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
     },
@@ -68,8 +68,8 @@ impl CommandApi for Obedient {
     async fn transact(
         &self,
         _: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status> {
-        Ok(Response::new(pb::TransactResponse::default()))
+    ) -> Result<Response<Transacted>, Status> {
+        Ok(Response::new(Transacted::default()))
     }
 }
 

@@ -17,10 +17,10 @@ mod states;
 mod waiting;
 mod writer;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use stategate_model::{Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent};
-use stategate_storage::Error;
+use stategate_storage::{Batch, Error};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
@@ -53,10 +53,21 @@ impl Write {
 /// What a write did.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// One event for each operation.
-    pub events: Vec<Event>,
+    /// What it was done with, shared with all who waited for that.
+    batch: Arc<Batch>,
+    range: Range<usize>,
     /// Whether an earlier copy of the request did it.
     pub replayed: bool,
+}
+
+impl Written {
+    /// One event for each operation, in order.
+    pub fn events(&self) -> &[Event] {
+        self.batch
+            .events
+            .get(self.range.clone())
+            .unwrap_or_default()
+    }
 }
 
 /// Why a write was not done, or may not have been.

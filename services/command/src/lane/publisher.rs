@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use stategate_channel::{Channel, Message};
-use stategate_model::{Event, EventId, Lane, LogId};
+use stategate_channel::{Carries, Channel, Events, Message};
+use stategate_model::{Event, EventId, Lane, LogId, value::Corrupt};
 use stategate_protocol::encode_event;
 use stategate_storage::Batch;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -69,24 +69,25 @@ impl Publisher {
 
     fn publish(&self, previous: Option<EventId>, events: &[Event]) {
         let Some(first) = events.first() else { return };
-        if !self.channel.info().carries_events {
-            return;
-        }
-        // An event that cannot be encoded was just decided on from the same values; if it happens all
-        // the same, the message is lost, which a channel may do.
-        let Ok(encoded) = events
-            .iter()
-            .map(|event| encode_event(event).map(|encoded| encoded.0))
-            .collect()
-        else {
-            return;
+        let carried = match self.channel.info().carries {
+            Carries::Heads => return,
+            Carries::Events => Events::Decoded(events.to_vec()),
+            Carries::Bytes => {
+                let encoded = events.iter().map(encode_event);
+                // An event that cannot be encoded was just decided on from the same values; if it
+                // happens all the same, the message is lost, which a channel may do.
+                match encoded.map(|encoded| Ok(encoded?.0)).collect() {
+                    Ok(encoded) => Events::Encoded(encoded),
+                    Err(Corrupt) => return,
+                }
+            }
         };
         self.channel.publish(Message {
             log_id: self.log_id,
             lane: self.lane,
             first: first.position,
             previous,
-            events: encoded,
+            events: carried,
         });
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use metrics::{Counter, Histogram, counter, histogram};
 use stategate_channel::Channel;
-use stategate_model::{EntityRef, Event, EventId, Lane, Limits, State, limits};
+use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -147,6 +147,10 @@ impl LaneWriter {
 
     /// Waits until there is something to write. False at the end.
     async fn gather(&mut self, publishing: &Publishing) -> bool {
+        if self.is_at_hand() {
+            // Whoever hears now may have written again before this batch is taken.
+            self.acknowledge(publishing).await;
+        }
         loop {
             self.waiting.take_ready();
             self.waiting.drop_abandoned();
@@ -220,7 +224,7 @@ impl LaneWriter {
                 if items.iter().all(|item| self.known.is_confirmed_since(item)) {
                     self.acknowledge(publishing).await;
                     self.known.decided(&items);
-                    return answer(items, outcomes, &[]);
+                    return answer(items, outcomes, &Arc::new(batch));
                 }
                 // Refusals alone, on states that may be stale by now: look once more.
                 self.forget();
@@ -345,7 +349,7 @@ impl LaneWriter {
         let Some(durable) = self.durable.take() else {
             return;
         };
-        answer(durable.items, durable.outcomes, &durable.batch.events);
+        answer(durable.items, durable.outcomes, &durable.batch);
         self.faults.at(Step::Acknowledged).await;
         publishing.committed(durable.previous, durable.batch);
     }
@@ -463,11 +467,12 @@ impl LaneWriter {
         outcomes: Vec<Outcome>,
         batch: Batch,
     ) {
-        answer(items, outcomes, &batch.events);
+        let batch = Arc::new(batch);
+        answer(items, outcomes, &batch);
         self.faults.at(Step::AcknowledgedTooEarly).await;
         let Head { position, .. } = self.known.head().unwrap_or_default();
         let Appender { lane, storage } = &self.appender;
-        let _ = storage.append(*lane, position, Arc::new(batch)).await;
+        let _ = storage.append(*lane, position, batch).await;
         self.forget();
     }
 }
@@ -480,21 +485,21 @@ async fn answered(ahead: &mut Option<Ahead>) -> Result<Loaded, Error> {
     }
 }
 
-fn answer(items: Vec<Item>, outcomes: Vec<Outcome>, events: &[Event]) {
+fn answer(items: Vec<Item>, outcomes: Vec<Outcome>, batch: &Arc<Batch>) {
+    let written = |batch: &Arc<Batch>, range, replayed| Written {
+        batch: Arc::clone(batch),
+        range,
+        replayed,
+    };
     for (item, outcome) in items.into_iter().zip(outcomes) {
         let answer = match outcome {
-            Outcome::Accepted(range) => Ok(Written {
-                events: events.get(range).unwrap_or_default().to_vec(),
-                replayed: false,
-            }),
-            Outcome::Copy(range) => Ok(Written {
-                events: events.get(range).unwrap_or_default().to_vec(),
-                replayed: true,
-            }),
-            Outcome::Replayed(events) => Ok(Written {
-                events,
-                replayed: true,
-            }),
+            Outcome::Accepted(range) => Ok(written(batch, range, false)),
+            Outcome::Copy(range) => Ok(written(batch, range, true)),
+            Outcome::Replayed(events) => {
+                let range = 0..events.len();
+                let keys = Vec::new();
+                Ok(written(&Arc::new(Batch { events, keys }), range, true))
+            }
             Outcome::Refused(refused) => Err(Failure::Refused(refused)),
         };
         // A caller that is gone in the meantime learns it from the log.

@@ -78,7 +78,7 @@ async fn nothing_is_decided_on_what_does_not_hold_any_more() {
                 };
                 let (first, copy) =
                     futures::join!(handles[0].write(once()), handles[1].write(once()));
-                assert_eq!(first.unwrap().events, copy.unwrap().events);
+                assert_eq!(first.unwrap().events(), copy.unwrap().events());
             }
         }
     };
@@ -168,7 +168,7 @@ async fn a_busy_writer_keeps_nobody_from_the_head() {
             .write(set(&format!("other-{n}")))
             .await
             .unwrap()
-            .events[0]
+            .events()[0]
             .position;
         assert!(position > last);
         last = position;

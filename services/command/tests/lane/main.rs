@@ -106,7 +106,7 @@ async fn batch(
     writer.await.unwrap();
     outcomes
         .into_iter()
-        .map(|outcome| outcome.map(|written| (written.events, written.replayed)))
+        .map(|outcome| outcome.map(|written| (written.events().to_vec(), written.replayed)))
         .collect()
 }
 
@@ -145,8 +145,8 @@ async fn states_are_kept_while_the_head_is_unmoved() {
     );
     storage.overtake(Lane(0)).await;
     let written = handle.write(set("a")).await.unwrap();
-    assert_eq!(written.events[0].version, Version::new(11));
-    assert_eq!(written.events[0].position, Position::new(12));
+    assert_eq!(written.events()[0].version, Version::new(11));
+    assert_eq!(written.events()[0].position, Position::new(12));
 }
 
 #[tokio::test]
@@ -304,7 +304,7 @@ async fn a_refusal_is_not_given_on_old_states() {
         .write(write("b", Expect::Exists, Command::Del))
         .await
         .unwrap();
-    assert_eq!(found.events[0].version, Version::new(2));
+    assert_eq!(found.events()[0].version, Version::new(2));
 }
 
 #[tokio::test]

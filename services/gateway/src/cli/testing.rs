@@ -10,7 +10,7 @@ use std::{
 
 use futures::Stream;
 use stategate_protocol::{
-    Encoded, headers, pb,
+    Encoded, Transacted, headers, pb,
     server::{
         entity_service_server::{EntityService, EntityServiceServer},
         event_service_server::{EventService, EventServiceServer},
@@ -173,7 +173,7 @@ impl EntityService for Fake {
     async fn transact(
         &self,
         _: Request<pb::TransactRequest>,
-    ) -> Result<Response<pb::TransactResponse>, Status> {
+    ) -> Result<Response<Transacted>, Status> {
         Err(Status::unimplemented("not played"))
     }
 }
