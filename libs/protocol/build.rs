@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::codec::Codec")
         // A server answers events it encoded once, however many subscribers get them.
         .extern_path(".stategate.Event", "crate::Encoded")
+        .extern_path(".stategate.Events", "crate::EventPage")
         .extern_path(".stategate.TransactResponse", "crate::Transacted")
         .extern_path(".stategate", "crate::pb")
         .extern_path(".google.protobuf.Struct", "crate::Struct")

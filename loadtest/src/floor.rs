@@ -5,7 +5,7 @@ use std::{net::SocketAddr, pin::Pin};
 
 use futures::{Stream, StreamExt as _, stream};
 use stategate_protocol::{
-    Encoded, Transacted, pb,
+    Encoded, EventPage, Transacted, pb,
     server::{
         entity_service_server::{EntityService, EntityServiceServer},
         event_service_server::{EventService, EventServiceServer},
@@ -136,10 +136,7 @@ impl EventService for Floor {
         Ok(Response::new(Box::pin(events.flatten())))
     }
 
-    async fn search(
-        &self,
-        _: Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Status> {
+    async fn search(&self, _: Request<pb::SearchEventOpts>) -> Result<Response<EventPage>, Status> {
         not_here()
     }
 

@@ -65,24 +65,6 @@ pub fn entity_message(
     })
 }
 
-/// An event as it is answered within another message.
-pub fn event_message(event: &Event) -> Result<pb::Event, Corrupt> {
-    Ok(pb::Event {
-        id: event.id.to_string(),
-        entity: Some(entity_message(&event.entity, &event.values, None)?),
-        claims: Some(Struct::encode(event.claims.values())?),
-        time: event.time.0,
-        method: event.method.as_str().to_owned(),
-        version: event.version.as_i64(),
-        lane: i32::from(event.lane.0),
-        position: event.position.as_i64(),
-        trace_parent: event
-            .trace_parent
-            .as_ref()
-            .map_or_else(String::new, |trace| trace.as_str().to_owned()),
-    })
-}
-
 /// An event as it was received; `None` when it is not one that this version makes.
 pub fn event(message: pb::Event) -> Option<Event> {
     let entity = message.entity?;

@@ -52,6 +52,17 @@ pub struct Transacted {
     pub events: Vec<Encoded>,
 }
 
+/// A `stategate.Events` whose events are encoded already.
+#[derive(Clone, PartialEq, Message)]
+pub struct EventPage {
+    /// The events of the page, in the order asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<Encoded>,
+    /// Where the next page continues; empty on the last one.
+    #[prost(string, tag = "10")]
+    pub next_page_token: String,
+}
+
 /// Encodes an event.
 pub fn encode_event(event: &Event) -> Result<Encoded, Corrupt> {
     let values = Struct::encode(&event.values)?;

@@ -13,7 +13,7 @@ pub mod problem;
 mod structs;
 
 pub use self::{
-    event::{Encoded, Transacted, decode_event, encode_event},
+    event::{Encoded, EventPage, Transacted, decode_event, encode_event},
     problem::Problem,
     structs::Struct,
 };

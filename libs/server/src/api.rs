@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use stategate_protocol::{
-    Encoded, Problem, Transacted, pb,
+    Encoded, EventPage, Problem, Transacted, pb,
     server::{entity_service_server::EntityService, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
@@ -55,7 +55,7 @@ pub trait QueryApi: Send + Sync + 'static {
     async fn search_events(
         &self,
         request: Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Status>;
+    ) -> Result<Response<EventPage>, Status>;
 
     /// `EventService/Get`.
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status>;
@@ -181,7 +181,7 @@ impl EventService for Services {
     async fn search(
         &self,
         request: Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Status> {
+    ) -> Result<Response<EventPage>, Status> {
         self.query("EventService/Search")?
             .search_events(request)
             .await

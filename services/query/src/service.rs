@@ -9,7 +9,7 @@ use stategate_model::{
     PageRequest, Path, Position, Sort, SortKey, Timestamp, Token, Version, limits, order::Tie,
     value::Corrupt,
 };
-use stategate_protocol::{Encoded, Problem, convert, encode_event, headers, pb};
+use stategate_protocol::{Encoded, EventPage, Problem, convert, encode_event, headers, pb};
 use stategate_server::{Freshness, QueryApi};
 use stategate_storage::{Found, Storage};
 use tonic::{Request, Response, Status};
@@ -167,7 +167,7 @@ impl QueryService {
     async fn search_history(
         &self,
         request: &Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Problem> {
+    ) -> Result<Response<EventPage>, Problem> {
         let opts = request.get_ref();
         let of = KindRef::new(&opts.domain, &opts.r#type)?;
         let filter = Filter::parse_event(&opts.query_string)?;
@@ -203,7 +203,7 @@ impl QueryService {
         let mut bytes = 0;
         let mut last: Option<&Event> = None;
         for event in &read.value.items {
-            let message = convert::event_message(event).map_err(corrupt)?;
+            let message = encode_event(event).map_err(corrupt)?;
             bytes += message.encoded_len();
             if let (true, Some(last)) = (bytes > limits::PAGE_BYTES, last) {
                 next = Some(event_cursor(&query, last)?);
@@ -214,7 +214,7 @@ impl QueryService {
         }
         let next_page_token = next.map_or_else(String::new, |cursor| binding.token(&cursor));
         Ok(self.respond(
-            pb::Events {
+            EventPage {
                 events,
                 next_page_token,
             },
@@ -319,7 +319,7 @@ impl QueryApi for QueryService {
     async fn search_events(
         &self,
         request: Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Status> {
+    ) -> Result<Response<EventPage>, Status> {
         Ok(self.search_history(&request).await?)
     }
 

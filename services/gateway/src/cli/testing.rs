@@ -10,7 +10,7 @@ use std::{
 
 use futures::Stream;
 use stategate_protocol::{
-    Encoded, Transacted, headers, pb,
+    Encoded, EventPage, Transacted, headers, pb,
     server::{
         entity_service_server::{EntityService, EntityServiceServer},
         event_service_server::{EventService, EventServiceServer},
@@ -202,10 +202,7 @@ impl EventService for Fake {
         Ok(placed(Box::pin(futures::stream::iter(items)), 0))
     }
 
-    async fn search(
-        &self,
-        _: Request<pb::SearchEventOpts>,
-    ) -> Result<Response<pb::Events>, Status> {
+    async fn search(&self, _: Request<pb::SearchEventOpts>) -> Result<Response<EventPage>, Status> {
         Err(Status::unimplemented("not played"))
     }
 
