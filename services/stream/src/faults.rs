@@ -8,7 +8,7 @@ use std::{env, io::Write as _, sync::Arc};
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use stategate_channel::{Channel, Error, Events, Info, Message, Notice, Reach, Subscription};
-use stategate_model::{Event, EventId, LogId, Position, Timestamp};
+use stategate_model::{Event, EventId, Lane, LogId, Position, Timestamp};
 use stategate_protocol::{decode_event, encode_event};
 
 /// Most messages held back at once.
@@ -158,19 +158,18 @@ impl Troubled {
 /// A message that is believable but for what its kind says; `None` for a bare head.
 fn forged(message: &Message, kind: Trouble) -> Option<Message> {
     let (mut log_id, mut previous, mut first) = (message.log_id, message.previous, message.first);
-    let mut inside = first;
+    let mut elsewhere = message.lane;
     match kind {
         Trouble::Stranger => log_id = LogId::random(),
         Trouble::Usurper => previous = Some(EventId::fresh(Timestamp(0))),
-        Trouble::Garbled => inside = inside.next(),
-        _ => {
-            first = Position::new(first.get() + AHEAD);
-            inside = first;
-        }
+        // In the wrong place of their lane they would not continue the tail either.
+        Trouble::Garbled => elsewhere = Lane(elsewhere.0 ^ 1),
+        _ => first = Position::new(first.get() + AHEAD),
     }
     let moved = |(mut event, offset): (Event, u64)| {
         event.id = EventId::fresh(Timestamp(0));
-        event.position = inside.plus(offset);
+        event.lane = elsewhere;
+        event.position = first.plus(offset);
         event
     };
     let events = match &message.events {

@@ -60,6 +60,14 @@ struct Committed {
     batch: Arc<Batch>,
 }
 
+/// An event that holds no more than its size says: queues are bounded by that.
+fn lean(event: &Event) -> Event {
+    Event {
+        values: event.values.lean(),
+        ..event.clone()
+    }
+}
+
 impl Publisher {
     async fn run(self, mut committed: mpsc::Receiver<Committed>) {
         while let Some(Committed { previous, batch }) = committed.recv().await {
@@ -71,7 +79,7 @@ impl Publisher {
         let Some(first) = events.first() else { return };
         let carried = match self.channel.info().carries {
             Carries::Heads => return,
-            Carries::Events => Events::Decoded(events.to_vec()),
+            Carries::Events => Events::Decoded(events.iter().map(lean).collect()),
             Carries::Bytes => {
                 let encoded = events.iter().map(encode_event);
                 // An event that cannot be encoded was just decided on from the same values; if it

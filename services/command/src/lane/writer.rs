@@ -54,7 +54,7 @@ pub struct LaneWriter {
     overtaken: Option<Instant>,
     /// How many of the waiting writes go one by one, since their batch was rejected as a whole.
     alone: usize,
-    /// What is durable and not answered yet: the next append goes on its way first.
+    /// What is durable and not answered yet: where a way is to be gone, the next append goes first.
     durable: Option<Durable>,
     faults: Faults,
     meters: Meters,
