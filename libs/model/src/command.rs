@@ -69,7 +69,8 @@ pub enum Expect {
 }
 
 impl Expect {
-    fn holds(&self, state: &State) -> bool {
+    /// Whether it holds of an entity in this state.
+    pub fn holds(&self, state: &State) -> bool {
         match self {
             Self::Anything => true,
             Self::Exists => state.values.is_some(),

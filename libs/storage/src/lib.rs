@@ -87,8 +87,10 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Appends a batch if the lane's head is still at `expected`.
     ///
     /// The batch has at least one event; its events stand at `expected + 1`, `expected + 2` … and
-    /// continue the versions of their entities. An idempotency key, or an event id, that the log
-    /// has already is refused as [`Kind::Rejected`]: the caller looked for it with `load`.
+    /// continue the versions of their entities. A batch that does not fit what is there is refused as
+    /// [`Kind::Rejected`]: one with a first version of an entity that the log has already, or with an
+    /// idempotency key or an event id that it has. A caller may count on it instead of looking with
+    /// `load` for what is most likely not there.
     ///
     /// [`Appended::HeadMoved`] means that nothing was written and that this append can never be
     /// written later. [`Kind::Unknown`] means that it may be, or may yet be, written; repeating the

@@ -257,7 +257,7 @@ async fn a_held_lane_is_waited_for_and_given_up() {
     };
     let waiting = try_append();
     let blocked = format!(
-        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}.events%'"
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}.entities%'"
     );
     until("waits for the lane", || !server.sql(&blocked).is_empty()).await;
     server.sql(&format!("SELECT pg_terminate_backend(({blocked}))"));

@@ -29,6 +29,11 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether it makes its entity if that never was.
+    pub(crate) fn makes(&self) -> bool {
+        matches!(self.command, Command::Set(_)) && self.expect.holds(&State::default())
+    }
+
     /// Bytes the operation brings along.
     pub(crate) fn size(&self) -> usize {
         self.entity.size() + self.command.size()
@@ -87,15 +92,6 @@ pub(crate) fn keys<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Idempotency
     let mut seen = HashSet::new();
     let keys = items.filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
     keys.filter(|key| seen.insert(*key)).cloned().collect()
-}
-
-/// The entities that items are about.
-pub(crate) fn entities<'a>(
-    items: impl Iterator<Item = &'a Item>,
-) -> impl Iterator<Item = &'a EntityRef> {
-    items
-        .flat_map(|item| &item.write.operations)
-        .map(|operation| &operation.entity)
 }
 
 /// Decides items in order on the states known, until the batch is full. At least one is decided.

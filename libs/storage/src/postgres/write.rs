@@ -8,7 +8,7 @@ use std::{
 use stategate_model::{
     Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values, Version,
 };
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use crate::{Appended, Batch, Error, Head, Kind, Loaded, Replay, Result};
@@ -22,6 +22,8 @@ use super::{
 /// How often a batch is sent when the server gives it up in favour of another statement. Others may hold a
 /// lane for so many times `lock_timeout`, which is less than a lane writer's patience.
 const TRIES: u32 = 4;
+
+const NO_LANE: &str = "a lane is missing";
 
 /// The statements of one schema.
 #[derive(Debug)]
@@ -70,7 +72,8 @@ impl Writes {
         // The head's row is locked first, so whoever comes second waits there, finds the head
         // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
         // asked again after the wait: if the head is where it was expected, nothing else has changed. It
-        // asks nothing of first versions: an entity that is there has one, and their index refuses another.
+        // finds what the indexes would refuse too, but those would fill the server's log with it, and
+        // a writer may well presume that something is new which is not.
         // Entities that the batch makes are inserted and the others updated: which they are is known, and
         // inserting on conflict would look for each of them twice.
         let vals = "CASE WHEN new.method = 3 THEN NULL ELSE new.vals END";
@@ -82,17 +85,28 @@ impl Writes {
                            $25::bool[]) \
                  WITH ORDINALITY AS u (id, domain, type, key, version, time, method, claims, trace_parent, vals, \
                                        is_first, is_last, is_new, n) \
+             ), k AS ( \
+               SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')) AS caller_sha256, k.key, k.caller, k.digest, \
+                      k.first, k.count \
+               FROM unnest($19::text[], $20::text[], $21::text[], $22::bytea[], $23::bigint[], $24::int[]) \
+                 AS k (domain, caller, key, digest, first, count) \
              ), fits AS ( \
                SELECT NOT EXISTS ( \
                  SELECT FROM new LEFT JOIN LATERAL ( \
                    SELECT e.version FROM {schema}.entities e \
                    WHERE e.domain = new.domain AND e.type = new.type AND e.key = new.key OFFSET 0 \
                  ) old ON true \
-                 WHERE new.is_first AND new.version > 1 AND coalesce(old.version, 0) + 1 <> new.version \
-               ) AS fits \
+                 WHERE new.is_first AND coalesce(old.version, 0) + 1 <> new.version \
+               ) AND NOT EXISTS ( \
+                 SELECT FROM k CROSS JOIN LATERAL ( \
+                   SELECT FROM {schema}.idempotency i \
+                   WHERE i.domain = k.domain AND i.key = k.key AND i.caller_sha256 = k.caller_sha256 OFFSET 0 \
+                 ) old \
+               ) AND (l.id IS NULL OR l.time < $16) AS fits, l.head \
+               FROM {schema}.lanes l WHERE l.lane = $1 \
              ), head AS ( \
                UPDATE {schema}.lanes l SET head = $15, time = $17, id = $18 \
-               FROM fits WHERE fits.fits AND l.lane = $1 AND l.head = $2 AND (l.id IS NULL OR l.time < $16) \
+               FROM fits WHERE fits.fits AND l.lane = $1 AND l.head = $2 \
                RETURNING l.lane \
              ), logged AS ( \
                INSERT INTO {schema}.events \
@@ -110,11 +124,9 @@ impl Writes {
                  AND e.domain = new.domain AND e.type = new.type AND e.key = new.key \
              ), known AS ( \
                INSERT INTO {schema}.idempotency (domain, caller_sha256, key, caller, digest, lane, first, count) \
-               SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')), k.key, k.caller, k.digest, head.lane, k.first, k.count \
-               FROM head CROSS JOIN \
-                 unnest($19::text[], $20::text[], $21::text[], $22::bytea[], $23::bigint[], $24::int[]) \
-                   AS k (domain, caller, key, digest, first, count) \
-             ) SELECT lane FROM head"
+               SELECT k.domain, k.caller_sha256, k.key, k.caller, k.digest, head.lane, k.first, k.count \
+               FROM head CROSS JOIN k \
+             ) SELECT EXISTS (SELECT FROM head), fits.fits, fits.head FROM fits"
         );
         let of_append = [
             Type::INT2,
@@ -237,7 +249,7 @@ impl Writes {
             replay.events.sort_unstable_by_key(|event| event.position);
         }
         Ok(Loaded {
-            head: head.ok_or_else(|| corrupt(OPERATION, "a lane is missing"))?,
+            head: head.ok_or_else(|| corrupt(OPERATION, NO_LANE))?,
             states,
             replays,
         })
@@ -251,13 +263,21 @@ impl Writes {
         expected: Position,
         batch: Arc<Batch>,
     ) -> Result<Appended> {
-        let rejected = |problem| Error::new(Kind::Rejected, "append").because(problem);
-        let mut misfits = 0;
         for _ in 0..TRIES {
             let mut lease = pool.lease("append").await?;
             match self.try_append(&mut lease, lane, expected, &batch).await {
-                Ok(true) => return Ok(Appended::Done),
-                Ok(false) => misfits += 1,
+                Ok(rows) => {
+                    let row = of_lane(&rows)?;
+                    let (done, fits): (bool, bool) = (row.get(0)?, row.get(1)?);
+                    return match done {
+                        true => Ok(Appended::Done),
+                        // Or it has moved while the statement waited for its row.
+                        false if fits || row.position(2)? != expected => Ok(Appended::HeadMoved),
+                        false => Err(Error::new(Kind::Rejected, "append").because(
+                            "its times, versions or keys do not continue those that are there",
+                        )),
+                    };
+                }
                 // Nothing was written, and whoever has the head may have moved it. Only a head that was
                 // seen to have moved says that this batch, sent before, cannot land after all.
                 Err(Failure::Sql(error)) if is_held(&error) => {}
@@ -269,25 +289,11 @@ impl Writes {
                         .because("the database did not answer in time"));
                 }
             }
-            // Nothing was written. If it was not for the head, nor for who has it, it was for the time or
-            // a version.
             let rows = lease.query(&self.head, &[&i16::from(lane.0)]).await;
             let rows = rows.map_err(|failure| failure.of_read("append"))?;
-            let Some(row) = rows.first() else {
-                return Err(corrupt("append", "a lane is missing"));
-            };
-            let columns = Columns {
-                row,
-                operation: "append",
-            };
-            if columns.position(0)? != expected {
+            let row = of_lane(&rows)?;
+            if row.position(0)? != expected {
                 return Ok(Appended::HeadMoved);
-            }
-            // The statement may have begun before the head came to where it is; once more, then.
-            if misfits > 1 {
-                return Err(rejected(
-                    "its times or versions do not continue those that are there",
-                ));
             }
         }
         Err(Error::new(Kind::Unavailable, "append")
@@ -300,10 +306,10 @@ impl Writes {
         lane: Lane,
         expected: Position,
         batch: &Batch,
-    ) -> std::result::Result<bool, Failure> {
+    ) -> std::result::Result<Vec<Row>, Failure> {
         let events = &batch.events;
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
         let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
         let domains: Vec<&str> = events.iter().map(|event| event.entity.domain()).collect();
@@ -357,7 +363,7 @@ impl Writes {
             .map(|record| i32::try_from(record.count).unwrap_or(i32::MAX))
             .collect();
 
-        let rows = lease
+        lease
             .query(
                 &self.append,
                 &[
@@ -388,7 +394,16 @@ impl Writes {
                     &is_new,
                 ],
             )
-            .await?;
-        Ok(!rows.is_empty())
+            .await
     }
+}
+
+/// The one row that is asked of a lane by an append.
+fn of_lane(rows: &[Row]) -> Result<Columns<'_>> {
+    const OPERATION: &str = "append";
+    let row = rows.first().ok_or_else(|| corrupt(OPERATION, NO_LANE))?;
+    Ok(Columns {
+        row,
+        operation: OPERATION,
+    })
 }

@@ -44,7 +44,8 @@ impl Appender {
                     Err(error) => error,
                 },
                 Err(error) if *error.kind() == Kind::Unknown => error,
-                Err(error) if !in_doubt => return Err(error),
+                // Where it does not fit it can not have landed.
+                Err(error) if !in_doubt || *error.kind() == Kind::Rejected => return Err(error),
                 Err(error) => error,
             };
             in_doubt = true;

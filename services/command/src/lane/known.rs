@@ -3,10 +3,14 @@
 //! A question to the storage may still be on its way when an append of the writer's own moves the
 //! head. Its answer holds all the same if it was read at a head that the writer has been at since it
 //! asked, for it is the writer itself that moved the head from there, and knows what it changed.
+//!
+//! Where all of late was new that was not known, what a write makes is presumed to be new as well, and
+//! nothing is asked: the append is refused if that is wrong, and then the storage is asked after all.
+//! A refusal is never given on a presumption.
 
 use std::collections::{HashMap, HashSet};
 
-use stategate_model::{EntityRef, IdempotencyKey, State};
+use stategate_model::{EntityRef, IdempotencyKey, State, Version};
 use stategate_storage::{Batch, Head, Loaded, Replay};
 
 use super::{Item, States};
@@ -16,6 +20,9 @@ use crate::plan;
 const STALE: usize = 16;
 /// Answers about keys that are kept for writes that wait.
 const REPLAYS: usize = 4_096;
+/// For each entity, or key, that is presumed to be new, so many before it must have been. A wrong
+/// presumption costs two round trips and a right one saves one.
+const SURE: usize = 8;
 
 /// The head of a lane, and what is known as of it.
 #[derive(Debug)]
@@ -25,6 +32,12 @@ pub(crate) struct Known {
     replays: HashMap<IdempotencyKey, Option<Replay>>,
     /// The storage has said that the head is where it is after all items before this one came in.
     confirmed: u64,
+    /// Another process may have moved the head: it is looked at before it is relied on again.
+    in_doubt: bool,
+    /// How many entities were made since one to be made was found to be there already.
+    made: usize,
+    /// How many keys were used since one was found to have been used before.
+    used: usize,
 }
 
 /// What has to be read to decide some items.
@@ -32,6 +45,8 @@ pub(crate) struct Known {
 pub(crate) struct Question {
     /// States that are not known.
     pub(crate) entities: Vec<EntityRef>,
+    /// So many of them, at the front, are to be made.
+    makes: usize,
     /// Keys of which it is not known whether they were used.
     pub(crate) keys: Vec<IdempotencyKey>,
     /// Where the head has been since the question was asked; nothing if it was not known then.
@@ -55,6 +70,9 @@ impl Known {
             states: States::new(bytes),
             replays: HashMap::new(),
             confirmed: 0,
+            in_doubt: false,
+            made: 0,
+            used: 0,
         }
     }
 
@@ -76,12 +94,47 @@ impl Known {
     /// Whether everything is known that the item is decided on.
     pub(crate) fn covers(&self, item: &Item) -> bool {
         let mut operations = item.write.operations.iter();
-        self.head.is_some()
+        self.is_sure_of_the_head()
             && operations.all(|operation| self.states.get(&operation.entity).is_some())
-            && match &item.write.idempotency {
-                Some((key, _)) => self.replays.contains_key(key),
-                None => true,
+            && !self.is_key_unknown(item)
+    }
+
+    /// How many presumptions it takes to decide items without asking; `None` if it takes asking.
+    pub(crate) fn presumptions<'a>(&self, items: impl Iterator<Item = &'a Item>) -> Option<usize> {
+        if !self.is_sure_of_the_head() {
+            return None;
+        }
+        let (mut entities, mut keys) = (0, 0);
+        for item in items {
+            for operation in &item.write.operations {
+                if self.states.get(&operation.entity).is_none() {
+                    if !operation.makes() {
+                        return None;
+                    }
+                    entities += 1;
+                }
             }
+            keys += usize::from(self.is_key_unknown(item));
+            if entities * SURE > self.made || keys * SURE > self.used {
+                return None;
+            }
+        }
+        Some(entities + keys)
+    }
+
+    fn is_key_unknown(&self, item: &Item) -> bool {
+        let key = item.write.idempotency.as_ref().map(|(key, _)| key);
+        key.is_some_and(|key| !self.replays.contains_key(key))
+    }
+
+    /// Whether the head is known, and may be relied on.
+    pub(crate) fn is_sure_of_the_head(&self) -> bool {
+        self.head.is_some() && !self.in_doubt
+    }
+
+    /// Has the head looked at before it is relied on again.
+    pub(crate) fn doubt_the_head(&mut self) {
+        self.in_doubt = true;
     }
 
     /// Whether the head is known to have been where it is after the item came in.
@@ -95,14 +148,25 @@ impl Known {
         items: impl Iterator<Item = &'a Item> + Clone,
         before: u64,
     ) -> Option<Question> {
-        let entities = self.states.unknown(plan::entities(items.clone()));
+        let entities = |makes: bool| {
+            let operations = items.clone().flat_map(|item| &item.write.operations);
+            operations
+                .filter(move |operation| operation.makes() == makes)
+                .map(|operation| &operation.entity)
+        };
+        let mut seen = HashSet::new();
+        let mut unknown = self.states.unknown(entities(true), &mut seen);
+        let makes = unknown.len();
+        unknown.extend(self.states.unknown(entities(false), &mut seen));
+        let entities = unknown;
         let mut keys = plan::keys(items);
         keys.retain(|key| !self.replays.contains_key(key));
-        if self.head.is_some() && entities.is_empty() && keys.is_empty() {
+        if self.is_sure_of_the_head() && entities.is_empty() && keys.is_empty() {
             return None;
         }
         Some(Question {
             entities,
+            makes,
             keys,
             heads: self.head.into_iter().collect(),
             changed: HashSet::new(),
@@ -126,6 +190,14 @@ impl Known {
         }
         if self.head.is_none() {
             self.head = Some(loaded.head);
+        }
+        self.in_doubt = false;
+        let mut made = loaded.states.iter().take(question.makes);
+        if made.any(|state| state.version != Version::ZERO) {
+            self.made = 0;
+        }
+        if loaded.replays.iter().any(Option::is_some) {
+            self.used = 0;
         }
         let states = question.entities.into_iter().zip(loaded.states);
         self.states
@@ -162,7 +234,8 @@ impl Known {
             is_worth_it = question.heads.len() < STALE;
         }
         self.head = Some(head);
-        self.states.replace(changed);
+        self.made = self.made.saturating_add(self.states.replace(changed));
+        self.used = self.used.saturating_add(batch.keys.len());
         if self.replays.len() > REPLAYS {
             // Of writes whose callers went away, most likely; what is still needed is read again.
             self.replays.clear();
@@ -186,6 +259,7 @@ impl Known {
     /// Forgets everything.
     pub(crate) fn forget(&mut self) {
         self.head = None;
+        self.in_doubt = false;
         self.states.clear();
         self.replays.clear();
     }
@@ -197,7 +271,6 @@ mod tests {
 
     use stategate_model::{
         Claims, Command, Digest, Event, EventId, Expect, Lane, Method, Position, Timestamp, Values,
-        Version,
     };
     use stategate_storage::KeyRecord;
     use tokio::{

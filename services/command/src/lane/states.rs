@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use lru::LruCache;
-use stategate_model::{EntityRef, State, Values};
+use stategate_model::{EntityRef, State, Values, Version};
 
 /// States by entity, the least recently used going first when there are too many.
 ///
@@ -38,12 +38,12 @@ impl States {
         self.bytes = 0;
     }
 
-    /// The entities that are not known, each once.
+    /// The entities that are not known and not seen before, each once.
     pub(crate) fn unknown<'a>(
         &self,
         entities: impl Iterator<Item = &'a EntityRef>,
+        seen: &mut HashSet<&'a EntityRef>,
     ) -> Vec<EntityRef> {
-        let mut seen = HashSet::new();
         entities
             .filter(|entity| !self.known.contains(*entity) && seen.insert(*entity))
             .cloned()
@@ -62,11 +62,14 @@ impl States {
         }
     }
 
-    /// Takes in the states a durable batch led to, and makes room.
-    pub(crate) fn replace(&mut self, changed: HashMap<EntityRef, State>) {
+    /// Takes in the states a durable batch led to, and makes room. Answers how many entities were not
+    /// known to be there before.
+    pub(crate) fn replace(&mut self, changed: HashMap<EntityRef, State>) -> usize {
+        let mut new = 0;
         for (entity, state) in changed {
             let values = state.values.as_ref().map(Values::lean);
-            self.put(entity, State { values, ..state });
+            let before = self.put(entity, State { values, ..state });
+            new += usize::from(before.is_none_or(|version| version == Version::ZERO));
         }
         while self.bytes > self.most {
             let Some((entity, state)) = self.known.pop_lru() else {
@@ -74,20 +77,20 @@ impl States {
             };
             self.bytes -= size(&entity, &state);
         }
+        new
     }
 
-    fn put(&mut self, entity: EntityRef, state: State) {
+    /// Answers the version known before.
+    fn put(&mut self, entity: EntityRef, state: State) -> Option<Version> {
         self.bytes += size(&entity, &state);
-        if let Some((entity, old)) = self.known.push(entity, state) {
-            self.bytes -= size(&entity, &old);
-        }
+        let (entity, old) = self.known.push(entity, state)?;
+        self.bytes -= size(&entity, &old);
+        Some(old.version)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::Version;
-
     use super::*;
 
     fn entity(key: &str) -> EntityRef {
@@ -106,13 +109,15 @@ mod tests {
         let mut states = States::new(600);
         let entities: Vec<_> = (0..10).map(|i| entity(&format!("k{i}"))).collect();
         states.learn(entities.iter().map(|entity| (entity.clone(), state(1))));
-        assert!(
-            states.unknown(entities.iter()).is_empty(),
-            "a batch keeps all it read"
-        );
-        states.replace(HashMap::from([(entity("k3"), state(2))]));
+        let unknown = |states: &States| {
+            let mut seen = HashSet::new();
+            states.unknown(entities.iter(), &mut seen).len()
+        };
+        assert_eq!(unknown(&states), 0, "a batch keeps all it read");
+        let new = states.replace(HashMap::from([(entity("k3"), state(2))]));
+        assert_eq!(new, 0);
         assert_eq!(states.get(&entity("k3")), Some(&state(2)));
-        assert_eq!(states.unknown(entities.iter()).len(), 8);
+        assert_eq!(unknown(&states), 8);
         states.clear();
         assert_eq!(states.bytes, 0);
     }

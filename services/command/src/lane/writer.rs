@@ -84,6 +84,7 @@ struct Meters {
     appends: Counter,
     moved: Counter,
     ahead: Counter,
+    misjudged: Counter,
     batch: Histogram,
     queued: Histogram,
 }
@@ -119,6 +120,7 @@ impl LaneWriter {
                 appends: counter!("stategate_appends_total", "lane" => label.clone()),
                 moved: counter!("stategate_appends_head_moved_total", "lane" => label.clone()),
                 ahead: counter!("stategate_loads_ahead_total", "lane" => label.clone()),
+                misjudged: counter!("stategate_appends_misjudged_total", "lane" => label.clone()),
                 batch: histogram!("stategate_append_events", "lane" => label.clone()),
                 queued: histogram!("stategate_write_queue_seconds", "lane" => label),
             },
@@ -183,19 +185,19 @@ impl LaneWriter {
         let is_alone = self.alone > 0;
         self.alone = self.alone.saturating_sub(1).min(self.waiting.items().len());
         if self.has_had_its_turn(self.run) {
-            self.forget();
+            self.known.doubt_the_head();
+            self.ahead = None;
         }
-        let covered = || {
-            let items = self.waiting.items().iter();
-            items.take_while(|item| self.known.covers(item)).count()
-        };
-        match is_alone {
-            true => 1,
-            false if self.is_at_hand() => limits::BATCH_EVENTS,
-            false => match covered() {
-                0 => limits::BATCH_EVENTS,
-                covered => covered,
-            },
+        if is_alone {
+            return 1;
+        }
+        let items = self.waiting.items().iter();
+        if self.is_at_hand() || self.known.presumptions(items.clone()).is_some() {
+            return limits::BATCH_EVENTS;
+        }
+        match items.take_while(|item| self.known.covers(item)).count() {
+            0 => limits::BATCH_EVENTS,
+            covered => covered,
         }
     }
 
@@ -203,14 +205,15 @@ impl LaneWriter {
     async fn write(&mut self, most: usize, publishing: &Publishing) {
         let give_up = Instant::now() + GIVE_UP;
         let mut items = self.waiting.batch(most);
+        let mut may_presume = true;
         for item in &items {
             self.meters
                 .queued
                 .record(item.since.elapsed().as_secs_f64());
         }
         loop {
-            let plan = match self.decide(&items, publishing).await {
-                Ok(plan) => plan,
+            let (plan, presumed) = match self.decide(&items, may_presume, publishing).await {
+                Ok(decided) => decided,
                 Err(error) => return self.fail(items, &error),
             };
             // What did not fit goes first in the next batch.
@@ -226,8 +229,8 @@ impl LaneWriter {
                     self.known.decided(&items);
                     return answer(items, outcomes, &Arc::new(batch));
                 }
-                // Refusals alone, on states that may be stale by now: look once more.
-                self.forget();
+                // Refusals alone, on states that may be stale by now: look whether they are.
+                self.known.doubt_the_head();
                 continue;
             }
 
@@ -262,17 +265,38 @@ impl LaneWriter {
                         return fail_all(items, || Failure::Unavailable);
                     }
                 }
+                Err(error) if *error.kind() == Kind::Rejected && presumed > 0 => {
+                    // Not everything was new, most likely.
+                    self.meters.misjudged.increment(1);
+                    may_presume = false;
+                }
                 Err(error) => return self.fail(items, &error),
             }
         }
     }
 
-    /// Decides items on what is known as of the head, reading what is not known.
-    async fn decide(&mut self, items: &[Item], publishing: &Publishing) -> Result<Plan, Error> {
+    /// Decides items on what is known as of the head. What is not known is read, or presumed; answers
+    /// how many presumptions the plan stands on.
+    async fn decide(
+        &mut self,
+        items: &[Item],
+        may_presume: bool,
+        publishing: &Publishing,
+    ) -> Result<(Plan, usize), Error> {
+        if may_presume && let Some(presumptions) = self.known.presumptions(items.iter()) {
+            let plan = self.plan(items).await;
+            let mut decided = items.iter().zip(&plan.outcomes);
+            // Nobody would find out that a refusal was wrong.
+            if decided.all(|(item, outcome)| {
+                !matches!(outcome, Outcome::Refused(_)) || self.known.covers(item)
+            }) {
+                return Ok((plan, presumptions));
+            }
+        }
         let before = self.waiting.next_number();
         while let Some(question) = self.known.question(items.iter(), before) {
             self.acknowledge(publishing).await;
-            if self.known.head().is_none() {
+            if !self.known.is_sure_of_the_head() {
                 self.run = 0;
             }
             let Appender { lane, storage } = &self.appender;
@@ -284,6 +308,11 @@ impl LaneWriter {
                 self.lost_the_race();
             }
         }
+        Ok((self.plan(items).await, 0))
+    }
+
+    /// Decides items on what is known.
+    async fn plan(&mut self, items: &[Item]) -> Plan {
         self.faults.at(Step::Loaded).await;
         let setting = plan::Setting {
             lane: self.appender.lane,
@@ -291,12 +320,7 @@ impl LaneWriter {
             now: now(),
             limits: &self.limits,
         };
-        Ok(plan::plan(
-            items,
-            &setting,
-            self.known.states(),
-            self.known.replays(),
-        ))
+        plan::plan(items, &setting, self.known.states(), self.known.replays())
     }
 
     /// Appends a batch; meanwhile the one before it is acknowledged, the next one gathers, and what
@@ -367,6 +391,9 @@ impl LaneWriter {
         }
         let next = self.waiting.next_number();
         let items = self.waiting.items();
+        if self.known.presumptions(items.iter()).is_some() {
+            return;
+        }
         // Numbers grow from front to back.
         let new = items.len() - items.partition_point(|item| item.number < self.looked);
         if new == 0 || new < self.last / LOOKS {

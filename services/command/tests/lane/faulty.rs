@@ -51,6 +51,8 @@ pub(crate) struct Faulty {
     head: tokio::sync::Mutex<()>,
     pub(crate) appends: AtomicUsize,
     pub(crate) loads: AtomicUsize,
+    /// Batches that the storage itself refused, since something in them was not new.
+    pub(crate) misfits: AtomicUsize,
 }
 
 impl Faulty {
@@ -77,7 +79,13 @@ impl Faulty {
             head: tokio::sync::Mutex::new(()),
             appends: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            misfits: AtomicUsize::new(0),
         })
+    }
+
+    /// Has the next appends fail.
+    pub(crate) fn fail(&self, faults: &[Fault]) {
+        self.faults.lock().extend(faults);
     }
 
     async fn travel(&self) {
@@ -148,6 +156,9 @@ impl Storage for Faulty {
                     }
                     self.inner.append(lane, expected, batch).await
                 };
+                if matches!(&appended, Err(error) if *error.kind() == Kind::Rejected) {
+                    self.misfits.fetch_add(1, Ordering::SeqCst);
+                }
                 self.travel().await;
                 appended
             }

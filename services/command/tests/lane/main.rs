@@ -10,6 +10,7 @@
 
 mod ahead;
 mod faulty;
+mod presume;
 
 use std::sync::{Arc, atomic::Ordering};
 
