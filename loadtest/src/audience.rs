@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Most streams on one connection.
-const STREAMS_PER_CONNECTION: usize = 100;
+pub(crate) const STREAMS_PER_CONNECTION: usize = 100;
 
 /// As much of an event as a subscriber looks at.
 #[derive(Clone, PartialEq, Message)]
@@ -177,6 +177,24 @@ fn check(before: &mut Option<i64>, seen: &Seen) -> anyhow::Result<()> {
     }
     *before = Some(seen.position);
     Ok(())
+}
+
+/// Subscribers to whom nothing is sent, since nothing has this key; on the floor, since more are waited
+/// for than ever come.
+pub(crate) async fn sit(
+    connections: &Connections,
+    size: usize,
+    per_connection: usize,
+) -> anyhow::Result<Vec<Streaming<Seen>>> {
+    let mut seated = Vec::with_capacity(size);
+    for n in 0..size {
+        let opts = pb::StreamOpts {
+            key: usize::MAX.to_string(),
+            ..everything(false)
+        };
+        seated.push(subscribe(connections.of(n / per_connection), opts).await?);
+    }
+    Ok(seated)
 }
 
 /// Reads the log from its beginning up to a position, over and over; answers events a second.

@@ -18,6 +18,8 @@ const ORDER_KEYS: u32 = 1_000_000;
 pub(crate) const LAST_ORDER: &str = "the-end";
 /// How many products there are.
 pub(crate) const PRODUCT_KEYS: u32 = 20_000;
+/// Entities of a search's page.
+pub(crate) const PAGE: u32 = 20;
 /// Different values, made once and sent over and over: making them is not what is measured.
 const VALUES: usize = 1_024;
 
@@ -69,6 +71,14 @@ impl Source {
             r#type: PRODUCTS.to_owned(),
             key: product_key(self.random.random_range(0..PRODUCT_KEYS)),
             at: None,
+        }
+    }
+
+    /// A page of products as a search answers it.
+    pub(crate) fn page(&mut self) -> pb::Entities {
+        pb::Entities {
+            entities: (0..PAGE).map(|n| self.product(n)).collect(),
+            next_page_token: "x".repeat(100),
         }
     }
 

@@ -209,6 +209,11 @@ impl Gateway {
         self.processes().into_iter().map(Process::peak_mib).sum()
     }
 
+    /// The memory that those hold who stream, in KiB.
+    pub(crate) fn streaming_memory_kib(&self) -> anyhow::Result<u64> {
+        self.streaming().iter().map(Process::memory_kib).sum()
+    }
+
     /// Ends it, which must go well.
     pub(crate) fn end(self) -> anyhow::Result<()> {
         match self {

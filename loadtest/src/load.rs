@@ -22,7 +22,7 @@ use tonic::{
 };
 
 use crate::{
-    data::{DOMAIN, PRODUCT_KEYS, Source},
+    data::{DOMAIN, PAGE, PRODUCT_KEYS, PRODUCTS, Source},
     machine::nanoseconds,
 };
 
@@ -162,6 +162,34 @@ impl Caller for Get {
             Some(_) => Ok(1),
             None => Err(Status::data_loss("an entity without values")),
         }
+    }
+}
+
+/// Searches for products, page after page.
+pub(crate) struct Search {
+    pub(crate) client: EntityServiceClient<Channel>,
+    /// Where the next page continues; empty at the beginning.
+    pub(crate) page_token: String,
+}
+
+impl Caller for Search {
+    async fn call(&mut self) -> Result<u64, Status> {
+        let page = self
+            .client
+            .search(pb::SearchEntityOpts {
+                domain: DOMAIN.to_owned(),
+                r#type: PRODUCTS.to_owned(),
+                limit: PAGE.cast_signed(),
+                page_token: std::mem::take(&mut self.page_token),
+                ..pb::SearchEntityOpts::default()
+            })
+            .await?
+            .into_inner();
+        if page.entities.len() != PAGE as usize {
+            return Err(Status::data_loss("a page that is not full"));
+        }
+        self.page_token = page.next_page_token;
+        Ok(1)
     }
 }
 

@@ -42,7 +42,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     args_conflicts_with_subcommands = true
 )]
 struct Args {
-    /// What to measure; all but `away` and `stay` when nothing is named
+    /// What to measure; all but `grow`, `away` and `stay` when nothing is named
     scenarios: Vec<Scenario>,
     /// What the gateway keeps its log in
     #[arg(long, default_value = "sqlite")]
@@ -57,6 +57,9 @@ struct Args {
     /// How many seconds each measure takes
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// How many events the log of `grow` grows to
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
+    events: u64,
     /// One short round, to see that everything works; its figures say nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
@@ -107,6 +110,9 @@ fn run(args: Args) -> anyhow::Result<()> {
     }
     scenarios.sort_unstable();
     scenarios.dedup();
+    if scenarios.len() > 1 && scenarios.contains(&Scenario::Grow) {
+        bail!("`grow` is run alone");
+    }
     if scenarios.iter().any(|scenario| scenario.is_of_broker()) {
         let is_fit = args.channel.has_broker() && args.storage == StorageName::Postgres;
         if scenarios.len() > 1 || !is_fit {
@@ -136,6 +142,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         directory: directory.path(),
         scenarios: &scenarios,
         during,
+        events: args.events,
         say: &|line| eprintln!("{line}"),
     };
     let rounds = (1..=usize::from(rounds))

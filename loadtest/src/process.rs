@@ -146,6 +146,17 @@ impl Process {
         Some(kib / 1_024)
     }
 
+    /// The memory it holds that no file backs, in KiB.
+    pub(crate) fn memory_kib(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path)?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        Ok(kib.context("the system does not say")?.trim().parse()?)
+    }
+
     /// The processor time it took so far, of all its threads.
     pub(crate) fn processor_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());

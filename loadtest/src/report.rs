@@ -4,9 +4,11 @@
 use serde_json::json;
 
 use crate::{
+    audience::STREAMS_PER_CONNECTION,
     away::{Aspect, Phase, SUBSCRIBERS, Stage, WRITERS},
+    data::PAGE,
     plain::Words,
-    round::{AUDIENCES, CALLERS, OPERATIONS, Quantity, Round, TRANSACT_CALLERS},
+    round::{AUDIENCES, CALLERS, Grown, OPERATIONS, Quantity, Round, SMALL_LOG, TRANSACT_CALLERS},
 };
 
 /// Share of its limit that a figure has to reach (quality §4).
@@ -15,6 +17,11 @@ const AIM_TRANSACT: f64 = 0.6;
 const AIM_DELIVERED: f64 = 0.8;
 /// Most milliseconds from commit to delivery, of 99 in 100 events.
 const AIM_DELAY: f64 = 3.0;
+
+/// Most KiB of memory for a subscriber to whom nothing is sent, a hundred on a connection.
+const AIM_IDLE: f64 = 40.0;
+/// How much slower anything may become as the log grows.
+const AIM_GROWN: f64 = 1.3;
 
 /// How much longer writes may take when a broker is away, of 99 in 100.
 const AIM_AWAY: f64 = 1.2;
@@ -139,6 +146,23 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
             all.value(Quantity::Select, "select by a connection a processor", "/s"),
         ],
     ));
+    add(all.share(
+        format!("Search/s for a page of {PAGE}, {CALLERS} callers"),
+        Quantity::Search,
+        "1/(1/echo + 1/select)",
+        echo_and(Quantity::EchoSearch, Quantity::Pages),
+        AIM,
+        vec![
+            all.value(Quantity::EchoSearch, "echo", "/s"),
+            all.value(Quantity::SearchCost, "processor time a Search", "µs"),
+            all.value(Quantity::EchoSearchCost, "an echo", "µs"),
+            all.value(
+                Quantity::Pages,
+                "select of a page by a connection a processor",
+                "/s",
+            ),
+        ],
+    ));
     add(all.figure(Quantity::DelayP99).map(|measured| Figure {
         name: "delivered − committed, half load, p99".to_owned(),
         measured,
@@ -196,6 +220,41 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
             ],
         ));
     }
+    add(all
+        .figure(Quantity::Idle(STREAMS_PER_CONNECTION))
+        .map(|measured| Figure {
+            name: format!("memory of an idle subscriber, {STREAMS_PER_CONNECTION} on a connection"),
+            measured,
+            unit: "KiB",
+            limit: Some(Limit {
+                text: format!("{AIM_IDLE} KiB"),
+                value: AIM_IDLE,
+                ratios: all.of(|round| {
+                    Some(round.get(&Quantity::Idle(STREAMS_PER_CONNECTION))? / AIM_IDLE)
+                }),
+                bound: Bound::Most,
+            }),
+            facts: [
+                all.value(
+                    Quantity::IdleStream(STREAMS_PER_CONNECTION),
+                    "a bare stream",
+                    "KiB",
+                ),
+                all.value(Quantity::Idle(1), "with a connection of its own", "KiB"),
+                all.value(Quantity::IdleStream(1), "a bare one", "KiB"),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        }));
+    for (what, name) in [
+        (Grown::Set, "durable Set/s, 64 callers"),
+        (Grown::SetOneP50, "durable Set, 1 caller, p50"),
+        (Grown::Get, "Get/s"),
+        (Grown::Search, "Search/s"),
+    ] {
+        add(all.grown(what, name));
+    }
     for phase in all.phases() {
         add(all.during(phase));
     }
@@ -245,6 +304,34 @@ impl Rounds<'_> {
     fn times(&self, quantity: Quantity, by: Quantity, name: &str) -> Option<String> {
         let ratios = self.of(|round| Some(round.get(&quantity)? / round.get(&by)?));
         (!ratios.is_empty()).then(|| format!("{:.2} × {name}", median(ratios)))
+    }
+
+    /// What is measured on a log that has grown, beside the same on the small one.
+    fn grown(&self, what: Grown, name: &str) -> Option<Figure> {
+        let quantities = self.0.first().into_iter().flat_map(Round::keys);
+        let events = quantities.filter_map(|quantity| match quantity {
+            Quantity::Grown(events, _) => Some(*events),
+            _ => None,
+        });
+        let events = events.max()?;
+        let small = |round: &Round| round.get(&Quantity::Grown(SMALL_LOG, what)).copied();
+        let large = Quantity::Grown(events, what);
+        let (unit, bound) = match what {
+            Grown::SetOneP50 => ("ms", Bound::Times(AIM_GROWN)),
+            Grown::Set | Grown::Get | Grown::Search => ("/s", Bound::Share(1.0 / AIM_GROWN)),
+        };
+        Some(Figure {
+            name: format!("{name}, at {events} events"),
+            measured: self.figure(large)?,
+            unit,
+            limit: Some(Limit {
+                text: format!("that at {SMALL_LOG}"),
+                value: median(self.of(small)),
+                ratios: self.of(|round| Some(round.get(&large)? / small(round)?)),
+                bound,
+            }),
+            facts: Vec::new(),
+        })
     }
 
     /// The phases of a broker's trial, as they followed one another.
@@ -330,6 +417,12 @@ fn number(value: f64) -> String {
     }
 }
 
+/// A share as people write it: no more than two digits.
+fn share_of(share: f64) -> String {
+    let text = format!("{share:.2}");
+    text.trim_end_matches('0').to_owned()
+}
+
 /// The figures as a table for people.
 pub(crate) fn table(figures: &[Figure]) -> String {
     let mut rows =
@@ -353,7 +446,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             row[2] = number(limit.value);
             row[3] = format!("{:.2} ({low:.2}–{high:.2})", limit.ratio());
             row[4] = match limit.bound {
-                Bound::Share(share) => format!("≥ {share} of {}", limit.text),
+                Bound::Share(share) => format!("≥ {} of {}", share_of(share), limit.text),
                 Bound::Most => format!("≤ {}", limit.text),
                 Bound::Times(times) => format!("≤ {times} × {}", limit.text),
             };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,14 +17,14 @@ use stategate_servers::Absence;
 use tokio::runtime::Runtime;
 
 use crate::{
-    audience::{Audience, Order, Witness, connections_for, replay},
+    audience::{Audience, Order, STREAMS_PER_CONNECTION, Witness, connections_for, replay, sit},
     away::{self, Aspect, Phase, Trial},
     channel::Channel,
-    data::Source,
+    data::{PRODUCT_KEYS, Source},
     gateway::{Binaries, ByRole, Counts, Gateway},
     load::{
-        Acknowledged, Connections, Get, Measured, Set, Transact, callers, measure, set_at_rate,
-        write_for, write_products,
+        Acknowledged, Connections, Get, Measured, Search, Set, Transact, callers, measure,
+        set_at_rate, write_for, write_products,
     },
     machine::sync_latency,
     plain::{Disk, Storage},
@@ -39,6 +40,12 @@ pub(crate) const TRANSACT_CALLERS: usize = 16;
 pub(crate) const OPERATIONS: u32 = 100;
 /// Sizes of audiences.
 pub(crate) const AUDIENCES: [usize; 3] = [1, 100, 1_000];
+/// Subscribers to whom nothing is sent, many on a connection.
+const IDLE: usize = 1_000;
+/// The same with a connection each.
+const IDLE_ALONE: usize = 200;
+/// Events of a log that has not grown yet: the products.
+pub(crate) const SMALL_LOG: u64 = PRODUCT_KEYS as u64;
 /// Events that are written before the audience has heard them, on the average.
 const AHEAD: u64 = 300;
 /// Callers that write for an audience.
@@ -53,8 +60,14 @@ pub(crate) enum Quantity {
     SetOneP99,
     Transact,
     Get,
+    Search,
     Replay,
     Deliver(usize),
+    /// KiB of memory for each of so many subscribers on a connection to whom nothing is sent.
+    Idle(usize),
+    IdleStream(usize),
+    /// On a log of so many events.
+    Grown(u64, Grown),
     /// Of a phase of a broker's trial.
     In(Phase, Aspect),
     /// Percent of the events that came to who streams them by the channel, not from the log.
@@ -74,8 +87,12 @@ pub(crate) enum Quantity {
     /// Processor time of the server for a call, in µs.
     SetCost,
     GetCost,
+    SearchCost,
     EchoSetCost,
     EchoGetCost,
+    EchoSearch,
+    EchoSearchCost,
+    Pages,
     Batch,
     PlainOne,
     PlainMany,
@@ -85,6 +102,16 @@ pub(crate) enum Quantity {
     SyncQuickest,
     SyncP50,
     SyncP99,
+}
+
+/// What is measured on a log that grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Grown {
+    Set,
+    /// Of one caller, in ms.
+    SetOneP50,
+    Get,
+    Search,
 }
 
 /// What a round measured.
@@ -99,6 +126,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) scenarios: &'a [Scenario],
     pub(crate) during: Duration,
+    /// How far a log grows.
+    pub(crate) events: u64,
     pub(crate) say: &'a dyn Fn(&str),
 }
 
@@ -132,6 +161,7 @@ impl Stage<'_> {
             disk,
             directory: directory.clone(),
             written: 0,
+            has_products: false,
             round: Round::new(),
         };
         for scenario in self.scenarios {
@@ -161,6 +191,7 @@ struct Running<'a> {
     directory: PathBuf,
     /// Events that the gateway acknowledged.
     written: u64,
+    has_products: bool,
     round: Round,
 }
 
@@ -171,11 +202,14 @@ impl Running<'_> {
             Scenario::SetOne => self.set_one(),
             Scenario::Transact => self.transact(),
             Scenario::Get => self.get(),
+            Scenario::Search => self.search(),
             Scenario::Delay => self.delay(),
             Scenario::Deliver => AUDIENCES
                 .into_iter()
                 .try_for_each(|size| self.deliver(size)),
             Scenario::Replay => self.replay(),
+            Scenario::Idle => self.idle(),
+            Scenario::Grow => self.grow(),
             Scenario::Away => self.broker(away::ALL),
             Scenario::Stay => self.broker(away::NONE),
         }
@@ -248,17 +282,12 @@ impl Running<'_> {
     }
 
     fn get(&mut self) -> anyhow::Result<()> {
-        let runtime = self.stage.runtime;
         self.write_products()?;
-        let get = |connections: &Connections| {
-            let callers = callers(CALLERS, connections, &self.source, Get);
-            runtime.block_on(measure(callers, self.stage.during))
-        };
         let before = self.gateway.processor_time();
-        let read = get(&self.connections.readers)?;
+        let read = self.gets(&self.connections.readers)?;
         let cost = per_call(self.gateway.processor_time() - before, &read);
         let before = self.floor.processor_time();
-        let echo = get(&self.floor_connections)?;
+        let echo = self.gets(&self.floor_connections)?;
         let echo_cost = per_call(self.floor.processor_time() - before, &echo);
         self.put(Quantity::Get, read.per_second);
         self.put(Quantity::GetCost, cost);
@@ -267,6 +296,33 @@ impl Running<'_> {
         let select = self.disk.select(self.stage.during)?;
         self.put(Quantity::Select, select);
         Ok(())
+    }
+
+    fn search(&mut self) -> anyhow::Result<()> {
+        self.write_products()?;
+        let before = self.gateway.processor_time();
+        let found = self.searches(&self.connections.readers)?;
+        let cost = per_call(self.gateway.processor_time() - before, &found);
+        let before = self.floor.processor_time();
+        let echo = self.searches(&self.floor_connections)?;
+        let echo_cost = per_call(self.floor.processor_time() - before, &echo);
+        self.put(Quantity::Search, found.per_second);
+        self.put(Quantity::SearchCost, cost);
+        self.put(Quantity::EchoSearch, echo.per_second);
+        self.put(Quantity::EchoSearchCost, echo_cost);
+        let pages = self.disk.pages(self.stage.during)?;
+        self.put(Quantity::Pages, pages);
+        Ok(())
+    }
+
+    fn searches(&self, connections: &Connections) -> anyhow::Result<Measured> {
+        let callers = callers(CALLERS, connections, &self.source, |client, _| Search {
+            client,
+            page_token: String::new(),
+        });
+        self.stage
+            .runtime
+            .block_on(measure(callers, self.stage.during))
     }
 
     fn delay(&mut self) -> anyhow::Result<()> {
@@ -415,7 +471,84 @@ impl Running<'_> {
         Ok(())
     }
 
+    fn gets(&self, connections: &Connections) -> anyhow::Result<Measured> {
+        let callers = callers(CALLERS, connections, &self.source, Get);
+        self.stage
+            .runtime
+            .block_on(measure(callers, self.stage.during))
+    }
+
+    /// Fresh processes, since those that have worked give new subscribers memory that they held before.
+    fn idle(&mut self) -> anyhow::Result<()> {
+        let Stage {
+            runtime,
+            binaries,
+            channel,
+            ..
+        } = *self.stage;
+        for (on_a_connection, size) in [(STREAMS_PER_CONNECTION, IDLE), (1, IDLE_ALONE)] {
+            let seat = |addresses: &[SocketAddr], memory: &dyn Fn() -> anyhow::Result<u64>| {
+                runtime.block_on(async {
+                    // What the first of all costs is not its own.
+                    let first = Connections::open_many(addresses, 1).await?;
+                    let _first = sit(&first, 1, 1).await?;
+                    let before = memory()?;
+                    let count = size / on_a_connection;
+                    let connections = Connections::open_many(addresses, count).await?;
+                    let _seated = sit(&connections, size, on_a_connection).await?;
+                    anyhow::Ok(memory()?.saturating_sub(before) as f64 / size as f64)
+                })
+            };
+            let gateway = Gateway::start(binaries, &self.disk.provider(), channel, Counts::ONE)?;
+            let idle = seat(&gateway.stream_addresses(), &|| {
+                gateway.streaming_memory_kib()
+            })?;
+            gateway.end()?;
+            let floor = Process::floor()?;
+            let bare = seat(&[floor.address()], &|| floor.memory_kib())?;
+            floor.end()?;
+            self.put(Quantity::Idle(on_a_connection), idle);
+            self.put(Quantity::IdleStream(on_a_connection), bare);
+        }
+        Ok(())
+    }
+
+    /// Measures on a small log and on a large one.
+    fn grow(&mut self) -> anyhow::Result<()> {
+        self.write_products()?;
+        for events in [SMALL_LOG, self.stage.events] {
+            while self.written < events {
+                let writers = &self.connections.writers;
+                let callers = callers(TRANSACT_CALLERS, writers, &self.source, author);
+                let done = self
+                    .stage
+                    .runtime
+                    .block_on(measure(callers, Duration::from_secs(1)))?;
+                self.written += done.done;
+            }
+            (self.stage.say)(&format!("{} events", self.written));
+            // Once to warm up: what was read at the other size is in no cache any more.
+            let _ = self.gets(&self.connections.readers)?;
+            let get = self.gets(&self.connections.readers)?;
+            let _ = self.searches(&self.connections.readers)?;
+            let search = self.searches(&self.connections.readers)?;
+            let one = self.sets(1, &self.connections.writers)?;
+            let set = self.sets(CALLERS, &self.connections.writers)?;
+            self.written += one.done + set.done;
+            let mut put = |what, value| self.put(Quantity::Grown(events, what), value);
+            put(Grown::Set, set.per_second);
+            put(Grown::SetOneP50, milliseconds(&one.latency, 0.5));
+            put(Grown::Get, get.per_second);
+            put(Grown::Search, search.per_second);
+        }
+        Ok(())
+    }
+
+    /// Once a round: each has one version.
     fn write_products(&mut self) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.has_products, true) {
+            return Ok(());
+        }
         let written = write_products(&self.connections.writers, &self.source);
         self.written += self.stage.runtime.block_on(written)?;
         Ok(())

@@ -13,12 +13,18 @@ pub(crate) enum Scenario {
     Transact,
     /// Get, 64 callers
     Get,
+    /// Search for a page of 20, 64 callers
+    Search,
     /// Time from commit to delivery at half load
     Delay,
     /// Events delivered to 1, 100 and 1,000 live subscribers
     Deliver,
     /// The log from its beginning to one subscriber
     Replay,
+    /// Memory of a thousand subscribers to whom nothing is sent
+    Idle,
+    /// Set, Get and Search on a small log and on one of `--events`; alone, and only when named
+    Grow,
     /// Durable Set and 50 subscribers while a broker is away, several processes of each service; alone,
     /// and only when named
     Away,
@@ -30,7 +36,12 @@ impl Scenario {
     /// What is measured when nothing is named.
     pub(crate) fn usual() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|scenario| !scenario.is_of_broker()).collect()
+        all.filter(|scenario| !scenario.is_alone()).collect()
+    }
+
+    /// Whether no other is measured beside it.
+    pub(crate) fn is_alone(self) -> bool {
+        self.is_of_broker() || self == Self::Grow
     }
 
     /// Whether it is about a broker that may go away.

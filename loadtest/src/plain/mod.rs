@@ -90,6 +90,10 @@ pub(crate) trait Disk {
     /// Products a second by primary key, the newest state of each, by a connection for each processor.
     fn select(&self, during: Duration) -> anyhow::Result<f64>;
 
+    /// Pages of products a second in the order of their keys, page after page, by a connection for each
+    /// processor.
+    fn pages(&self, during: Duration) -> anyhow::Result<f64>;
+
     /// What the gateway's acknowledged writes left; it runs one lane.
     fn kept(&self) -> anyhow::Result<Kept>;
 }

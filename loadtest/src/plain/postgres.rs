@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_postgres::{Client, NoTls, Row, Statement};
 use uuid::Uuid;
 
-use crate::data::{DOMAIN, ORDERS, PRODUCT_KEYS, PRODUCTS, product_key};
+use crate::data::{DOMAIN, ORDERS, PAGE, PRODUCT_KEYS, PRODUCTS, product_key};
 
 use super::{BATCH, Kept, ROWS, Words, readers, warm_up};
 
@@ -137,6 +137,50 @@ impl super::Disk for Disk<'_> {
                             bail!("product {n} is missing");
                         };
                         let _: (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+                        done += 1;
+                    }
+                    anyhow::Ok(done)
+                });
+            }
+            let done = sum(tasks).await?;
+            Ok(done as f64 / begun.elapsed().as_secs_f64())
+        })
+    }
+
+    fn pages(&self, during: Duration) -> anyhow::Result<f64> {
+        self.runtime.block_on(async {
+            let sql = format!(
+                "SELECT key, version, vals FROM {}.entities \
+                 WHERE domain = $1 AND type = $2 AND key > $3 ORDER BY key LIMIT $4",
+                self.schema
+            );
+            let mut clients = Vec::new();
+            for _ in 0..readers() {
+                let client = self.server.connect().await?;
+                let select = client.prepare(&sql).await?;
+                clients.push((client, select));
+            }
+            let begun = Instant::now();
+            let mut tasks = JoinSet::new();
+            for (client, select) in clients {
+                tasks.spawn(async move {
+                    let mut done = 0;
+                    let mut after = String::new();
+                    while begun.elapsed() < during {
+                        let rows = client
+                            .query(&select, &[&DOMAIN, &PRODUCTS, &after, &i64::from(PAGE)])
+                            .await?;
+                        if rows.len() != PAGE as usize {
+                            bail!("a page has {} products", rows.len());
+                        }
+                        for row in &rows {
+                            let (key, _, _): (String, i64, String) =
+                                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                            after = key;
+                        }
+                        if after == product_key(PRODUCT_KEYS - 1) {
+                            after.clear();
+                        }
                         done += 1;
                     }
                     anyhow::Ok(done)

@@ -14,7 +14,7 @@ use serde_json::json;
 use stategate_storage::{Sqlite, SqliteConfig, Storage as _};
 use tokio::runtime::Handle;
 
-use crate::data::{DOMAIN, ORDERS, PRODUCT_KEYS, PRODUCTS, product_key};
+use crate::data::{DOMAIN, ORDERS, PAGE, PRODUCT_KEYS, PRODUCTS, product_key};
 
 use super::{BATCH, Kept, ROWS, Words, in_threads, readers, warm_up};
 
@@ -96,6 +96,40 @@ impl super::Disk for Disk {
                     .optional()?;
                 if found.is_none() {
                     bail!("product {n} is missing");
+                }
+                done += 1;
+            }
+            Ok(done)
+        };
+        let done = in_threads(readers(), reader)?;
+        Ok(done as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// A product has one version, so that no row is stepped over.
+    fn pages(&self, during: Duration) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let reader = || -> anyhow::Result<usize> {
+            let connection = read_only(&self.file)?;
+            let mut select = connection.prepare(
+                "SELECT key, version, vals FROM events INDEXED BY events_entity \
+                 WHERE domain = ?1 AND type = ?2 AND key > ?3 ORDER BY key, version DESC LIMIT ?4",
+            )?;
+            let mut done = 0;
+            let mut after = String::new();
+            while begun.elapsed() < during {
+                let mut rows = select.query((DOMAIN, PRODUCTS, &after, PAGE))?;
+                let mut found = 0;
+                while let Some(row) = rows.next()? {
+                    let (key, _, _): (String, i64, String) =
+                        (row.get(0)?, row.get(1)?, row.get(2)?);
+                    after = key;
+                    found += 1;
+                }
+                if found != PAGE {
+                    bail!("a page has {found} products");
+                }
+                if after == product_key(PRODUCT_KEYS - 1) {
+                    after.clear();
                 }
                 done += 1;
             }
