@@ -16,7 +16,7 @@ use crate::{Error, Found, Kind, Page, Read, Result};
 use super::{
     failure::corrupt,
     jsonpath,
-    pool::{Lease, Pool, Transaction},
+    pool::{Lease, Pool, Statement, Transaction},
     reads,
     rows::{Columns, EVENT_COLUMNS, EVENT_KIND, EVENT_WIDTH, method_code, object},
 };
@@ -63,6 +63,8 @@ struct Search<'q> {
     lane: Lane,
     page: &'q PageRequest,
     sort: Option<&'q Sort>,
+    /// Whether its statements have the same plan whatever they are bound to.
+    one_plan: bool,
 }
 
 impl Search<'_> {
@@ -142,51 +144,56 @@ impl Search<'_> {
         limit: i64,
         read: impl Fn(&Columns<'_>) -> Result<R>,
     ) -> Result<Chunk<R>> {
-        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = sql
+        let parameters = sql
             .parameters
             .iter()
-            .map(|(value, type_)| (&**value as &(dyn ToSql + Sync), type_.clone()))
-            .collect();
-        let rows = lease
-            .query_once(statement, &parameters)
-            .await
-            .map_err(|failure| failure.of_read(self.operation))?;
+            .map(|(value, type_)| (&**value as &(dyn ToSql + Sync), type_.clone()));
+        let rows = if self.one_plan {
+            let (values, types): (Vec<_>, Vec<_>) = parameters.unzip();
+            lease
+                .query(&Statement::new(statement, &types), &values)
+                .await
+        } else {
+            let parameters: Vec<_> = parameters.collect();
+            lease.query_once(statement, &parameters).await
+        };
+        let rows = rows.map_err(|failure| failure.of_read(self.operation))?;
         let mut head = None;
         let mut items = Vec::with_capacity(rows.len());
-        let mut scanned = 0;
+        let mut bytes = 0;
         for row in &rows {
             let columns = Columns {
                 row,
                 operation: self.operation,
             };
             head = Some(columns.position(0)?);
-            let Some(n) = columns.get::<Option<i64>>(1)? else {
+            let Some(upto) = columns.get::<Option<i64>>(1)? else {
                 continue;
             };
-            scanned = scanned.max(n);
+            bytes = upto;
             items.push(read(&columns)?);
         }
         let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
         Ok(Chunk {
             head: head.ok_or_else(|| corrupt(self.operation, "a lane is missing"))?,
             items,
-            is_last: scanned < limit && count == scanned,
+            // Neither number nor bytes have kept anything back.
+            is_last: count < limit && bytes < CHUNK_BYTES,
         })
     }
 
-    /// The statement around the rows of a chunk: with the lane's head, how many rows there were, and no
-    /// more of them than [`CHUNK_BYTES`] (but one). `order` is that of the rows, by columns of theirs.
+    /// The statement around the rows of a chunk: with the lane's head, the bytes up to each row, and no
+    /// more rows than [`CHUNK_BYTES`] (but one). `order` is that of the rows, by columns of theirs.
     fn around(&self, sql: &mut Sql, rows: &str, size: &str, columns: &str, order: &str) -> String {
         let lane = sql.bind(i16::from(self.lane.0), Type::INT2);
         let bytes = sql.integer(CHUNK_BYTES);
         let schema = self.schema;
         format!(
-            "SELECT l.head, e.scanned, {columns} FROM {schema}.lanes l LEFT JOIN LATERAL ( \
+            "SELECT l.head, e.upto, {columns} FROM {schema}.lanes l LEFT JOIN LATERAL ( \
                SELECT * FROM ( \
-                 SELECT e.*, count(*) OVER () AS scanned, row_number() OVER (ORDER BY {order}) AS n, \
-                   sum({size}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - ({size}) AS before \
-                 FROM ({rows}) e \
-               ) e WHERE e.n = 1 OR e.before < {bytes} \
+                 SELECT e.*, row_number() OVER w AS n, sum({size}) OVER w AS upto \
+                 FROM ({rows}) e WINDOW w AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING) \
+               ) e WHERE e.upto - ({size}) < {bytes} \
              ) e ON true WHERE l.lane = {lane} ORDER BY e.n"
         )
     }
@@ -312,14 +319,16 @@ pub(super) async fn entities(
     query: &EntityQuery,
 ) -> Result<Read<Page<Found>>> {
     const OPERATION: &str = "search_entities";
+    let narrowing = jsonpath::narrowing(&query.filter, Root::Values);
     let search = Search {
         operation: OPERATION,
         schema,
         lane,
         page: &query.page,
         sort: query.sort.as_ref(),
+        // Along the primary key.
+        one_plan: query.sort.is_none() && narrowing.is_none(),
     };
-    let narrowing = jsonpath::narrowing(&query.filter, Root::Values);
     let (domain, kind) = (query.of.domain.as_str(), query.of.kind.as_str());
     let chunk = |sql: &mut Sql, after: Option<&Cursor>, limit: &str| {
         let (domain, kind) = (sql.text(domain), sql.text(kind));
@@ -421,6 +430,8 @@ pub(super) async fn events(
         lane,
         page: &query.page,
         sort: query.sort.as_ref(),
+        // Which index is best depends on what is asked for.
+        one_plan: false,
     };
     let values = jsonpath::narrowing(&query.filter, Root::Values);
     let claims = jsonpath::narrowing(&query.filter, Root::Claims);
