@@ -149,18 +149,14 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
     add(all.share(
         format!("Search/s for a page of {PAGE}, {CALLERS} callers"),
         Quantity::Search,
-        "1/(1/echo + 1/select)",
+        "1/(1/echo + 1/pages)",
         echo_and(Quantity::EchoSearch, Quantity::Pages),
         AIM,
         vec![
             all.value(Quantity::EchoSearch, "echo", "/s"),
             all.value(Quantity::SearchCost, "processor time a Search", "µs"),
             all.value(Quantity::EchoSearchCost, "an echo", "µs"),
-            all.value(
-                Quantity::Pages,
-                "select of a page by a connection a processor",
-                "/s",
-            ),
+            all.value(Quantity::Pages, "pages by a connection a processor", "/s"),
         ],
     ));
     add(all.figure(Quantity::DelayP99).map(|measured| Figure {
@@ -203,11 +199,11 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         add(all.share(
             format!("events delivered/s, live, {size} subscribers"),
             Quantity::Deliver(size),
-            &format!("1/(1/stream + 1/({size}·batch))"),
+            &format!("1/(1/stream + 1/({size}·transact))"),
             move |round| {
                 let stream = *round.get(&Quantity::Stream(size))?;
-                let batch = *round.get(&Quantity::Batch)?;
-                Some(together(&[stream, batch * copies]))
+                let transact = *round.get(&Quantity::Transact)?;
+                Some(together(&[stream, transact * copies]))
             },
             AIM_DELIVERED,
             vec![

@@ -261,6 +261,19 @@ impl Running<'_> {
     }
 
     fn transact(&mut self) -> anyhow::Result<()> {
+        self.transactions()?;
+        if !self.round.contains_key(&Quantity::Batch) {
+            let batch = self.disk.rows()?.in_batches(self.stage.during)?;
+            self.put(Quantity::Batch, batch);
+        }
+        Ok(())
+    }
+
+    /// Measured once a round, whoever needs it first.
+    fn transactions(&mut self) -> anyhow::Result<()> {
+        if self.round.contains_key(&Quantity::Transact) {
+            return Ok(());
+        }
         let writers = &self.connections.writers;
         let callers = callers(TRANSACT_CALLERS, writers, &self.source, author);
         let done = self
@@ -269,15 +282,6 @@ impl Running<'_> {
             .block_on(measure(callers, self.stage.during))?;
         self.written += done.done;
         self.put(Quantity::Transact, done.per_second);
-        self.batch_floor()
-    }
-
-    /// Measured once a round, whoever needs it first.
-    fn batch_floor(&mut self) -> anyhow::Result<()> {
-        if !self.round.contains_key(&Quantity::Batch) {
-            let batch = self.disk.rows()?.in_batches(self.stage.during)?;
-            self.put(Quantity::Batch, batch);
-        }
         Ok(())
     }
 
@@ -421,7 +425,7 @@ impl Running<'_> {
         self.round
             .extend(share.map(|share| (Quantity::DeliverByChannel(size), share)));
         self.put(Quantity::Deliver(size), rate);
-        self.batch_floor()?;
+        self.transactions()?;
         self.stream_floor(size)
     }
 
