@@ -78,13 +78,13 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
     let mut figures = Vec::new();
     let mut add = |figure: Option<Figure>| figures.extend(figure);
 
-    let echo_and =
-        |echo, disk| move |round: &Round| Some(together(&[*round.get(&echo)?, *round.get(&disk)?]));
+    let both =
+        |one, other| move |round: &Round| Some(together(&[*round.get(&one)?, *round.get(&other)?]));
     add(all.share(
         format!("durable Set/s, {CALLERS} callers"),
         Quantity::Set,
         "1/(1/echo + 1/batch)",
-        echo_and(Quantity::EchoSet, Quantity::Batch),
+        both(Quantity::EchoSet, Quantity::Batch),
         AIM,
         vec![
             all.times(
@@ -107,7 +107,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         "durable Set/s, 1 caller".to_owned(),
         Quantity::SetOne,
         "1/(1/echo + 1/plain)",
-        echo_and(Quantity::EchoSetOne, Quantity::PlainOne),
+        both(Quantity::EchoSetOne, Quantity::PlainOne),
         AIM,
         vec![
             all.value(Quantity::SetOneP50, "latency p50", "ms"),
@@ -136,7 +136,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         format!("Get/s, {CALLERS} callers"),
         Quantity::Get,
         "1/(1/echo + 1/select)",
-        echo_and(Quantity::EchoGet, Quantity::Select),
+        both(Quantity::EchoGet, Quantity::Select),
         AIM,
         vec![
             all.times(Quantity::Get, Quantity::EchoGet, "echo"),
@@ -150,7 +150,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         format!("Search/s for a page of {PAGE}, {CALLERS} callers"),
         Quantity::Search,
         "1/(1/echo + 1/pages)",
-        echo_and(Quantity::EchoSearch, Quantity::Pages),
+        both(Quantity::EchoSearch, Quantity::Pages),
         AIM,
         vec![
             all.value(Quantity::EchoSearch, "echo", "/s"),
@@ -187,10 +187,10 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
     add(all.share(
         "events/s to 1 subscriber, the log from its beginning".to_owned(),
         Quantity::Replay,
-        "stream floor",
-        |round| round.get(&Quantity::Stream(1)).copied(),
+        "1/(1/stream + 1/scan)",
+        both(Quantity::Stream(1), Quantity::Scan),
         AIM_DELIVERED,
-        Vec::new(),
+        vec![all.value(Quantity::Scan, "scan of the log", "rows/s")],
     ));
     for size in AUDIENCES {
         // An event is written once before it goes to all of them.
@@ -199,11 +199,11 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
         add(all.share(
             format!("events delivered/s, live, {size} subscribers"),
             Quantity::Deliver(size),
-            &format!("1/(1/stream + 1/({size}·transact))"),
+            &format!("1/(1/stream + 1/({size}·authors))"),
             move |round| {
                 let stream = *round.get(&Quantity::Stream(size))?;
-                let transact = *round.get(&Quantity::Transact)?;
-                Some(together(&[stream, transact * copies]))
+                let authors = *round.get(&Quantity::Authors(size))?;
+                Some(together(&[stream, authors * copies]))
             },
             AIM_DELIVERED,
             vec![
@@ -212,6 +212,7 @@ pub(crate) fn figures(rounds: &[Round], words: &Words) -> Vec<Figure> {
                     Quantity::Stream(size),
                     "the stream floor",
                 ),
+                all.value(Quantity::Authors(size), "authors alone", "/s"),
                 all.value(Quantity::DeliverByChannel(size), BY_CHANNEL, "%"),
             ],
         ));

@@ -98,6 +98,9 @@ pub(crate) enum Quantity {
     PlainMany,
     Select,
     Stream(usize),
+    /// What the authors of an audience of this size write without it.
+    Authors(usize),
+    Scan,
     /// The quickest sync of the round.
     SyncQuickest,
     SyncP50,
@@ -261,7 +264,8 @@ impl Running<'_> {
     }
 
     fn transact(&mut self) -> anyhow::Result<()> {
-        self.transactions()?;
+        let rate = self.transactions(TRANSACT_CALLERS, self.stage.during)?;
+        self.put(Quantity::Transact, rate);
         if !self.round.contains_key(&Quantity::Batch) {
             let batch = self.disk.rows()?.in_batches(self.stage.during)?;
             self.put(Quantity::Batch, batch);
@@ -269,20 +273,13 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Measured once a round, whoever needs it first.
-    fn transactions(&mut self) -> anyhow::Result<()> {
-        if self.round.contains_key(&Quantity::Transact) {
-            return Ok(());
-        }
+    /// Events a second that so many write.
+    fn transactions(&mut self, count: usize, during: Duration) -> anyhow::Result<f64> {
         let writers = &self.connections.writers;
-        let callers = callers(TRANSACT_CALLERS, writers, &self.source, author);
-        let done = self
-            .stage
-            .runtime
-            .block_on(measure(callers, self.stage.during))?;
+        let callers = callers(count, writers, &self.source, author);
+        let done = self.stage.runtime.block_on(measure(callers, during))?;
         self.written += done.done;
-        self.put(Quantity::Transact, done.per_second);
-        Ok(())
+        Ok(done.per_second)
     }
 
     fn get(&mut self) -> anyhow::Result<()> {
@@ -425,7 +422,8 @@ impl Running<'_> {
         self.round
             .extend(share.map(|share| (Quantity::DeliverByChannel(size), share)));
         self.put(Quantity::Deliver(size), rate);
-        self.transactions()?;
+        let alone = self.transactions(AUTHORS, during)?;
+        self.put(Quantity::Authors(size), alone);
         self.stream_floor(size)
     }
 
@@ -451,6 +449,8 @@ impl Running<'_> {
         let replayed = replay(subscribers, head, during);
         let rate = self.stage.runtime.block_on(replayed)?;
         self.put(Quantity::Replay, rate);
+        let scan = self.disk.scan(during)?;
+        self.put(Quantity::Scan, scan);
         if !self.round.contains_key(&Quantity::Stream(1)) {
             self.stream_floor(1)?;
         }
@@ -522,13 +522,7 @@ impl Running<'_> {
         self.write_products()?;
         for events in [SMALL_LOG, self.stage.events] {
             while self.written < events {
-                let writers = &self.connections.writers;
-                let callers = callers(TRANSACT_CALLERS, writers, &self.source, author);
-                let done = self
-                    .stage
-                    .runtime
-                    .block_on(measure(callers, Duration::from_secs(1)))?;
-                self.written += done.done;
+                self.transactions(TRANSACT_CALLERS, Duration::from_secs(1))?;
             }
             (self.stage.say)(&format!("{} events", self.written));
             // Once to warm up: what was read at the other size is in no cache any more.

@@ -94,6 +94,9 @@ pub(crate) trait Disk {
     /// processor.
     fn pages(&self, during: Duration) -> anyhow::Result<f64>;
 
+    /// Rows a second of the log from its beginning, by one connection.
+    fn scan(&self, during: Duration) -> anyhow::Result<f64>;
+
     /// What the gateway's acknowledged writes left; it runs one lane.
     fn kept(&self) -> anyhow::Result<Kept>;
 }
@@ -119,6 +122,9 @@ pub(crate) struct Kept {
     /// The position of the last one.
     pub(crate) head: u64,
 }
+
+/// Rows that a scan asks for at once.
+const SCANNED: i64 = 1_000;
 
 /// How many of `rows` are inserted before those that count, so that the write-ahead log has its size: a sync
 /// of a file that still grows is several times dearer, and a gateway's has grown.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::data::{DOMAIN, ORDERS, PAGE, PRODUCT_KEYS, PRODUCTS, product_key};
 
-use super::{BATCH, Kept, ROWS, Words, readers, warm_up};
+use super::{BATCH, Kept, ROWS, SCANNED, Words, readers, warm_up};
 
 pub(super) const WORDS: Words = Words {
     clients: "a connection each; each waits its turn for the head's row",
@@ -187,6 +187,31 @@ impl super::Disk for Disk<'_> {
                 });
             }
             let done = sum(tasks).await?;
+            Ok(done as f64 / begun.elapsed().as_secs_f64())
+        })
+    }
+
+    fn scan(&self, during: Duration) -> anyhow::Result<f64> {
+        self.runtime.block_on(async {
+            let sql = format!(
+                "SELECT {EVENT} FROM {}.events WHERE lane = 0 AND position > $1 ORDER BY position LIMIT $2",
+                self.schema
+            );
+            let client = self.server.connect().await?;
+            let select = client.prepare(&sql).await?;
+            let begun = Instant::now();
+            let (mut done, mut after) = (0, 0);
+            while begun.elapsed() < during {
+                let rows = client.query(&select, &[&after, &SCANNED]).await?;
+                for row in &rows {
+                    after = Event::of(row)?.position;
+                }
+                let found = i64::try_from(rows.len())?;
+                if found < SCANNED {
+                    after = 0;
+                }
+                done += found;
+            }
             Ok(done as f64 / begun.elapsed().as_secs_f64())
         })
     }

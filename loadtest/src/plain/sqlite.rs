@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::data::{DOMAIN, ORDERS, PAGE, PRODUCT_KEYS, PRODUCTS, product_key};
 
-use super::{BATCH, Kept, ROWS, Words, in_threads, readers, warm_up};
+use super::{BATCH, Kept, ROWS, SCANNED, Words, in_threads, readers, warm_up};
 
 /// The gateway's page cache and distance between checkpoints, for a floor that is no lower.
 const CACHE_KIB: i32 = 64 << 10;
@@ -136,6 +136,33 @@ impl super::Disk for Disk {
             Ok(done)
         };
         let done = in_threads(readers(), reader)?;
+        Ok(done as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    fn scan(&self, during: Duration) -> anyhow::Result<f64> {
+        let connection = read_only(&self.file)?;
+        let mut select = connection.prepare(
+            "SELECT seq, id, domain, type, key, version, time, method, claims, trace_parent, vals \
+             FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        )?;
+        let begun = Instant::now();
+        let (mut done, mut after) = (0, i64::MIN);
+        while begun.elapsed() < during {
+            let mut rows = select.query((after, SCANNED))?;
+            let mut found = 0;
+            while let Some(row) = rows.next()? {
+                let width = row.as_ref().column_count();
+                let columns = (0..width).map(|column| row.get(column));
+                let columns = columns.collect::<Result<Vec<Value>, _>>()?;
+                drop(columns);
+                after = row.get(0)?;
+                found += 1;
+            }
+            if found < SCANNED {
+                after = i64::MIN;
+            }
+            done += found;
+        }
         Ok(done as f64 / begun.elapsed().as_secs_f64())
     }
 
