@@ -150,8 +150,10 @@ impl LaneWriter {
     /// Waits until there is something to write. False at the end.
     async fn gather(&mut self, publishing: &Publishing) -> bool {
         if self.is_at_hand() {
-            // Whoever hears now may have written again before this batch is taken.
+            // Whoever hears now may have written again before this batch is taken, if others wait for this
+            // thread's processor: larger batches are cheaper.
             self.acknowledge(publishing).await;
+            std::thread::yield_now();
         }
         loop {
             self.waiting.take_ready();
