@@ -27,12 +27,20 @@ const CHUNK_ROWS: i64 = 2_000;
 const CHUNK_BYTES: i64 = 4 << 20;
 
 /// A statement in the making, and what it is bound to.
-#[derive(Default)]
 struct Sql {
     parameters: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    /// Most rows that it is to answer.
+    rows: i64,
 }
 
 impl Sql {
+    fn new(rows: i64) -> Self {
+        Self {
+            parameters: Vec::new(),
+            rows,
+        }
+    }
+
     /// Binds a value; answers how the statement names it.
     fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, type_: Type) -> String {
         self.parameters.push((Box::new(value), type_));
@@ -95,10 +103,10 @@ impl Search<'_> {
         let mut scan = Scan::new(self.page, self.direction());
         let mut after = self.page.after.clone();
         loop {
-            let mut sql = Sql::default();
+            let mut sql = Sql::new(rows);
             let limit = sql.integer(rows);
             let statement = chunk(&mut sql, after.as_ref(), &limit);
-            let found = self.ask(&mut lease, &statement, &sql, rows, &read).await?;
+            let found = self.ask(&mut lease, &statement, &sql, &read).await?;
             let is_first = after == self.page.after;
             let mut is_complete = false;
             for row in found.items {
@@ -141,7 +149,6 @@ impl Search<'_> {
         lease: &mut Lease,
         statement: &str,
         sql: &Sql,
-        limit: i64,
         read: impl Fn(&Columns<'_>) -> Result<R>,
     ) -> Result<Chunk<R>> {
         let parameters = sql
@@ -178,7 +185,7 @@ impl Search<'_> {
             head: head.ok_or_else(|| corrupt(self.operation, "a lane is missing"))?,
             items,
             // Neither number nor bytes have kept anything back.
-            is_last: count < limit && bytes < CHUNK_BYTES,
+            is_last: count < sql.rows && bytes < CHUNK_BYTES,
         })
     }
 
@@ -188,11 +195,20 @@ impl Search<'_> {
         let lane = sql.bind(i16::from(self.lane.0), Type::INT2);
         let bytes = sql.integer(CHUNK_BYTES);
         let schema = self.schema;
+        // Planned for any number of rows, a prepared statement would seem to be dearer than one that is
+        // planned anew. One statement does for many numbers.
+        let bound = match self.one_plan {
+            true => format!(
+                "ORDER BY {order} LIMIT {}",
+                sql.rows.cast_unsigned().next_power_of_two()
+            ),
+            false => String::new(),
+        };
         format!(
             "SELECT l.head, e.upto, {columns} FROM {schema}.lanes l LEFT JOIN LATERAL ( \
                SELECT * FROM ( \
                  SELECT e.*, row_number() OVER w AS n, sum({size}) OVER w AS upto \
-                 FROM ({rows}) e WINDOW w AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING) \
+                 FROM (SELECT * FROM ({rows}) e {bound}) e WINDOW w AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING) \
                ) e WHERE e.upto - ({size}) < {bytes} \
              ) e ON true WHERE l.lane = {lane} ORDER BY e.n"
         )
