@@ -29,7 +29,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Looks ahead while one append is on its way: each costs a question, and what came in after the last
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
-/// Batches that are written one after the other on what was read ahead. Then the writer reads what it
+/// Batches that are written without a pause on what was read ahead. Then the writer reads what it
 /// needs when it needs it, as one does who lost the race for the head, so that a writer of another
 /// process gets its turn however busy this one is.
 const RUN: u32 = 16;
@@ -163,6 +163,8 @@ impl LaneWriter {
                 if !self.waiting.more().await && self.waiting.is_empty() {
                     return false;
                 }
+                // Others had their turn meanwhile.
+                self.run = 0;
                 continue;
             };
             // What the first one needs may be on its way already.
