@@ -83,6 +83,17 @@ impl<'s> Disk<'s> {
             runtime: runtime.clone(),
         }
     }
+
+    /// A connection for each processor, with a statement prepared.
+    async fn readers(&self, sql: &str) -> anyhow::Result<Vec<(Client, Statement)>> {
+        let mut clients = Vec::new();
+        for _ in 0..readers() {
+            let client = self.server.connect().await?;
+            let select = client.prepare(sql).await?;
+            clients.push((client, select));
+        }
+        Ok(clients)
+    }
 }
 
 impl super::Disk for Disk<'_> {
@@ -116,12 +127,7 @@ impl super::Disk for Disk<'_> {
                 "SELECT version, vals FROM {}.entities WHERE domain = $1 AND type = $2 AND key = $3",
                 self.schema
             );
-            let mut clients = Vec::new();
-            for _ in 0..readers() {
-                let client = self.server.connect().await?;
-                let select = client.prepare(&sql).await?;
-                clients.push((client, select));
-            }
+            let clients = self.readers(&sql).await?;
             let begun = Instant::now();
             let mut tasks = JoinSet::new();
             for (client, select) in clients {
@@ -154,12 +160,7 @@ impl super::Disk for Disk<'_> {
                  WHERE domain = $1 AND type = $2 AND key > $3 ORDER BY key LIMIT $4",
                 self.schema
             );
-            let mut clients = Vec::new();
-            for _ in 0..readers() {
-                let client = self.server.connect().await?;
-                let select = client.prepare(&sql).await?;
-                clients.push((client, select));
-            }
+            let clients = self.readers(&sql).await?;
             let begun = Instant::now();
             let mut tasks = JoinSet::new();
             for (client, select) in clients {

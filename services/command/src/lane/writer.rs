@@ -29,9 +29,9 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Looks ahead while one append is on its way: each costs a question, and what came in after the last
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
-/// Batches that are written without a pause on what was read ahead. Then the writer reads what it
-/// needs when it needs it, as one does who lost the race for the head, so that a writer of another
-/// process gets its turn however busy this one is.
+/// Batches that are written without a pause. Then the writer looks at the head before it goes on, as one
+/// has to who lost the race for it, so that a writer of another process gets its turn however busy this
+/// one is.
 const RUN: u32 = 16;
 /// How long after losing such a race a writer does not look ahead, so that turns are fair.
 const SHARED: Duration = Duration::from_secs(1);
