@@ -29,6 +29,9 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Looks ahead while one append is on its way: each costs a question, and what came in after the last
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
+/// How often a writer whose storage is some way off lets other tasks run before it takes a batch that is
+/// less than half of what was usual.
+const YIELDS: u32 = 4;
 /// Batches that are written without a pause. Then the writer looks at the head before it goes on, as one
 /// has to who lost the race for it, so that a writer of another process gets its turn however busy this
 /// one is.
@@ -48,6 +51,8 @@ pub struct LaneWriter {
     looked: u64,
     /// How many items the last batch had.
     last: usize,
+    /// How many items batches had lately: the last, or what is left of a larger one before it.
+    usual: usize,
     /// Batches since the head was last read for one of them.
     run: u32,
     /// When another process was last seen to have moved the head.
@@ -110,6 +115,7 @@ impl LaneWriter {
             ahead: None,
             looked: 0,
             last: 0,
+            usual: 0,
             run: 0,
             overtaken: None,
             alone: 0,
@@ -155,6 +161,7 @@ impl LaneWriter {
             self.acknowledge(publishing).await;
             std::thread::yield_now();
         }
+        let mut yields = 0;
         loop {
             self.waiting.take_ready();
             self.waiting.drop_abandoned();
@@ -171,7 +178,16 @@ impl LaneWriter {
             let is_asked =
                 matches!(self.ahead, Some(Ahead::Asked(..))) && first.number < self.looked;
             if !is_asked || self.known.covers(first) {
-                return true;
+                if self.is_at_hand() || yields == YIELDS || !self.is_small() {
+                    return true;
+                }
+                // Most callers wait for an answer, or theirs are just being read from the network. A
+                // batch of the few that are here would make the many wait for a way to the storage,
+                // and they the next few in turn.
+                yields += 1;
+                self.acknowledge(publishing).await;
+                tokio::task::yield_now().await;
+                continue;
             }
             self.acknowledge(publishing).await;
             let answer = answered(&mut self.ahead).await;
@@ -181,6 +197,11 @@ impl LaneWriter {
                 self.lost_the_race();
             }
         }
+    }
+
+    /// Whether what waits is little beside what batches had lately.
+    fn is_small(&self) -> bool {
+        self.waiting.items().len() * 2 < self.usual
     }
 
     /// How many of the waiting items are written next: those of which everything is known, if that is
@@ -244,6 +265,7 @@ impl LaneWriter {
             }
             self.known.decided(&items);
             self.last = items.len();
+            self.usual = self.last.max(self.usual * 3 / 4);
             let batch = Arc::new(batch);
             match self.append(&batch, give_up, publishing).await {
                 Ok(Appended::Done) => {
