@@ -187,3 +187,37 @@ async fn a_busy_writer_keeps_nobody_from_the_head() {
         "one of 50 writes had to wait for {longest} appends"
     );
 }
+
+/// Callers who write again when they hear of their last write, each after a little work of its own, come
+/// together in few batches: none of a few while most are just being answered.
+#[tokio::test(start_paused = true)]
+async fn callers_who_come_back_share_a_batch() {
+    const CALLERS: usize = 64;
+    const ROUNDS: usize = 50;
+    let storage = Faulty::new(&[]);
+    let (writer, handle) = lane(&storage);
+    tokio::spawn(writer.run());
+    let callers = (0..CALLERS).map(|caller| {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                for _ in 0..caller % 4 {
+                    tokio::task::yield_now().await;
+                }
+                handle
+                    .write(set(&format!("{caller}-{round}")))
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for caller in join_all(callers).await {
+        caller.unwrap();
+    }
+    let appends = storage.appends.load(Ordering::SeqCst);
+    println!("{appends} batches");
+    assert!(
+        appends < ROUNDS * 5 / 2,
+        "{appends} batches of {ROUNDS} rounds"
+    );
+}
