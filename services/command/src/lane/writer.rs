@@ -30,7 +30,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
 /// How often a writer whose storage is some way off lets other tasks run before it takes a batch that is
-/// less than half of what was usual.
+/// less than half of the last one.
 const YIELDS: u32 = 4;
 /// Batches that are written without a pause. Then the writer looks at the head before it goes on, as one
 /// has to who lost the race for it, so that a writer of another process gets its turn however busy this
@@ -51,15 +51,14 @@ pub struct LaneWriter {
     looked: u64,
     /// How many items the last batch had.
     last: usize,
-    /// How many items batches had lately: the last, or what is left of a larger one before it.
-    usual: usize,
     /// Batches since the head was last read for one of them.
     run: u32,
     /// When another process was last seen to have moved the head.
     overtaken: Option<Instant>,
     /// How many of the waiting writes go one by one, since their batch was rejected as a whole.
     alone: usize,
-    /// What is durable and not answered yet: where a way is to be gone, the next append goes first.
+    /// What is durable and not answered yet: where a way is to be gone, the next append goes first, unless
+    /// it would be a small one.
     durable: Option<Durable>,
     faults: Faults,
     meters: Meters,
@@ -115,7 +114,6 @@ impl LaneWriter {
             ahead: None,
             looked: 0,
             last: 0,
-            usual: 0,
             run: 0,
             overtaken: None,
             alone: 0,
@@ -199,9 +197,9 @@ impl LaneWriter {
         }
     }
 
-    /// Whether what waits is little beside what batches had lately.
+    /// Whether what waits is little beside what the last batch had.
     fn is_small(&self) -> bool {
-        self.waiting.items().len() * 2 < self.usual
+        self.waiting.items().len() * 2 < self.last
     }
 
     /// How many of the waiting items are written next: those of which everything is known, if that is
@@ -265,7 +263,6 @@ impl LaneWriter {
             }
             self.known.decided(&items);
             self.last = items.len();
-            self.usual = self.last.max(self.usual * 3 / 4);
             let batch = Arc::new(batch);
             match self.append(&batch, give_up, publishing).await {
                 Ok(Appended::Done) => {

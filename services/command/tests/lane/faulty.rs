@@ -47,6 +47,8 @@ pub(crate) struct Faulty {
     faults: Mutex<VecDeque<Fault>>,
     /// What is waited for on the way to the storage and on the way back.
     way: Range<Duration>,
+    /// How often other tasks run while a batch is appended.
+    rounds: usize,
     /// Held by whoever commits, as a database holds the head's row.
     head: tokio::sync::Mutex<()>,
     pub(crate) appends: AtomicUsize,
@@ -76,11 +78,19 @@ impl Faulty {
             inner,
             faults: Mutex::new(faults.iter().copied().collect()),
             way,
+            rounds: 0,
             head: tokio::sync::Mutex::new(()),
             appends: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
             misfits: AtomicUsize::new(0),
         })
+    }
+
+    /// One that is done before the tasks of those who were just answered have all had their turn.
+    pub(crate) fn quick(rounds: usize) -> Arc<Self> {
+        let mut quick = Self::new(&[]);
+        Arc::get_mut(&mut quick).unwrap().rounds = rounds;
+        quick
     }
 
     /// Has the next appends fail.
@@ -143,6 +153,9 @@ impl Storage for Faulty {
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         self.appends.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..self.rounds {
+            tokio::task::yield_now().await;
+        }
         let fault = self.faults.lock().pop_front();
         match fault {
             None => {
