@@ -18,6 +18,8 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::methods::Methods;
+
 /// How long a new connection may keep silent.
 const SILENCE: Duration = Duration::from_secs(10);
 /// What it has to say in that time: the length of HTTP/2's preface, and less than any TLS hello.
@@ -26,16 +28,17 @@ const GREETING_BYTES: usize = 24;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections of a listener, at most `most` at once. One more is closed at once, so that its
-/// client knows, rather than left to wait in the kernel's queue.
+/// client knows, rather than left to wait in the kernel's queue. `calls` are those that come by them.
 pub(crate) fn connections(
     listener: TcpListener,
     most: usize,
+    calls: Arc<Methods>,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let refused = metrics::counter!("stategate_connections_refused_total");
     stream::unfold(
-        (listener, slots, refused),
-        |(listener, slots, refused)| async move {
+        (listener, slots, refused, calls),
+        |(listener, slots, refused, calls)| async move {
             loop {
                 let socket = match listener.accept().await {
                     Ok((socket, _)) => socket,
@@ -54,8 +57,8 @@ pub(crate) fn connections(
                     tracing::debug!(%error, "connection gone before it began");
                     continue;
                 }
-                let connection = Connection::new(socket, slot);
-                return Some((Ok(connection), (listener, slots, refused)));
+                let connection = Connection::new(socket, slot, Arc::clone(&calls));
+                return Some((Ok(connection), (listener, slots, refused, calls)));
             }
         },
     )
@@ -68,6 +71,7 @@ pub(crate) struct Connection {
     greeting: Option<Greeting>,
     /// Whether what is being flushed has given way to the answers behind it.
     gathered: bool,
+    calls: Arc<Methods>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -79,7 +83,7 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, slot: OwnedSemaphorePermit) -> Self {
+    fn new(socket: TcpStream, slot: OwnedSemaphorePermit, calls: Arc<Methods>) -> Self {
         let greeting = Greeting {
             left: GREETING_BYTES,
             silence: Box::pin(sleep(SILENCE)),
@@ -88,6 +92,7 @@ impl Connection {
             socket,
             greeting: Some(greeting),
             gathered: false,
+            calls,
             _slot: slot,
         }
     }
@@ -99,8 +104,9 @@ impl Connection {
     /// The first of the calls that become ready together (a batch of writes was committed) wakes the
     /// connection, which would write that one answer before the other calls have had their turn, and
     /// so on for each. Behind them in the queue, it writes all their answers with one system call.
+    /// A lone call has nobody behind it, and giving way would wake another thread for nothing.
     fn gather(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.gathered, true) {
+        if std::mem::replace(&mut self.gathered, true) || !self.calls.are_several() {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
@@ -178,11 +184,15 @@ mod tests {
 
     use super::*;
 
+    fn nobody() -> Arc<Methods> {
+        Arc::new(Methods::new(1))
+    }
+
     #[tokio::test]
     async fn one_connection_too_many_is_closed_and_a_freed_slot_is_given_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut connections = std::pin::pin!(connections(listener, 1));
+        let mut connections = std::pin::pin!(connections(listener, 1, nobody()));
 
         let mut first = TcpStream::connect(address).await.unwrap();
         let served = connections.next().await.unwrap().unwrap();
@@ -203,7 +213,7 @@ mod tests {
     async fn silence_ends_a_connection_and_a_greeting_does_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut connections = std::pin::pin!(connections(listener, 2));
+        let mut connections = std::pin::pin!(connections(listener, 2, nobody()));
         let mut quiet = TcpStream::connect(address).await.unwrap();
         let mut quiet_end = connections.next().await.unwrap().unwrap();
         let mut polite = TcpStream::connect(address).await.unwrap();

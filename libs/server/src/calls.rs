@@ -50,6 +50,11 @@ impl Guard {
             ending,
         }
     }
+
+    /// The methods that calls are counted under.
+    pub(crate) fn methods(&self) -> Arc<Methods> {
+        Arc::clone(&self.methods)
+    }
 }
 
 impl<S> Layer<S> for Guard {

@@ -49,6 +49,8 @@ pub(crate) struct Methods {
     /// Unary calls that are under way.
     open: AtomicUsize,
     most: usize,
+    /// Other calls that are.
+    others: AtomicUsize,
 }
 
 /// A method and its meters.
@@ -80,7 +82,13 @@ impl Methods {
             rows: rows.collect(),
             open: AtomicUsize::new(0),
             most,
+            others: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether several calls are under way.
+    pub(crate) fn are_several(&self) -> bool {
+        self.open.load(Relaxed) + self.others.load(Relaxed) > 1
     }
 
     /// Begins a call. It is over when the answer is dropped.
@@ -94,7 +102,10 @@ impl Methods {
         method.open.increment(1.0);
         let before = match method.shape {
             Unary => self.open.fetch_add(1, Relaxed),
-            Stream | Infrastructure | Unknown => 0,
+            Stream | Infrastructure | Unknown => {
+                self.others.fetch_add(1, Relaxed);
+                0
+            }
         };
         Call {
             all: Arc::clone(self),
@@ -156,7 +167,9 @@ impl Drop for Call {
                 method.seconds.record(self.started.elapsed());
             }
             // How long somebody subscribed says nothing about the service.
-            Stream | Infrastructure | Unknown => {}
+            Stream | Infrastructure | Unknown => {
+                self.all.others.fetch_sub(1, Relaxed);
+            }
         }
     }
 }
@@ -188,6 +201,20 @@ mod tests {
         assert!(!methods.begin("/grpc.health.v1.Health/Check").is_too_many());
         drop(first);
         assert!(!methods.begin("/stategate.EntityService/Get").is_too_many());
+    }
+
+    #[test]
+    fn calls_are_several_from_the_second_on() {
+        let methods = Arc::new(Methods::new(9));
+        assert!(!methods.are_several());
+        let set = methods.begin("/stategate.EntityService/Set");
+        assert!(!methods.are_several());
+        let stream = methods.begin("/stategate.EventService/Stream");
+        assert!(methods.are_several());
+        drop(set);
+        assert!(!methods.are_several());
+        drop(stream);
+        assert!(!methods.are_several());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! gRPC with health and reflection on one port, metrics and health over HTTP on the next. All limits
 //! of the transport are in [`Limits`].
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use stategate_model::limits::MESSAGE_BYTES;
 use stategate_protocol::server::{
@@ -213,12 +213,14 @@ impl Server {
         let stream = services.stream.clone();
         let health = Health::new().await;
         let ending = CancellationToken::new();
+        let guard = Guard::new(self.limits.calls, ending.clone());
+        let calls = guard.methods();
         let grpc = self
             .transport()?
-            .layer(Guard::new(self.limits.calls, ending.clone()))
+            .layer(guard)
             .add_routes(routes(services, &health.reporter)?)
             .serve_with_incoming_shutdown(
-                connections(self.grpc, self.limits.connections),
+                connections(self.grpc, self.limits.connections, Arc::clone(&calls)),
                 drain.token().cancelled_owned(),
             );
 
@@ -227,7 +229,11 @@ impl Server {
             .add_routes(
                 telemetry::routes(telemetry.clone(), health.ready.subscribe(), stream).into(),
             )
-            .serve_with_incoming(connections(self.admin, self.limits.admin_connections));
+            .serve_with_incoming(connections(
+                self.admin,
+                self.limits.admin_connections,
+                calls,
+            ));
         Ok(Running {
             addresses: self.addresses,
             names,

@@ -6,16 +6,20 @@ use std::{
 };
 
 use stategate_model::{
-    Digest, EntityRef, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values, Version,
+    Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values,
+    Version,
 };
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
-use crate::{Appended, Batch, Error, Head, Kind, Loaded, Replay, Result};
+use crate::{Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result};
 
 use super::{
     failure::{append_failure, corrupt, is_conflict, is_held},
-    pool::{Failure, Pool, Statement},
+    pool::{Failure, Lease, Pool, Statement},
     rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
 };
 
@@ -30,8 +34,196 @@ const NO_LANE: &str = "a lane is missing";
 pub(super) struct Writes {
     states: Statement,
     states_and_replays: Statement,
-    append: Statement,
+    one: Appends,
+    many: Appends,
     head: Statement,
+}
+
+/// Where an append has its events from.
+enum Source {
+    /// From parameters. A batch of one is what a lone caller waits for, and a third of what the server does for
+    /// it as an array would be setting that up.
+    One,
+    /// From arrays.
+    Many,
+}
+
+/// The statements that append.
+#[derive(Debug)]
+struct Appends {
+    /// A batch that leaves no idempotency key.
+    plain: Statement,
+    /// One that does.
+    keyed: Statement,
+}
+
+impl Appends {
+    fn new(schema: &str, source: &Source) -> Self {
+        Self {
+            plain: Self::statement(schema, source, false),
+            keyed: Self::statement(schema, source, true),
+        }
+    }
+
+    fn statement(schema: &str, source: &Source, keyed: bool) -> Statement {
+        // $1 is the lane, $2 the head that is expected, $3 to $12 are the columns of events.
+        let mut types = vec![Type::INT2, Type::INT8];
+        let of_events = [
+            (Type::UUID, Type::UUID_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+            (Type::INT8, Type::INT8_ARRAY),
+            (Type::INT8, Type::INT8_ARRAY),
+            (Type::INT2, Type::INT2_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+            (Type::TEXT, Type::TEXT_ARRAY),
+        ];
+        let (new, first_time, last) = match source {
+            Source::One => {
+                types.extend(of_events.map(|(one, _)| one));
+                // Not a table of its own: what is asked of it is asked of the parameters.
+                let new = "NOT MATERIALIZED ( \
+                     SELECT $2 + 1 AS position, $3 AS id, $4 AS domain, $5 AS type, $6 AS key, $7 AS version, $8 AS time, \
+                            $9 AS method, $10 AS claims, $11 AS trace_parent, $12 AS vals, \
+                            true AS is_first, true AS is_last, $7 = 1 AS is_new \
+                   )";
+                (new, "$8", "head = $2 + 1, time = $8, id = $3")
+            }
+            Source::Many => {
+                types.extend(of_events.map(|(_, many)| many));
+                types.extend([Type::BOOL_ARRAY, Type::BOOL_ARRAY, Type::BOOL_ARRAY]);
+                let new = "( \
+                     SELECT $2 + n AS position, u.* \
+                     FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+                       WITH ORDINALITY AS u (id, domain, type, key, version, time, method, claims, trace_parent, vals, \
+                                             is_first, is_last, is_new, n) \
+                   )";
+                let last = "head = $2 + cardinality($3), time = $8[cardinality($8)], id = $3[cardinality($3)]";
+                (new, "$8[1]", last)
+            }
+        };
+        let (mut keys, mut are_new, mut known) = (String::new(), String::new(), String::new());
+        if keyed {
+            let first = types.len() + 1;
+            let names: Vec<String> = (first..first + 6).map(|n| format!("${n}")).collect();
+            types.extend([
+                Type::TEXT_ARRAY,
+                Type::TEXT_ARRAY,
+                Type::TEXT_ARRAY,
+                Type::BYTEA_ARRAY,
+                Type::INT8_ARRAY,
+                Type::INT4_ARRAY,
+            ]);
+            keys = format!(
+                ", k AS ( \
+                   SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')) AS caller_sha256, k.key, k.caller, k.digest, \
+                          k.first, k.count \
+                   FROM unnest({}) AS k (domain, caller, key, digest, first, count) \
+                 )",
+                names.join(", ")
+            );
+            are_new = format!(
+                " AND NOT EXISTS ( \
+                   SELECT FROM k CROSS JOIN LATERAL ( \
+                     SELECT FROM {schema}.idempotency i \
+                     WHERE i.domain = k.domain AND i.key = k.key AND i.caller_sha256 = k.caller_sha256 OFFSET 0 \
+                   ) old \
+                 )"
+            );
+            known = format!(
+                ", known AS ( \
+                   INSERT INTO {schema}.idempotency (domain, caller_sha256, key, caller, digest, lane, first, count) \
+                   SELECT k.domain, k.caller_sha256, k.key, k.caller, k.digest, head.lane, k.first, k.count \
+                   FROM head CROSS JOIN k \
+                 )"
+            );
+        }
+        // The head's row is locked first, so whoever comes second waits there, finds the head
+        // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
+        // asked again after the wait: if the head is where it was expected, nothing else has changed. It
+        // finds what the indexes would refuse too, but those would fill the server's log with it, and
+        // a writer may well presume that something is new which is not.
+        // Entities that the batch makes are inserted and the others updated: which they are is known, and
+        // inserting on conflict would look for each of them twice.
+        let vals = "CASE WHEN new.method = 3 THEN NULL ELSE new.vals END";
+        let sql = format!(
+            "WITH new AS {new}{keys}, fits AS ( \
+               SELECT NOT EXISTS ( \
+                 SELECT FROM new LEFT JOIN LATERAL ( \
+                   SELECT e.version FROM {schema}.entities e \
+                   WHERE e.domain = new.domain AND e.type = new.type AND e.key = new.key OFFSET 0 \
+                 ) old ON true \
+                 WHERE new.is_first AND coalesce(old.version, 0) + 1 <> new.version \
+               ){are_new} AND (l.id IS NULL OR l.time < {first_time}) AS fits, l.head \
+               FROM {schema}.lanes l WHERE l.lane = $1 \
+             ), head AS ( \
+               UPDATE {schema}.lanes l SET {last} \
+               FROM fits WHERE fits.fits AND l.lane = $1 AND l.head = $2 \
+               RETURNING l.lane \
+             ), logged AS ( \
+               INSERT INTO {schema}.events \
+                 (lane, position, id, domain, type, key, version, time, method, claims, trace_parent, vals) \
+               SELECT head.lane, new.position, new.id, new.domain, new.type, new.key, new.version, new.time, \
+                      new.method, new.claims, new.trace_parent, new.vals \
+               FROM head CROSS JOIN new \
+             ), made AS ( \
+               INSERT INTO {schema}.entities (domain, type, key, version, vals) \
+               SELECT new.domain, new.type, new.key, new.version, {vals} \
+               FROM head CROSS JOIN new WHERE new.is_last AND new.is_new \
+             ), changed AS ( \
+               UPDATE {schema}.entities e SET version = new.version, vals = {vals} \
+               FROM head CROSS JOIN new WHERE new.is_last AND NOT new.is_new \
+                 AND e.domain = new.domain AND e.type = new.type AND e.key = new.key \
+             ){known} SELECT EXISTS (SELECT FROM head), fits.fits, fits.head FROM fits"
+        );
+        Statement::new(sql, &types)
+    }
+
+    /// The statement for a batch, and what it is bound to after what is of the events.
+    fn of<'s>(&'s self, keys: &'s Keys<'_>) -> (&'s Statement, Vec<Parameter<'s>>) {
+        if keys.names.is_empty() {
+            return (&self.plain, Vec::new());
+        }
+        let parameters: Vec<Parameter<'_>> = vec![
+            &keys.domains,
+            &keys.callers,
+            &keys.names,
+            &keys.digests,
+            &keys.firsts,
+            &keys.counts,
+        ];
+        (&self.keyed, parameters)
+    }
+}
+
+type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// The idempotency keys that a batch leaves, column by column.
+struct Keys<'b> {
+    domains: Vec<&'b str>,
+    callers: Vec<&'b str>,
+    names: Vec<&'b str>,
+    digests: Vec<&'b [u8]>,
+    firsts: Vec<i64>,
+    counts: Vec<i32>,
+}
+
+impl<'b> Keys<'b> {
+    fn of(records: &'b [KeyRecord]) -> Self {
+        let counts = records
+            .iter()
+            .map(|record| i32::try_from(record.count).unwrap_or(i32::MAX));
+        Self {
+            domains: records.iter().map(|record| &*record.key.domain).collect(),
+            callers: records.iter().map(|record| &*record.key.caller).collect(),
+            names: records.iter().map(|record| &*record.key.key).collect(),
+            digests: records.iter().map(|record| &record.digest.0[..]).collect(),
+            firsts: records.iter().map(|record| record.first.as_i64()).collect(),
+            counts: counts.collect(),
+        }
+    }
 }
 
 impl Writes {
@@ -64,101 +256,12 @@ impl Writes {
         );
         let texts = Type::TEXT_ARRAY;
         let of_states = [Type::INT2, texts.clone(), texts.clone(), texts.clone()];
-        let of_replays = [
-            &of_states[..],
-            &[texts.clone(), texts.clone(), texts.clone()],
-        ]
-        .concat();
-        // The head's row is locked first, so whoever comes second waits there, finds the head
-        // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
-        // asked again after the wait: if the head is where it was expected, nothing else has changed. It
-        // finds what the indexes would refuse too, but those would fill the server's log with it, and
-        // a writer may well presume that something is new which is not.
-        // Entities that the batch makes are inserted and the others updated: which they are is known, and
-        // inserting on conflict would look for each of them twice.
-        let vals = "CASE WHEN new.method = 3 THEN NULL ELSE new.vals END";
-        let append = format!(
-            "WITH new AS ( \
-               SELECT $2 + n AS position, u.* \
-               FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], \
-                           $9::smallint[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::bool[], \
-                           $25::bool[]) \
-                 WITH ORDINALITY AS u (id, domain, type, key, version, time, method, claims, trace_parent, vals, \
-                                       is_first, is_last, is_new, n) \
-             ), k AS ( \
-               SELECT k.domain, sha256(convert_to(k.caller, 'UTF8')) AS caller_sha256, k.key, k.caller, k.digest, \
-                      k.first, k.count \
-               FROM unnest($19::text[], $20::text[], $21::text[], $22::bytea[], $23::bigint[], $24::int[]) \
-                 AS k (domain, caller, key, digest, first, count) \
-             ), fits AS ( \
-               SELECT NOT EXISTS ( \
-                 SELECT FROM new LEFT JOIN LATERAL ( \
-                   SELECT e.version FROM {schema}.entities e \
-                   WHERE e.domain = new.domain AND e.type = new.type AND e.key = new.key OFFSET 0 \
-                 ) old ON true \
-                 WHERE new.is_first AND coalesce(old.version, 0) + 1 <> new.version \
-               ) AND NOT EXISTS ( \
-                 SELECT FROM k CROSS JOIN LATERAL ( \
-                   SELECT FROM {schema}.idempotency i \
-                   WHERE i.domain = k.domain AND i.key = k.key AND i.caller_sha256 = k.caller_sha256 OFFSET 0 \
-                 ) old \
-               ) AND (l.id IS NULL OR l.time < $16) AS fits, l.head \
-               FROM {schema}.lanes l WHERE l.lane = $1 \
-             ), head AS ( \
-               UPDATE {schema}.lanes l SET head = $15, time = $17, id = $18 \
-               FROM fits WHERE fits.fits AND l.lane = $1 AND l.head = $2 \
-               RETURNING l.lane \
-             ), logged AS ( \
-               INSERT INTO {schema}.events \
-                 (lane, position, id, domain, type, key, version, time, method, claims, trace_parent, vals) \
-               SELECT head.lane, new.position, new.id, new.domain, new.type, new.key, new.version, new.time, \
-                      new.method, new.claims, new.trace_parent, new.vals \
-               FROM head CROSS JOIN new \
-             ), made AS ( \
-               INSERT INTO {schema}.entities (domain, type, key, version, vals) \
-               SELECT new.domain, new.type, new.key, new.version, {vals} \
-               FROM head CROSS JOIN new WHERE new.is_last AND new.is_new \
-             ), changed AS ( \
-               UPDATE {schema}.entities e SET version = new.version, vals = {vals} \
-               FROM head CROSS JOIN new WHERE new.is_last AND NOT new.is_new \
-                 AND e.domain = new.domain AND e.type = new.type AND e.key = new.key \
-             ), known AS ( \
-               INSERT INTO {schema}.idempotency (domain, caller_sha256, key, caller, digest, lane, first, count) \
-               SELECT k.domain, k.caller_sha256, k.key, k.caller, k.digest, head.lane, k.first, k.count \
-               FROM head CROSS JOIN k \
-             ) SELECT EXISTS (SELECT FROM head), fits.fits, fits.head FROM fits"
-        );
-        let of_append = [
-            Type::INT2,
-            Type::INT8,
-            Type::UUID_ARRAY,
-            texts.clone(),
-            texts.clone(),
-            texts.clone(),
-            Type::INT8_ARRAY,
-            Type::INT8_ARRAY,
-            Type::INT2_ARRAY,
-            texts.clone(),
-            texts.clone(),
-            texts.clone(),
-            Type::BOOL_ARRAY,
-            Type::BOOL_ARRAY,
-            Type::INT8,
-            Type::INT8,
-            Type::INT8,
-            Type::UUID,
-            texts.clone(),
-            texts.clone(),
-            texts,
-            Type::BYTEA_ARRAY,
-            Type::INT8_ARRAY,
-            Type::INT4_ARRAY,
-            Type::BOOL_ARRAY,
-        ];
+        let of_replays = [&of_states[..], &[texts.clone(), texts.clone(), texts]].concat();
         Self {
             states_and_replays: Statement::new(states.clone() + &replays, &of_replays),
             states: Statement::new(states, &of_states),
-            append: Statement::new(append, &of_append),
+            one: Appends::new(schema, &Source::One),
+            many: Appends::new(schema, &Source::Many),
             head: Statement::new(
                 format!("SELECT head FROM {schema}.lanes WHERE lane = $1"),
                 &[Type::INT2],
@@ -302,15 +405,64 @@ impl Writes {
 
     async fn try_append(
         &self,
-        lease: &mut super::pool::Lease,
+        lease: &mut Lease,
         lane: Lane,
         expected: Position,
         batch: &Batch,
     ) -> std::result::Result<Vec<Row>, Failure> {
-        let events = &batch.events;
-        let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Ok(Vec::new());
-        };
+        let keys = Keys::of(&batch.keys);
+        match &batch.events[..] {
+            [event] => self.append_one(lease, lane, expected, event, &keys).await,
+            events => self.append_many(lease, lane, expected, events, &keys).await,
+        }
+    }
+
+    async fn append_one(
+        &self,
+        lease: &mut Lease,
+        lane: Lane,
+        expected: Position,
+        event: &Event,
+        keys: &Keys<'_>,
+    ) -> std::result::Result<Vec<Row>, Failure> {
+        let (statement, of_keys) = self.one.of(keys);
+        let (lane, expected) = (i16::from(lane.0), expected.as_i64());
+        let (version, method) = (event.version.as_i64(), method_code(event.method));
+        let (domain, kind, name) = (
+            event.entity.domain(),
+            event.entity.kind(),
+            event.entity.key(),
+        );
+        let (claims, values) = (claims_text(&event.claims), event.values.json());
+        let trace = event.trace_parent.as_ref().map(|trace| trace.as_str());
+        let mut parameters: Vec<Parameter<'_>> = vec![
+            &lane,
+            &expected,
+            &event.id.0,
+            &domain,
+            &kind,
+            &name,
+            &version,
+            &event.time.0,
+            &method,
+            &claims,
+            &trace,
+            &values,
+        ];
+        parameters.extend(of_keys);
+        lease.query(statement, &parameters).await
+    }
+
+    async fn append_many(
+        &self,
+        lease: &mut Lease,
+        lane: Lane,
+        expected: Position,
+        events: &[Event],
+        keys: &Keys<'_>,
+    ) -> std::result::Result<Vec<Row>, Failure> {
+        let (statement, of_keys) = self.many.of(keys);
+        let (lane, expected) = (i16::from(lane.0), expected.as_i64());
         let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
         let domains: Vec<&str> = events.iter().map(|event| event.entity.domain()).collect();
         let kinds: Vec<&str> = events.iter().map(|event| event.entity.kind()).collect();
@@ -352,49 +504,12 @@ impl Writes {
             .collect();
         is_last.reverse();
 
-        let keys = &batch.keys;
-        let key_domains: Vec<&str> = keys.iter().map(|record| &*record.key.domain).collect();
-        let callers: Vec<&str> = keys.iter().map(|record| &*record.key.caller).collect();
-        let key_names: Vec<&str> = keys.iter().map(|record| &*record.key.key).collect();
-        let digests: Vec<&[u8]> = keys.iter().map(|record| &record.digest.0[..]).collect();
-        let key_firsts: Vec<i64> = keys.iter().map(|record| record.first.as_i64()).collect();
-        let counts: Vec<i32> = keys
-            .iter()
-            .map(|record| i32::try_from(record.count).unwrap_or(i32::MAX))
-            .collect();
-
-        lease
-            .query(
-                &self.append,
-                &[
-                    &i16::from(lane.0),
-                    &expected.as_i64(),
-                    &ids,
-                    &domains,
-                    &kinds,
-                    &names,
-                    &versions,
-                    &times,
-                    &methods,
-                    &claims,
-                    &traces,
-                    &values,
-                    &is_first,
-                    &is_last,
-                    &last.position.as_i64(),
-                    &first.time.0,
-                    &last.time.0,
-                    &last.id.0,
-                    &key_domains,
-                    &callers,
-                    &key_names,
-                    &digests,
-                    &key_firsts,
-                    &counts,
-                    &is_new,
-                ],
-            )
-            .await
+        let mut parameters: Vec<Parameter<'_>> = vec![
+            &lane, &expected, &ids, &domains, &kinds, &names, &versions, &times, &methods, &claims,
+            &traces, &values, &is_first, &is_last, &is_new,
+        ];
+        parameters.extend(of_keys);
+        lease.query(statement, &parameters).await
     }
 }
 
