@@ -293,6 +293,16 @@ impl Draft {
         assert_eq!(self.trace().await, before, "{why}: something was written");
     }
 
+    /// [`Draft::refused`], by itself and with a neighbour that nothing is wrong with: one event may be
+    /// written in another way than several.
+    pub(super) async fn refused_either_way(mut self, why: &str) {
+        self.refused(why).await;
+        let domain = self.batch.events[0].entity.domain();
+        let neighbour = EntityRef::new(domain, "user", "neighbour").unwrap();
+        self.set(&neighbour, "{}").await;
+        self.refused(&format!("{why}, and a neighbour")).await;
+    }
+
     /// What an append of this draft could change.
     async fn trace(&self) -> (Vec<Event>, crate::Loaded) {
         let mut entities: Vec<_> = self
