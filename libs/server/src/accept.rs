@@ -64,7 +64,8 @@ pub(crate) fn connections(
     )
 }
 
-/// An accepted connection, which gathers the answers that are ready before it writes. Its slot is free again when it is dropped.
+/// An accepted connection, which gathers the answers that are ready before it writes. Its slot is free again
+/// when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,

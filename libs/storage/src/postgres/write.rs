@@ -41,8 +41,8 @@ pub(super) struct Writes {
 
 /// Where an append has its events from.
 enum Source {
-    /// From parameters. A batch of one is what a lone caller waits for, and a third of what the server does for
-    /// it as an array would be setting that up.
+    /// From parameters. A lone caller's batch is of one, and setting arrays up is a fifth of what the server
+    /// would do for it.
     One,
     /// From arrays.
     Many,
