@@ -29,6 +29,8 @@ use crate::{
     history::trace_parent,
 };
 
+/// Why a write was surely not carried out that no service has seen.
+const NEVER_SENT: &str = "never sent";
 /// Entities that all writers change, in each domain.
 const SHARED: usize = 6;
 /// Entities of each writer's own.
@@ -157,7 +159,9 @@ impl Writers {
                             acknowledged.send_modify(|count| *count += 1);
                             false
                         }
-                        Outcome::Refused(reason) => reason == "SHUTTING_DOWN",
+                        Outcome::Refused(reason) => {
+                            ["SHUTTING_DOWN", NEVER_SENT].contains(&&**reason)
+                        }
                         Outcome::Unknown(_) => true,
                     };
                     writes.push(write);
@@ -365,7 +369,7 @@ pub async fn send(
             Some(reason) if !["OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED"].contains(&&*reason) => {
                 Outcome::Refused(reason)
             }
-            _ if was_never_sent(&status) => Outcome::Refused("never sent".to_owned()),
+            _ if was_never_sent(&status) => Outcome::Refused(NEVER_SENT.to_owned()),
             _ => Outcome::Unknown(status.to_string()),
         },
     }

@@ -226,8 +226,8 @@ fn connect_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)> 
     causes(status).find(|error| error.is::<tonic::ConnectError>())
 }
 
-/// Whether a call that failed without an answer was surely not carried out: its request still waited
-/// for the connection when that was closed, or the server ended the connection in good order and left
+/// Whether a call that failed without an answer was surely not carried out: there was no connection to be
+/// had, its request still waited for the connection when that was closed, or the server ended the connection in good order and left
 /// the call out. HTTP/2 tells with a GOAWAY up to which stream calls are carried out, and fails by it
 /// only those that came later.
 ///
@@ -240,7 +240,7 @@ pub fn was_never_sent(status: &Status) -> bool {
             let is_orderly = error.reason() == Some(h2::Reason::NO_ERROR);
             error.is_go_away() && error.is_remote() && is_orderly
         });
-        waited || left_out
+        error.is::<tonic::ConnectError>() || waited || left_out
     })
 }
 
@@ -269,5 +269,28 @@ impl From<Invalid> for Error {
             )]),
             message,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_protocol::pb::{self, entity_service_client::EntityServiceClient};
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_found_no_connection_was_never_sent() {
+        // Bound, so that nobody else listens there, and not listening.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let mut client = EntityServiceClient::new(endpoint.connect_lazy());
+        let status = client.del(pb::EntityRef::default()).await.unwrap_err();
+        assert!(was_never_sent(&status), "{status:?}");
+        assert!(!was_never_sent(&Status::unavailable(
+            "says nothing of its cause"
+        )));
     }
 }
