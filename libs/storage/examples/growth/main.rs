@@ -2,11 +2,12 @@
 //! 10,000 events, at 100,000 and so on, and the ratio of the last to the first.
 //!
 //! `cargo run --release -p stategate-storage --example growth -- --storage sqlite|postgres
-//! [--events 1000000] [--gin] [--explain]`
+//! [--events 1000000] [--gin] [--buffers 2GB] [--explain]`
 //!
 //! A search is as dear as what it is over, so both are measured: a type of which there are always the same
 //! entities, whose histories grow with the log, and a type that grows with it. Only the first has to stay
-//! as quick. `--explain` prints how PostgreSQL carries out each statement at the end, planned
+//! as quick. `--buffers` is how much of the log the server keeps at hand (`shared_buffers`): with the default
+//! of 128 MB a log of a million events is read from the system's cache. `--explain` prints how PostgreSQL carries out each statement at the end, planned
 //! once for all parameters, with the settings the storage makes for its connections and without.
 
 #![allow(clippy::print_stdout, reason = "the figures are the program's output")]
@@ -48,6 +49,7 @@ struct Told {
     is_postgres: bool,
     events: u64,
     gin: bool,
+    buffers: Option<String>,
     explain: bool,
 }
 
@@ -57,6 +59,7 @@ impl Told {
             is_postgres: false,
             events: 1_000_000,
             gin: false,
+            buffers: None,
             explain: false,
         };
         let mut arguments = std::env::args().skip(1);
@@ -76,12 +79,13 @@ impl Told {
                 }
                 "--events" => told.events = value()?.parse()?,
                 "--gin" => told.gin = true,
+                "--buffers" => told.buffers = Some(value()?),
                 "--explain" => told.explain = true,
                 _ => return Err(format!("{argument} is not known").into()),
             }
         }
-        if (told.gin || told.explain) && !told.is_postgres {
-            return Err("--gin and --explain go with --storage postgres".into());
+        if (told.gin || told.explain || told.buffers.is_some()) && !told.is_postgres {
+            return Err("--gin, --buffers and --explain go with --storage postgres".into());
         }
         Ok(told)
     }
@@ -98,7 +102,13 @@ impl Place {
         if !told.is_postgres {
             return Ok(Self::Folder(tempfile::tempdir_in(".")?));
         }
-        let server = Server::start(&[]).map_err(|missing| missing.to_string())?;
+        let buffers = told.buffers.as_ref();
+        let settings: Vec<String> = buffers
+            .map(|size| format!("shared_buffers={size}"))
+            .into_iter()
+            .collect();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let server = Server::start(&settings).map_err(|missing| missing.to_string())?;
         let mut config = PostgresConfig::new(server.url());
         config.gin = told.gin;
         Ok(Self::Server(server, Box::new(config)))
@@ -129,8 +139,9 @@ impl Place {
         match self {
             Self::Folder(_) => "SQLite".to_owned(),
             Self::Server(server, _) => format!(
-                "{}, default settings",
-                server.sql("SELECT split_part(version(), ' on ', 1)")
+                "{}, shared_buffers {}, otherwise default settings",
+                server.sql("SELECT split_part(version(), ' on ', 1)"),
+                server.sql("SHOW shared_buffers")
             ),
         }
     }

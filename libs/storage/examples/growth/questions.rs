@@ -31,6 +31,7 @@ enum What {
     Get,
     Version,
     Time,
+    TimeOfFew,
     Id,
     Key(&'static str),
     Rare(&'static str),
@@ -48,7 +49,8 @@ enum What {
 pub(crate) const QUESTIONS: &[Question] = &[
     fixed("get", What::Get),
     fixed("get_at, a version", What::Version),
-    fixed("get_at, a time", What::Time),
+    fixed("get_at, a time, histories that grow", What::Time),
+    fixed("get_at, a time, histories that do not", What::TimeOfFew),
     fixed("get_event", What::Id),
     fixed(
         "search_entities, 100 by key, fixed type",
@@ -124,6 +126,12 @@ impl Question {
                 let (entity, _) = source.customer()?;
                 // Each of them was written before.
                 let at = At::Time(source.time().max(Source::made()));
+                begun = Instant::now();
+                store.get_at(&entity, at).await?.value.is_some()
+            }
+            What::TimeOfFew => {
+                let (entity, _) = source.order()?;
+                let at = At::Time(source.newest());
                 begun = Instant::now();
                 store.get_at(&entity, at).await?.value.is_some()
             }

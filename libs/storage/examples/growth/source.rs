@@ -96,6 +96,11 @@ impl Source {
         time(self.below(end) + 1)
     }
 
+    /// The time of the last event.
+    pub(crate) fn newest(&self) -> Timestamp {
+        time(self.head)
+    }
+
     /// The next batch, and the head it expects.
     pub(crate) fn batch(&mut self, events: u64) -> Outcome<(Position, Arc<Batch>)> {
         let expected = Position::new(self.head);
