@@ -11,7 +11,7 @@ use crate::{
     round::{AUDIENCES, CALLERS, Grown, OPERATIONS, Quantity, Round, SMALL_LOG, TRANSACT_CALLERS},
 };
 
-/// Share of its limit that a figure has to reach (quality §4).
+/// Share of its limit that a figure has to reach (design §11).
 const AIM: f64 = 0.7;
 const AIM_TRANSACT: f64 = 0.6;
 const AIM_DELIVERED: f64 = 0.8;

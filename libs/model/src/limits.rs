@@ -1,4 +1,4 @@
-//! Every bound on an input, in one place (contract §§1, 4, 5, 6).
+//! Every bound on an input, in one place (contract §§1, 3, 4, 5, 6).
 
 /// Longest domain, type or key, in bytes.
 pub const NAME_BYTES: usize = 255;
