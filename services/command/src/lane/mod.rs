@@ -45,8 +45,18 @@ pub struct Write {
 }
 
 impl Write {
+    /// Bytes it brings into a batch, about.
     fn size(&self) -> usize {
         self.operations.iter().map(Operation::size).sum::<usize>() + self.claims.values().size()
+    }
+
+    /// Bytes it holds while it waits: values and claims are bytes then, without a tree.
+    fn held(&self) -> usize {
+        /// What waits for the answer, and the allocator's share.
+        const AROUND: usize = 256;
+        let operations: usize = self.operations.iter().map(Operation::held).sum();
+        let key = self.idempotency.as_ref().map_or(0, |(key, _)| key.size());
+        size_of::<Item>() + AROUND + operations + self.claims.values().size() + key
     }
 }
 
@@ -99,7 +109,7 @@ pub struct LaneHandle {
 pub struct QueueBounds {
     /// Most writes.
     pub writes: usize,
-    /// Most bytes of their values.
+    /// Most bytes that they hold.
     pub bytes: usize,
 }
 
@@ -123,7 +133,7 @@ impl LaneHandle {
     ///
     /// Dropping the future before it ends leaves the outcome open.
     pub async fn write(&self, write: Write) -> Result<Written, Failure> {
-        let units = u32::try_from(write.size() / ROOM_UNIT + 1).unwrap_or(u32::MAX);
+        let units = u32::try_from(write.held() / ROOM_UNIT + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(units)
             .map_err(|_| Failure::Busy)?;
