@@ -117,6 +117,18 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// One event of an entity by its id; `None` if the id is not one of this entity's.
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>>;
 
+    /// Several events by their entities and ids, in the order of the questions; `None` where the id is
+    /// not one of that entity's. One round trip, whatever their number.
+    ///
+    /// Ends where the events found come to more than `bytes`, as [`Event::size`] counts them, and so
+    /// answers the first questions alone: at least one, if there is one. One event may be asked for more
+    /// than once, and counts each time.
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>>;
+
     /// Searches the history. Ordered by the query's sort, then by position; by position without one.
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>>;
 

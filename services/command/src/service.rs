@@ -12,14 +12,14 @@ use stategate_model::{
 };
 use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
 use stategate_server::{CommandApi, Config};
-use stategate_storage::{Kind, Storage};
+use stategate_storage::{Error, Kind, Storage};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     conditions,
     lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write, Written},
-    plan::{Operation, Refused},
+    plan::{self, Operation, Refused},
 };
 
 /// The bounds an operator may set.
@@ -213,14 +213,44 @@ impl CommandService {
 
     /// The values of the event that a Revert names; `None` when it is not one of the entity's.
     async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
-        match self.storage.get_event(entity, id).await {
-            Ok(read) => Ok(read.value.map(|event| event.values)),
-            Err(error) => Err(match error.kind() {
-                Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
-                _ => Problem::internal(&error),
+        let read = self.storage.get_event(entity, id).await;
+        let read = read.map_err(|error| unread(&error))?;
+        Ok(read.value.map(|event| event.values))
+    }
+
+    /// As [`Self::target`], for all Reverts of a transaction at once, in order. They are not read beyond
+    /// what a transaction may hold.
+    async fn targets(
+        &self,
+        operations: &[(Pending, Expect)],
+    ) -> Result<Vec<Option<Values>>, Status> {
+        let (mut indices, mut events) = (Vec::new(), Vec::new());
+        for (index, (pending, _)) in operations.iter().enumerate() {
+            if let Pending::Revert(entity, id) = pending {
+                indices.push(index);
+                events.push((entity.clone(), *id));
             }
-            .into()),
         }
+        let (mut targets, mut bytes) = (Vec::with_capacity(events.len()), 0);
+        // Once, but for events with many claims, which count in what is read and not in what is written.
+        while targets.len() < events.len() {
+            let left = &events[targets.len()..];
+            let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
+            let read = read.await.map_err(|error| unread(&error))?;
+            if read.is_empty() {
+                return Err(Problem::internal(&"events were asked for and none answered").into());
+            }
+            for event in read {
+                let values = event.map(|event| event.values);
+                bytes += values.as_ref().map_or(0, Values::size);
+                if bytes > limits::TRANSACTION_BYTES {
+                    let index = indices.get(targets.len()).copied().unwrap_or_default();
+                    return Err(Problem::from(plan::too_large(index)).of_operation(index));
+                }
+                targets.push(values);
+            }
+        }
+        Ok(targets)
     }
 
     fn operation(
@@ -309,6 +339,15 @@ impl CommandService {
     }
 }
 
+/// What a client is told of a read that failed. Nothing was written.
+fn unread(error: &Error) -> Status {
+    match error.kind() {
+        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+        _ => Problem::internal(error),
+    }
+    .into()
+}
+
 /// An operation that is parsed, but whose event, for a Revert, is not read yet.
 enum Pending {
     Ready(EntityRef, Command),
@@ -342,7 +381,8 @@ fn call<T>(request: Request<T>, domain: impl FnOnce(&T) -> String) -> Result<(T,
         Call {
             expect: Expect::Anything,
             key,
-            claims,
+            // They wait with the write.
+            claims: claims.lean(),
             metadata,
         },
     ))
@@ -471,17 +511,22 @@ impl CommandApi for CommandService {
             );
             return Err(Problem::from(Invalid::new("operations", problem)).into());
         }
+        // All of it is parsed before anything is waited for: a decoded message takes far more room than
+        // what is kept of it.
+        let mut parsed = Vec::with_capacity(count);
+        for (index, operation) in message.operations.into_iter().enumerate() {
+            let operation = self.operation(index, &domain, operation);
+            parsed.push(operation.map_err(|invalid| Problem::from(invalid).of_operation(index))?);
+        }
+        let mut targets = self.targets(&parsed).await?.into_iter();
         let mut operations = Vec::with_capacity(count);
         // What the idempotency key stands for, if there is one.
         let mut details = Vec::new();
-        for (index, operation) in message.operations.into_iter().enumerate() {
-            let parsed = self.operation(index, &domain, operation);
-            let (pending, expect) =
-                parsed.map_err(|invalid| Problem::from(invalid).of_operation(index))?;
+        for (pending, expect) in parsed {
             let (entity, command, reverted) = match pending {
                 Pending::Ready(entity, command) => (entity, command, None),
                 Pending::Revert(entity, id) => {
-                    let values = self.target(&entity, id).await?;
+                    let values = targets.next().flatten();
                     (entity, Command::Revert(values), Some(id))
                 }
             };

@@ -137,6 +137,14 @@ impl Storage for Postgres {
         self.reads.get_event(&self.pool, lane, entity, id).await
     }
 
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        self.reads.get_events(&self.pool, events, bytes).await
+    }
+
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
         let lane = self.lane_of(query.of.domain.as_str());
         let _turn = self

@@ -221,8 +221,21 @@ impl Storage for Sqlite {
         let entity = entity.clone();
         self.reads
             .run("get_event", move |snapshot, _| {
-                let event = reads::event_by_id(snapshot, &entity, id)?;
+                let event = reads::event_by_id(snapshot, "get_event", &entity, id)?;
                 snapshot.read("get_event", entity.domain(), event)
+            })
+            .await
+    }
+
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        let events = events.to_vec();
+        self.reads
+            .run("get_events", move |snapshot, _| {
+                reads::events_by_id(snapshot, &events, bytes)
             })
             .await
     }
