@@ -89,38 +89,60 @@ pub struct Services {
 impl Services {
     /// The names of the services that are here, as errors and logs give them.
     pub fn names(&self) -> Vec<&'static str> {
-        let here = [
-            (COMMAND, self.command.is_some()),
-            (QUERY, self.query.is_some()),
-            (STREAM, self.stream.is_some()),
-        ];
-        here.into_iter()
-            .filter_map(|(name, is_here)| is_here.then_some(name))
-            .collect()
+        let here = Home::ALL.into_iter().filter(|home| self.has(*home));
+        here.map(Home::name).collect()
+    }
+
+    /// Whether a service is here.
+    pub(crate) fn has(&self, home: Home) -> bool {
+        match home {
+            Home::Command => self.command.is_some(),
+            Home::Query => self.query.is_some(),
+            Home::Stream => self.stream.is_some(),
+        }
     }
 
     fn command(&self, method: &'static str) -> Result<&dyn CommandApi, Status> {
-        let service = COMMAND;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.command.as_deref().ok_or_else(elsewhere)
+        let here = self.command.as_deref();
+        here.ok_or_else(|| Home::Command.elsewhere(method).into())
     }
 
     fn query(&self, method: &'static str) -> Result<&dyn QueryApi, Status> {
-        let service = QUERY;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.query.as_deref().ok_or_else(elsewhere)
+        let here = self.query.as_deref();
+        here.ok_or_else(|| Home::Query.elsewhere(method).into())
     }
 
     fn stream(&self, method: &'static str) -> Result<&dyn StreamApi, Status> {
-        let service = STREAM;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.stream.as_deref().ok_or_else(elsewhere)
+        let here = self.stream.as_deref();
+        here.ok_or_else(|| Home::Stream.elsewhere(method).into())
     }
 }
 
-const COMMAND: &str = "command";
-const QUERY: &str = "query";
-const STREAM: &str = "stream";
+/// The service that a method lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Command,
+    Query,
+    Stream,
+}
+
+impl Home {
+    const ALL: [Self; 3] = [Self::Command, Self::Query, Self::Stream];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Query => "query",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// What a call of one of its methods is answered where it is not.
+    pub(crate) fn elsewhere(self, method: &'static str) -> Problem {
+        let service = self.name();
+        Problem::Elsewhere { method, service }
+    }
+}
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -213,7 +213,7 @@ impl Server {
         let stream = services.stream.clone();
         let health = Health::new().await;
         let ending = CancellationToken::new();
-        let guard = Guard::new(self.limits.calls, ending.clone());
+        let guard = Guard::new(self.limits.calls, &services, ending.clone());
         let calls = guard.methods();
         let grpc = self
             .transport()?
