@@ -31,6 +31,7 @@ pub mod drain;
 pub mod env;
 pub mod freshness;
 mod methods;
+pub mod positions;
 pub mod serve;
 pub mod telemetry;
 pub mod variables;
@@ -42,6 +43,7 @@ pub use self::{
     drain::Drain,
     env::Env,
     freshness::Freshness,
+    positions::Positions,
     serve::{Addresses, Running, Server, run},
     telemetry::Telemetry,
 };

@@ -11,7 +11,7 @@ use stategate_model::{
     Limits, Token, Values, Version, limits,
 };
 use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
-use stategate_server::{CommandApi, Config};
+use stategate_server::{CommandApi, Config, Positions};
 use stategate_storage::{Error, Kind, Storage};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -67,6 +67,8 @@ pub struct CommandService {
     limits: Limits,
     /// By lane number; emptied when the service ends, which lets the writers finish.
     lanes: Mutex<Vec<LaneHandle>>,
+    /// Told of what was written, if others of the process wait for it.
+    positions: Option<Arc<Positions>>,
     /// Hear when their writer has ended; nothing, if it did not end well.
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
@@ -112,8 +114,16 @@ impl CommandService {
             storage,
             limits: settings.limits,
             lanes: Mutex::new(handles),
+            positions: None,
             writers: Mutex::new(writers),
         }
+    }
+
+    /// The same service, which tells of what it wrote.
+    #[must_use]
+    pub fn telling(self, positions: Arc<Positions>) -> Self {
+        let positions = Some(positions);
+        Self { positions, ..self }
     }
 
     /// Takes no more writes, and finishes those that were taken.
@@ -204,6 +214,9 @@ impl CommandService {
     }
 
     fn stamp(&self, metadata: &mut MetadataMap, last: &Event, replayed: bool) {
+        if let Some(positions) = &self.positions {
+            positions.observe(last.lane, last.position);
+        }
         let token = Token::of_lane(self.storage.info().log_id, last.lane, last.position);
         insert(metadata, headers::POSITION, &token.to_string());
         if replayed {

@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
+use stategate_server::{Config, Drain, Env, Positions, Server, Services, Telemetry, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -81,18 +81,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .map(|key| Key::new(key.expose()));
     let channel = config.channel.parse::<ChannelConfig>()?;
     let channel = stategate_channel::open(&channel, log, key).await?;
-    let command = Arc::new(CommandService::start(
-        Arc::clone(&storage),
-        &channel,
-        &(&config).into(),
+    let positions = Arc::new(Positions::new(
+        storage.info().lanes,
+        config.max_calls,
+        Arc::new(stategate_storage::heads_of(&storage)),
     ));
-    let query = Arc::new(QueryService::new(Arc::clone(&storage)));
-    let stream = Arc::new(StreamService::start(
+    let command = CommandService::start(Arc::clone(&storage), &channel, &(&config).into());
+    let command = Arc::new(command.telling(Arc::clone(&positions)));
+    let query = QueryService::new(Arc::clone(&storage), Arc::clone(&positions));
+    let query = Arc::new(query);
+    let stream = StreamService::start(
         Arc::clone(&storage),
         Arc::clone(&channel),
         &(&config).into(),
         drain.token(),
-    ));
+    );
+    let stream = Arc::new(stream.sharing(positions));
 
     drain.on_close("storage", async move { storage.close().await });
     drain.on_close("channel", async move { channel.close().await });

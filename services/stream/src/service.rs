@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use stategate_channel::{Channel, Reach};
 use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
-use stategate_server::{Config, EventStream, Freshness, StreamApi};
+use stategate_server::{Config, EventStream, Freshness, Positions, StreamApi};
 use stategate_storage::{Error, Kind, Storage};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,7 @@ pub struct StreamService {
     channel: Arc<dyn Channel>,
     end: CancellationToken,
     admission: Arc<Admission>,
+    positions: Arc<Positions>,
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -102,7 +103,10 @@ impl StreamService {
             end.clone(),
         );
         let follower = tokio::spawn(follower.run());
+        let heads = Arc::new(stategate_storage::heads_of(&storage));
+        let positions = Positions::new(lanes, settings.subscriptions.in_all, heads);
         Self {
+            positions: Arc::new(positions),
             hub,
             storage,
             channel,
@@ -110,6 +114,12 @@ impl StreamService {
             admission: Arc::new(Admission::new(settings.subscriptions)),
             follower: Some(follower).into(),
         }
+    }
+
+    /// The same service, which waits for positions of the log together with others of its process.
+    #[must_use]
+    pub fn sharing(self, positions: Arc<Positions>) -> Self {
+        Self { positions, ..self }
     }
 
     /// Ends every stream and waits for the follower.
@@ -194,13 +204,10 @@ impl StreamService {
     /// The heads, once they are as new as the subscriber asks for.
     async fn heads(&self, fresh: &Freshness) -> Result<Heads, Problem> {
         let look = || async { self.storage.heads().await.map_err(|error| failed(&error)) };
-        let reached = |heads: &Heads, min: &Token| {
-            min.iter()
-                .all(|(lane, position)| heads.get(lane) >= position)
-        };
+        let heads = fresh.read_all(&self.positions, look, Heads::get);
         tokio::select! {
             () = self.end.cancelled() => Err(Problem::ShuttingDown),
-            heads = fresh.wait(look, reached) => heads,
+            heads = heads => heads,
         }
     }
 
