@@ -44,6 +44,11 @@ pub enum Problem {
     },
     /// The storage is away; surely nothing was written.
     StorageUnavailable,
+    /// The storage is there, but cannot do its work; surely nothing was written.
+    StorageUnable {
+        /// What is wrong, as the rest of a sentence about the storage.
+        why: &'static str,
+    },
     /// It may have been written, once.
     OutcomeUnknown {
         /// Whether the request carries an idempotency key, so that a retry cannot write twice.
@@ -129,6 +134,10 @@ impl Problem {
             Self::StorageUnavailable => Row {
                 retry: Some(RETRY_SOON),
                 ..row(Code::Unavailable, "STORAGE_UNAVAILABLE", "the storage cannot be reached; nothing was written".to_owned())
+            },
+            Self::StorageUnable { why } => Row {
+                retry: Some(RETRY_SOON),
+                ..row(Code::Unavailable, "STORAGE_UNAVAILABLE", format!("the storage {why}; nothing was written"))
             },
             Self::OutcomeUnknown { retry_is_safe } => Row {
                 retry: retry_is_safe.then_some(RETRY_SOON),

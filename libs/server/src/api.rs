@@ -7,12 +7,14 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 use stategate_protocol::{
     Encoded, EventPage, Problem, Transacted, pb,
     server::{entity_service_server::EntityService, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
+
+use crate::Unfit;
 
 /// The events of a subscription. Its end is a normal end; an error is the stream's status.
 pub type EventStream = BoxStream<'static, Result<Encoded, Status>>;
@@ -37,6 +39,9 @@ pub trait CommandApi: Send + Sync + 'static {
         &self,
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<Transacted>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 }
 
 /// What the query service does.
@@ -59,6 +64,9 @@ pub trait QueryApi: Send + Sync + 'static {
 
     /// `EventService/Get`.
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 }
 
 /// What the stream service does.
@@ -69,6 +77,9 @@ pub trait StreamApi: Send + Sync + 'static {
         &self,
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 
     /// What the service does without at the moment, if anything: it still serves everything, later.
     fn degraded(&self) -> Option<&'static str>;
@@ -97,6 +108,16 @@ impl Services {
         here.into_iter()
             .filter_map(|(name, is_here)| is_here.then_some(name))
             .collect()
+    }
+
+    /// How the services that are here answer when they are asked whether they can do their work.
+    pub(crate) fn checks(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, BoxFuture<'_, Result<(), Unfit>>)> {
+        let command = self.command.as_deref().map(|here| (COMMAND, here.check()));
+        let query = self.query.as_deref().map(|here| (QUERY, here.check()));
+        let stream = self.stream.as_deref().map(|here| (STREAM, here.check()));
+        [command, query, stream].into_iter().flatten()
     }
 
     fn command(&self, method: &'static str) -> Result<&dyn CommandApi, Status> {

@@ -4,7 +4,6 @@
 //! One layer instead of many, so that a call passes one future and one body.
 
 use std::{
-    any::Any,
     convert::Infallible,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,6 +25,7 @@ use tower::{Layer, Service};
 use crate::{
     deadline::{Deadline, timeout},
     methods::{Call, Methods, Shape},
+    panics,
 };
 
 /// How long a request may take to arrive. It holds a slot meanwhile, and no handler knows of it yet.
@@ -163,7 +163,7 @@ where
                 }
                 None => return Poll::Pending,
             },
-            Err(panic) => this.refuse(Problem::internal(&panic_message(&*panic))),
+            Err(panic) => this.refuse(panics::problem(&*panic)),
         };
         Poll::Ready(Ok(response))
     }
@@ -216,14 +216,6 @@ fn code(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(status.as_bytes()))
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|message| (*message).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panic: {}", message.unwrap_or_default())
-}
-
 /// The body of an answer: ends the call when it ends.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -271,7 +263,13 @@ impl HttpBody for Answer {
         if this.is_over {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        let inner = Pin::new(&mut this.inner);
+        // A bug in a stream is that stream's problem and nobody else's.
+        let polled = match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => return Poll::Ready(Some(Ok(this.end(panics::problem(&*panic))))),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.ends_with(code(trailers).unwrap_or(Code::Unknown));

@@ -31,7 +31,11 @@ pub mod drain;
 pub mod env;
 pub mod freshness;
 mod methods;
+mod panics;
+mod readiness;
+mod seldom;
 pub mod serve;
+pub mod tasks;
 pub mod telemetry;
 pub mod variables;
 
@@ -42,6 +46,9 @@ pub use self::{
     drain::Drain,
     env::Env,
     freshness::Freshness,
-    serve::{Addresses, Running, Server, run},
+    readiness::Unfit,
+    seldom::Seldom,
+    serve::{Addresses, Running, Server, run, start},
+    tasks::Tasks,
     telemetry::Telemetry,
 };

@@ -21,7 +21,7 @@ use stategate_model::{
 
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage,
+    Page, Read, ReadLimit, Replay, Result, Storage, Work,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -341,6 +341,10 @@ impl Storage for Memory {
             let heads = self.info.lanes.iter().map(|lane| log.head(lane).position);
             Ok(Heads::new(heads.collect()))
         })
+    }
+
+    async fn check(&self, _work: Work) -> Result<()> {
+        self.with("check", |_| Ok(()))
     }
 
     async fn close(&self) {

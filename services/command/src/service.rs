@@ -11,8 +11,8 @@ use stategate_model::{
     Limits, Token, Values, Version, limits,
 };
 use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
-use stategate_server::{CommandApi, Config};
-use stategate_storage::{Kind, Storage};
+use stategate_server::{CommandApi, Config, Tasks, Unfit};
+use stategate_storage::{Error, Kind, Storage, Work};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
@@ -67,8 +67,18 @@ pub struct CommandService {
     limits: Limits,
     /// By lane number; emptied when the service ends, which lets the writers finish.
     lanes: Mutex<Vec<LaneHandle>>,
-    /// Hear when their writer has ended; nothing, if it did not end well.
+    /// Hear when their writer has ended, one way or the other.
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
+}
+
+fn failed(error: &Error) -> Problem {
+    match (error.kind(), error.trouble()) {
+        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
+        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
+            why: trouble.words(),
+        },
+        _ => Problem::internal(error),
+    }
 }
 
 /// A write as its metadata has it.
@@ -85,6 +95,7 @@ impl CommandService {
         storage: Arc<dyn Storage>,
         channel: &Arc<dyn Channel>,
         settings: &Settings,
+        tasks: &Tasks,
     ) -> Self {
         let lanes = storage.info().lanes;
         let cache = settings.cache_bytes / usize::from(lanes.get());
@@ -100,11 +111,14 @@ impl CommandService {
                     cache,
                 );
                 let (end, ended) = oneshot::channel();
-                storage.host(Box::pin(async move {
+                // A lane without its writer takes no write any more.
+                let run = async move {
                     writer.run().await;
-                    // Nobody listens when the service was dropped without being finished.
-                    let _ = end.send(());
-                }));
+                    drop(end);
+                };
+                storage.host(Box::pin(
+                    tasks.watched(&format!("the writer of lane {lane}"), run),
+                ));
                 (handle, ended)
             })
             .unzip();
@@ -121,9 +135,8 @@ impl CommandService {
         self.lanes.lock().clear();
         let writers = std::mem::take(&mut *self.writers.lock());
         for writer in writers {
-            if writer.await.is_err() {
-                tracing::error!("a lane writer failed");
-            }
+            // Nothing is sent: the other side is dropped.
+            let _ = writer.await;
         }
     }
 
@@ -156,6 +169,9 @@ impl CommandService {
                     what: "too many writes are waiting",
                 },
                 Failure::Unavailable => Problem::StorageUnavailable,
+                Failure::Unable(trouble) => Problem::StorageUnable {
+                    why: trouble.words(),
+                },
                 Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
                 Failure::Ending => Problem::ShuttingDown,
                 Failure::Internal(error) => Problem::internal(&error),
@@ -215,11 +231,7 @@ impl CommandService {
     async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
         match self.storage.get_event(entity, id).await {
             Ok(read) => Ok(read.value.map(|event| event.values)),
-            Err(error) => Err(match error.kind() {
-                Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
-                _ => Problem::internal(&error),
-            }
-            .into()),
+            Err(error) => Err(failed(&error).into()),
         }
     }
 
@@ -409,6 +421,15 @@ fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Enti
 
 #[async_trait]
 impl CommandApi for CommandService {
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Write).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
+    }
+
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
         let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
         let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;

@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
+use stategate_server::{Config, Drain, Env, Services, Tasks, Telemetry, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -64,6 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.port = args.port.unwrap_or(config.port);
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
+    let tasks = Tasks::of(&drain);
 
     let storage = args.storage(config.storage.parse()?);
     if args.reset {
@@ -85,13 +86,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Arc::clone(&storage),
         &channel,
         &(&config).into(),
+        &tasks,
     ));
     let query = Arc::new(QueryService::new(Arc::clone(&storage)));
     let stream = Arc::new(StreamService::start(
         Arc::clone(&storage),
         Arc::clone(&channel),
         &(&config).into(),
-        drain.token(),
+        &tasks,
     ));
 
     drain.on_close("storage", async move { storage.close().await });
@@ -105,16 +107,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         async move { command.finish().await }
     });
 
-    drain.on_signals()?;
     let services = Services {
         command: Some(command),
         query: Some(query),
         stream: Some(stream),
     };
-    let running = Server::bind(&config)
-        .await?
-        .start(services, &telemetry, &drain)
-        .await?;
+    let running = stategate_server::start(&config, services, &telemetry, &drain).await?;
     running.ready().await;
     welcome(&running.addresses(), &kept);
     Ok(running.ended().await?)

@@ -24,8 +24,13 @@ where
 /// What a client is told of a read that failed.
 fn failed(error: &Error) -> Problem {
     match error.kind() {
-        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+        Kind::Unavailable | Kind::Unknown => match error.trouble() {
+            None => Problem::StorageUnavailable,
+            Some(trouble) => Problem::StorageUnable {
+                why: trouble.words(),
+            },
+        },
         Kind::Invalid(invalid) => Problem::Invalid(invalid.clone()),
-        Kind::Rejected | Kind::Corrupt | Kind::Config => Problem::internal(error),
+        Kind::Rejected | Kind::Corrupt | Kind::Config | Kind::Bug => Problem::internal(error),
     }
 }

@@ -10,8 +10,8 @@ use stategate_model::{
     value::Corrupt,
 };
 use stategate_protocol::{Encoded, EventPage, Problem, convert, encode_event, headers, pb};
-use stategate_server::{Freshness, QueryApi};
-use stategate_storage::{Found, Storage};
+use stategate_server::{Freshness, QueryApi, Unfit};
+use stategate_storage::{Found, Kind, Storage, Work};
 use tonic::{Request, Response, Status};
 
 use crate::{freshness, page_token::Binding};
@@ -298,6 +298,15 @@ fn event_cursor(query: &EventQuery, event: &Event) -> Result<Cursor, Problem> {
 
 #[async_trait]
 impl QueryApi for QueryService {
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Read).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
+    }
+
     async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status> {
         let message = request.get_ref();
         let entity = convert::entity_ref(message).map_err(Problem::from)?;

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use stategate_channel::{Channel, Reach};
 use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
-use stategate_server::{Config, EventStream, Freshness, StreamApi};
-use stategate_storage::{Error, Kind, Storage};
+use stategate_server::{Config, EventStream, Freshness, StreamApi, Tasks, Unfit};
+use stategate_storage::{Error, Kind, Storage, Work};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -70,21 +70,26 @@ pub struct StreamService {
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
-fn failed(error: &Error) -> Problem {
-    match error.kind() {
-        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+/// What a client is told of a failed read.
+pub(crate) fn failed(error: &Error) -> Problem {
+    match (error.kind(), error.trouble()) {
+        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
+        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
+            why: trouble.words(),
+        },
         _ => Problem::internal(error),
     }
 }
 
 impl StreamService {
-    /// Follows the log until `end`. Needs a tokio runtime.
+    /// Follows the log until the process ends. Needs a tokio runtime.
     pub fn start(
         storage: Arc<dyn Storage>,
         channel: Arc<dyn Channel>,
         settings: &Settings,
-        end: CancellationToken,
+        tasks: &Tasks,
     ) -> Self {
+        let end = tasks.end();
         #[cfg(feature = "faults")]
         let channel = crate::faults::wanted(channel);
         let lanes = storage.info().lanes;
@@ -101,7 +106,8 @@ impl StreamService {
             settings.look,
             end.clone(),
         );
-        let follower = tokio::spawn(follower.run());
+        // Without it every live stream would stand still, and no one would know.
+        let follower = tasks.essential("the follower of the log", follower.run());
         Self {
             hub,
             storage,
@@ -116,10 +122,9 @@ impl StreamService {
     pub async fn finish(&self) {
         self.end.cancel();
         let follower = self.follower.lock().take();
-        if let Some(follower) = follower
-            && let Err(error) = follower.await
-        {
-            tracing::error!(%error, "the follower failed");
+        if let Some(follower) = follower {
+            // How it ended, if not well, was seen when it did.
+            let _ = follower.await;
         }
     }
 
@@ -249,6 +254,15 @@ impl StreamApi for StreamService {
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status> {
         Ok(self.subscribe(&request).await?)
+    }
+
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Read).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
     }
 
     fn degraded(&self) -> Option<&'static str> {

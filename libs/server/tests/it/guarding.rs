@@ -87,6 +87,26 @@ async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
 }
 
 #[tokio::test]
+async fn a_bug_in_a_stream_is_that_streams_problem_alone() {
+    let started = start(&[]).await;
+    let mut client = started.events().await;
+    let mut other = client.stream(pb::StreamOpts::default()).await.unwrap();
+    let opts = pb::StreamOpts {
+        key: "a bug".to_owned(),
+        ..pb::StreamOpts::default()
+    };
+    let mut stream = client.stream(opts).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    let ended = stream.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Internal, "{ended}");
+    assert_eq!(reason(&ended), "INTERNAL");
+    // The other one is on the same connection.
+    for _ in 0..3 {
+        other.get_mut().message().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn one_call_too_many_is_told_to_come_back() {
     let started = start(&[("STATEGATE_MAX_CALLS", "1")]).await;
     let mut client = started.entities().await;

@@ -20,7 +20,7 @@ mod writer;
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use stategate_model::{Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent};
-use stategate_storage::{Batch, Error};
+use stategate_storage::{Batch, Error, Trouble};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
@@ -79,6 +79,8 @@ pub enum Failure {
     Busy,
     /// The storage is away; nothing was written.
     Unavailable,
+    /// The storage is there and cannot write; nothing was written.
+    Unable(Trouble),
     /// It may have been written, once.
     Unknown,
     /// The service is ending; nothing was written.
@@ -110,9 +112,42 @@ pub(crate) struct Item {
     pub(crate) ids: Vec<EventId>,
     /// In the order in which the writer took them from the queue.
     number: u64,
-    answer: oneshot::Sender<Result<Written, Failure>>,
+    answer: Answer,
     since: Instant,
     _room: OwnedSemaphorePermit,
+}
+
+/// The way back to a caller. One who gets no answer, for the writer's task has ended, is told what is known.
+#[derive(Debug)]
+struct Answer {
+    caller: Option<oneshot::Sender<Result<Written, Failure>>>,
+    /// Whether the write may be on its way to the storage.
+    is_under_way: bool,
+}
+
+impl Answer {
+    fn send(mut self, outcome: Result<Written, Failure>) {
+        if let Some(caller) = self.caller.take() {
+            // A caller that is gone in the meantime learns it from the log.
+            let _ = caller.send(outcome);
+        }
+    }
+
+    /// Whether the caller is gone.
+    fn is_closed(&self) -> bool {
+        self.caller.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(match self.is_under_way {
+                true => Failure::Unknown,
+                false => Failure::Ending,
+            }));
+        }
+    }
 }
 
 /// The queue's room is counted in these, so that the largest bound fits a semaphore.
@@ -138,7 +173,10 @@ impl LaneHandle {
             write,
             ids,
             number: 0,
-            answer,
+            answer: Answer {
+                caller: Some(answer),
+                is_under_way: false,
+            },
             since: Instant::now(),
             _room: room,
         };
@@ -146,7 +184,7 @@ impl LaneHandle {
             mpsc::error::TrySendError::Full(_) => Failure::Busy,
             mpsc::error::TrySendError::Closed(_) => Failure::Ending,
         })?;
-        // The task answers every item it takes; it is gone only if it panicked mid-batch.
+        // Every item is answered, if only when it is dropped.
         outcome.await.unwrap_or(Err(Failure::Unknown))
     }
 }

@@ -20,7 +20,7 @@ use stategate_model::{
 };
 use stategate_storage::{
     Appended, Batch, Capabilities, Error, Found, Info, KeyRecord, Kind, Loaded, Memory,
-    MemoryConfig, Page, Read, ReadLimit, Result, Storage,
+    MemoryConfig, Page, Read, ReadLimit, Result, Storage, Work,
 };
 
 use crate::entity;
@@ -241,6 +241,10 @@ impl Storage for Faulty {
 
     async fn heads(&self) -> Result<Heads> {
         self.inner.heads().await
+    }
+
+    async fn check(&self, work: Work) -> Result<()> {
+        self.inner.check(work).await
     }
 
     async fn close(&self) {
