@@ -1,7 +1,7 @@
 //! A gateway under test: one process or three over a log of its own, in an SQLite file or in a schema
 //! of a PostgreSQL database.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, path::Path};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -239,6 +239,11 @@ impl Gateway {
     /// The schema that a log in PostgreSQL is in.
     pub fn schema(&self) -> &str {
         self.storage["schema"].as_str().expect("a schema")
+    }
+
+    /// The folder that its processes run in, with the file of its log if that is one.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// How many lanes the log has.

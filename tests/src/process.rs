@@ -269,6 +269,29 @@ impl Process {
 
     /// What the listener beside gRPC answers, if it is 200.
     pub async fn http(&self, path: &str) -> Option<String> {
+        let (is_ok, body) = self.answer(path).await?;
+        is_ok.then_some(body)
+    }
+
+    /// Waits until `/readyz` says that the process is ready or not, and something else that `says`
+    /// recognises; answers how long that took.
+    pub async fn readiness(&self, is_ready: bool, says: impl Fn(&str) -> bool) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let said = self.answer("/readyz").await;
+            if let Some((ready, body)) = &said
+                && *ready == is_ready
+                && says(body)
+            {
+                return begun.elapsed();
+            }
+            self.overdue(begun, &format!("said so, but {said:?}"));
+            sleep(LOOK).await;
+        }
+    }
+
+    /// What the listener beside gRPC answers, and whether that is 200.
+    async fn answer(&self, path: &str) -> Option<(bool, String)> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: stategate\r\nconnection: close\r\n\r\n");
@@ -276,7 +299,7 @@ impl Process {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+        Some((head.starts_with("HTTP/1.1 200"), body.to_owned()))
     }
 
     fn signal(&self, signal: Signal) {

@@ -145,10 +145,8 @@ pub fn decide(
         (Command::Revert(None), _) => return Err(Refusal::EventNotFound),
         (Command::Edit(_) | Command::Del, None) => return Err(Refusal::EntityNotFound),
         (Command::Edit(edit), Some(values)) => {
-            let mut object = values.object()?.clone();
-            for (key, value) in edit.object()? {
-                object.insert(key.clone(), value.clone());
-            }
+            let mut object = values.to_object()?;
+            object.extend(edit.to_object()?);
             Values::new(object, limits)?
         }
         (Command::Del, Some(values)) => values.clone(),

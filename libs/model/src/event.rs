@@ -124,6 +124,12 @@ impl Claims {
         &self.0
     }
 
+    /// The same claims without a tree: for keeping.
+    #[must_use]
+    pub fn lean(&self) -> Self {
+        Self(self.0.lean())
+    }
+
     /// The text that a claim holds.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.object().ok()?.get(name)? {
@@ -249,6 +255,11 @@ impl IdempotencyKey {
             caller: caller(issuer, subject),
             key: key.into(),
         })
+    }
+
+    /// Bytes of its parts together.
+    pub fn size(&self) -> usize {
+        self.domain.len() + self.caller.len() + self.key.len()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every bound on an input, in one place (contract §§1, 3, 4, 5, 6).
 
+use std::time::Duration;
+
 /// Longest domain, type or key, in bytes.
 pub const NAME_BYTES: usize = 255;
 /// Deepest nesting of values; `values` itself is level 1.
@@ -40,6 +42,11 @@ pub const BATCH_EVENTS: usize = 1_000;
 pub const BATCH_BYTES: usize = 8 << 20;
 /// Most lanes of a log.
 pub const LANES: u8 = 64;
+
+/// Longest that a call with one answer may take: a later deadline counts as this.
+pub const CALL_TIME: Duration = Duration::from_secs(600);
+/// Longest that a read waits for a position that the log has not reached.
+pub const POSITION_WAIT: Duration = Duration::from_secs(10);
 
 /// Default of [`Limits::value_bytes`].
 pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;

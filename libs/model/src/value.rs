@@ -56,8 +56,9 @@ impl From<bool> for Value {
 
 /// An entity's values: an object known to be within the limits, cheap to clone.
 ///
-/// Holds the canonical bytes, and the tree once somebody needed it, so that each is made at most once
-/// on the way of a write or read.
+/// Holds the canonical bytes, and the tree once somebody looked at it with [`Values::object`]. The tree
+/// of small objects takes up to a hundred times the room of their bytes, so that what waits, is queued or
+/// kept is counted in bytes and holds no tree.
 #[derive(Clone)]
 pub struct Values(Arc<Inner>);
 
@@ -91,10 +92,7 @@ impl Values {
                 ),
             ));
         }
-        Ok(Self(Arc::new(Inner {
-            json: json.into(),
-            tree: OnceLock::from(object),
-        })))
+        Ok(Self::from_canonical(json))
     }
 
     /// The empty object.
@@ -123,16 +121,24 @@ impl Values {
         &self.0.json
     }
 
-    /// The values as a tree, parsed on first use.
+    /// The values as a tree of the caller's own, which is not kept here.
+    pub fn to_object(&self) -> Result<Object, Corrupt> {
+        match self.0.tree.get() {
+            Some(tree) => Ok(tree.clone()),
+            None => json::from_canonical(&self.0.json).ok_or(Corrupt),
+        }
+    }
+
+    /// The values as a tree, parsed on first use and kept: for those who look often.
     pub fn object(&self) -> Result<&Object, Corrupt> {
         if let Some(tree) = self.0.tree.get() {
             return Ok(tree);
         }
-        let tree = json::from_canonical(&self.0.json).ok_or(Corrupt)?;
+        let tree = self.to_object()?;
         Ok(self.0.tree.get_or_init(|| tree))
     }
 
-    /// The same values without the tree, which takes several times the room of the bytes: for keeping.
+    /// The same values without the tree that somebody may have looked at: for keeping.
     #[must_use]
     pub fn lean(&self) -> Self {
         Self(Arc::new(Inner {

@@ -4,6 +4,7 @@
 //! Nothing here decides; it parses at the edge into the model's types and prints them again.
 
 pub mod codec;
+pub mod compression;
 pub mod convert;
 pub mod event;
 pub mod frames;

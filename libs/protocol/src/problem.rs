@@ -6,7 +6,7 @@ use stategate_model::{Invalid, Refusal, Version};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::headers;
+use crate::{compression, headers};
 
 /// The domain of every `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "stategate";
@@ -44,6 +44,11 @@ pub enum Problem {
     },
     /// The storage is away; surely nothing was written.
     StorageUnavailable,
+    /// The storage is there, but cannot do its work; surely nothing was written.
+    StorageUnable {
+        /// What is wrong, as the rest of a sentence about the storage.
+        why: &'static str,
+    },
     /// It may have been written, once.
     OutcomeUnknown {
         /// Whether the request carries an idempotency key, so that a retry cannot write twice.
@@ -65,6 +70,8 @@ pub enum Problem {
         /// What it is, and what to do instead.
         what: &'static str,
     },
+    /// The request is compressed with what is not taken.
+    UnknownEncoding,
     /// The service is ending.
     ShuttingDown,
     /// A bug; the cause is in the log under this id.
@@ -130,6 +137,10 @@ impl Problem {
                 retry: Some(RETRY_SOON),
                 ..row(Code::Unavailable, "STORAGE_UNAVAILABLE", "the storage cannot be reached; nothing was written".to_owned())
             },
+            Self::StorageUnable { why } => Row {
+                retry: Some(RETRY_SOON),
+                ..row(Code::Unavailable, "STORAGE_UNAVAILABLE", format!("the storage {why}; nothing was written"))
+            },
             Self::OutcomeUnknown { retry_is_safe } => Row {
                 retry: retry_is_safe.then_some(RETRY_SOON),
                 ..row(Code::Unavailable, "OUTCOME_UNKNOWN", "the write may have happened, once; read the entity to find out".to_owned())
@@ -145,6 +156,11 @@ impl Problem {
                 ..row(Code::Unimplemented, "OTHER_SERVICE", format!("{method} is served by the {service} service; send it there, or route it there by method"))
             },
             Self::Unsupported { what } => row(Code::Unimplemented, "UNSUPPORTED", (*what).to_owned()),
+            Self::UnknownEncoding => row(
+                Code::Unimplemented,
+                "UNSUPPORTED",
+                "grpc-encoding: requests are compressed with gzip or zstd, or not at all; name one of them".to_owned(),
+            ),
             Self::ShuttingDown => Row {
                 retry: Some(RETRY_SOON),
                 ..row(Code::Unavailable, "SHUTTING_DOWN", "the service is ending; nothing was written".to_owned())
@@ -208,10 +224,15 @@ impl Problem {
             details.set_retry_info(Some(delay));
         }
         let mut status = Status::with_error_details(row.code, row.message, details);
-        if let Self::Elsewhere { service, .. } = self {
+        let header = match self {
+            Self::Elsewhere { service, .. } => Some((headers::SERVICE, service)),
+            Self::UnknownEncoding => Some((compression::ACCEPT_ENCODING, compression::ACCEPTED)),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
             status
                 .metadata_mut()
-                .insert(headers::SERVICE, MetadataValue::from_static(service));
+                .insert(name, MetadataValue::from_static(value));
         }
         status
     }

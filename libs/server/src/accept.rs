@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn nobody() -> Arc<Methods> {
-        Arc::new(Methods::new(1))
+        Arc::new(Methods::new(1, &crate::Services::default()))
     }
 
     #[tokio::test]

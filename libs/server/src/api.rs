@@ -7,12 +7,14 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 use stategate_protocol::{
     Encoded, EventPage, Problem, Transacted, pb,
     server::{entity_service_server::EntityService, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
+
+use crate::Unfit;
 
 /// The events of a subscription. Its end is a normal end; an error is the stream's status.
 pub type EventStream = BoxStream<'static, Result<Encoded, Status>>;
@@ -37,6 +39,9 @@ pub trait CommandApi: Send + Sync + 'static {
         &self,
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<Transacted>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 }
 
 /// What the query service does.
@@ -59,6 +64,9 @@ pub trait QueryApi: Send + Sync + 'static {
 
     /// `EventService/Get`.
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 }
 
 /// What the stream service does.
@@ -69,6 +77,9 @@ pub trait StreamApi: Send + Sync + 'static {
         &self,
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status>;
+
+    /// Whether the service can do its work at the moment. Asked every half second, for readiness.
+    async fn check(&self) -> Result<(), Unfit>;
 
     /// What the service does without at the moment, if anything: it still serves everything, later.
     fn degraded(&self) -> Option<&'static str>;
@@ -89,38 +100,70 @@ pub struct Services {
 impl Services {
     /// The names of the services that are here, as errors and logs give them.
     pub fn names(&self) -> Vec<&'static str> {
-        let here = [
-            (COMMAND, self.command.is_some()),
-            (QUERY, self.query.is_some()),
-            (STREAM, self.stream.is_some()),
-        ];
-        here.into_iter()
-            .filter_map(|(name, is_here)| is_here.then_some(name))
-            .collect()
+        let here = Home::ALL.into_iter().filter(|home| self.has(*home));
+        here.map(Home::name).collect()
+    }
+
+    /// Whether a service is here.
+    pub(crate) fn has(&self, home: Home) -> bool {
+        match home {
+            Home::Command => self.command.is_some(),
+            Home::Query => self.query.is_some(),
+            Home::Stream => self.stream.is_some(),
+        }
+    }
+
+    /// How the services that are here answer when they are asked whether they can do their work.
+    pub(crate) fn checks(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, BoxFuture<'_, Result<(), Unfit>>)> {
+        let command = self.command.as_deref().map(|here| (COMMAND, here.check()));
+        let query = self.query.as_deref().map(|here| (QUERY, here.check()));
+        let stream = self.stream.as_deref().map(|here| (STREAM, here.check()));
+        [command, query, stream].into_iter().flatten()
     }
 
     fn command(&self, method: &'static str) -> Result<&dyn CommandApi, Status> {
-        let service = COMMAND;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.command.as_deref().ok_or_else(elsewhere)
+        let here = self.command.as_deref();
+        here.ok_or_else(|| Home::Command.elsewhere(method).into())
     }
 
     fn query(&self, method: &'static str) -> Result<&dyn QueryApi, Status> {
-        let service = QUERY;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.query.as_deref().ok_or_else(elsewhere)
+        let here = self.query.as_deref();
+        here.ok_or_else(|| Home::Query.elsewhere(method).into())
     }
 
     fn stream(&self, method: &'static str) -> Result<&dyn StreamApi, Status> {
-        let service = STREAM;
-        let elsewhere = || Problem::Elsewhere { method, service }.into();
-        self.stream.as_deref().ok_or_else(elsewhere)
+        let here = self.stream.as_deref();
+        here.ok_or_else(|| Home::Stream.elsewhere(method).into())
     }
 }
 
-const COMMAND: &str = "command";
-const QUERY: &str = "query";
-const STREAM: &str = "stream";
+/// The service that a method lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Command,
+    Query,
+    Stream,
+}
+
+impl Home {
+    const ALL: [Self; 3] = [Self::Command, Self::Query, Self::Stream];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Query => "query",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// What a call of one of its methods is answered where it is not.
+    pub(crate) fn elsewhere(self, method: &'static str) -> Problem {
+        let service = self.name();
+        Problem::Elsewhere { method, service }
+    }
+}
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,6 @@
 //! One layer instead of many, so that a call passes one future and one body.
 
 use std::{
-    any::Any,
     convert::Infallible,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,15 +16,21 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use stategate_protocol::{Problem, frames::Bounded};
+use stategate_protocol::{
+    Problem,
+    compression::{self, Encoding, Packing},
+    frames::Bounded,
+};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
+    Services,
     deadline::{Deadline, timeout},
     methods::{Call, Methods, Shape},
+    panics,
 };
 
 /// How long a request may take to arrive. It holds a slot meanwhile, and no handler knows of it yet.
@@ -42,11 +47,11 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// At most `most_calls` unary calls at once. When `ending` is cancelled, health watches and
+    /// At most `most_calls` unary calls of `services` at once. When `ending` is cancelled, health watches and
     /// reflection streams end, which nobody else would end.
-    pub(crate) fn new(most_calls: usize, ending: CancellationToken) -> Self {
+    pub(crate) fn new(most_calls: usize, services: &Services, ending: CancellationToken) -> Self {
         Self {
-            methods: Arc::new(Methods::new(most_calls)),
+            methods: Arc::new(Methods::new(most_calls, services)),
             ending,
         }
     }
@@ -91,38 +96,58 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let call = self.guard.methods.begin(request.uri().path());
         let span = tracing::debug_span!("call", method = call.name());
-        let mut deadline = None;
-        let inner = match timeout(request.headers()) {
-            Err(invalid) => Err(Problem::Invalid(invalid)),
-            Ok(_) if is_compressed(request.headers()) => Err(Problem::Unsupported {
-                what: "grpc-encoding: compressed requests are not taken; send them uncompressed",
-            }),
-            Ok(_) if call.is_too_many() => Err(Problem::Busy {
-                what: "there are as many calls at once as this service takes",
-            }),
-            Ok(timeout) => {
-                if let Some(timeout) = timeout {
-                    let at = Instant::now() + timeout.saturating_sub(TICK);
-                    request.extensions_mut().insert(Deadline(at));
-                    deadline = Some(Box::pin(sleep_until(at)));
-                }
-                let patience = match call.shape() {
-                    Shape::Unary | Shape::Stream => Some(ARRIVAL),
-                    // Reflection is asked one question after the other on one stream.
-                    Shape::Infrastructure | Shape::Unknown => None,
-                };
-                Ok(self
-                    .inner
-                    .call(request.map(|body| Arriving::new(body, patience))))
+        let (mut deadline, mut packing) = (None, None);
+        let inner = Asked::of(request.headers(), &call).map(|asked| {
+            if let Some(timeout) = asked.timeout {
+                let at = Instant::now() + timeout.saturating_sub(TICK);
+                request.extensions_mut().insert(Deadline(at));
+                deadline = Some(Box::pin(sleep_until(at)));
             }
-        };
+            let headers = request.headers_mut();
+            if asked.encoding.is_some() {
+                // What is behind this gets messages as they were before.
+                headers.remove(compression::ENCODING);
+            }
+            packing = Encoding::for_answer(headers, asked.encoding);
+            let patience = match call.shape() {
+                Shape::Unary | Shape::Stream => Some(ARRIVAL),
+                // Reflection is asked one question after the other on one stream.
+                Shape::Infrastructure | Shape::Unknown => None,
+            };
+            let body = |body| Arriving::new(body, patience, asked.encoding);
+            self.inner.call(request.map(body))
+        });
         Answering {
             inner: inner.map_err(Some),
             call: Some(call),
             deadline,
+            packing,
             ending: self.guard.ending.clone(),
             span,
         }
+    }
+}
+
+/// What the headers of a call ask for, as far as it concerns the guard.
+struct Asked {
+    timeout: Option<Duration>,
+    encoding: Option<Encoding>,
+}
+
+impl Asked {
+    /// Or why the call is not served, whatever its request is: that is not even waited for.
+    fn of(headers: &HeaderMap, call: &Call) -> Result<Self, Problem> {
+        if let Some(elsewhere) = call.elsewhere() {
+            return Err(elsewhere);
+        }
+        let timeout = timeout(headers, call.shape())?;
+        let encoding = Encoding::of_request(headers)?;
+        if call.is_too_many() {
+            return Err(Problem::Busy {
+                what: "there are as many calls at once as this service takes",
+            });
+        }
+        Ok(Self { timeout, encoding })
     }
 }
 
@@ -132,6 +157,8 @@ pub(crate) struct Answering<F> {
     inner: Result<F, Option<Problem>>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What the answer is compressed with.
+    packing: Option<Encoding>,
     ending: CancellationToken,
     span: tracing::Span,
 }
@@ -163,7 +190,7 @@ where
                 }
                 None => return Poll::Pending,
             },
-            Err(panic) => this.refuse(Problem::internal(&panic_message(&*panic))),
+            Err(panic) => this.refuse(panics::problem(&*panic)),
         };
         Poll::Ready(Ok(response))
     }
@@ -178,8 +205,10 @@ impl<F> Answering<F> {
     fn answer(&mut self, response: Response<Body>) -> Response<Answer> {
         let mut response = response;
         let mut call = self.call.take();
+        let mut packing = self.packing.take();
         // An answer that is an error only has its status among the headers.
         if let Some(code) = code(response.headers()) {
+            packing = None;
             let is_unknown = |call: &Call| call.shape() == Shape::Unknown;
             if code == Code::Unimplemented && call.as_ref().is_some_and(is_unknown) {
                 response = Status::from(Problem::Unsupported {
@@ -191,11 +220,16 @@ impl<F> Answering<F> {
                 call.ends_with(code);
             }
         }
+        if let Some(encoding) = packing {
+            let headers = response.headers_mut();
+            headers.insert(compression::ENCODING, encoding.header());
+        }
         let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
         let ending = call.as_ref().is_some_and(is_infrastructure);
         let deadline = self.deadline.take();
         response.map(|inner| Answer {
             inner,
+            packing: packing.map(Packing::new),
             call,
             deadline,
             ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
@@ -204,30 +238,16 @@ impl<F> Answering<F> {
     }
 }
 
-/// Whether the messages of a request are said to be compressed. Decompressing would need a bound of
-/// its own.
-fn is_compressed(headers: &HeaderMap) -> bool {
-    let encoding = headers.get("grpc-encoding");
-    encoding.is_some_and(|encoding| encoding != "identity")
-}
-
 fn code(headers: &HeaderMap) -> Option<Code> {
     let status = headers.get(Status::GRPC_STATUS)?;
     Some(Code::from_bytes(status.as_bytes()))
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|message| (*message).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panic: {}", message.unwrap_or_default())
 }
 
 /// The body of an answer: ends the call when it ends.
 #[derive(Debug)]
 pub(crate) struct Answer {
     inner: Body,
+    packing: Option<Packing>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -271,12 +291,21 @@ impl HttpBody for Answer {
         if this.is_over {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        let inner = Pin::new(&mut this.inner);
+        // A bug in a stream is that stream's problem and nobody else's.
+        let polled = match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => return Poll::Ready(Some(Ok(this.end(panics::problem(&*panic))))),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.ends_with(code(trailers).unwrap_or(Code::Unknown));
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(match &mut this.packing {
+                    None => frame,
+                    Some(packing) => frame.map_data(|data| packing.pack(data)),
+                })))
             }
             Poll::Ready(Some(Err(status))) => {
                 this.ends_with(status.code());
@@ -308,7 +337,10 @@ impl HttpBody for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self.packing {
+            None => self.inner.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -323,10 +355,10 @@ pub(crate) struct Arriving {
 
 impl Arriving {
     /// A request that is one message is waited for; what is many may take its time.
-    fn new(body: Body, patience: Option<Duration>) -> Self {
+    fn new(body: Body, patience: Option<Duration>, encoding: Option<Encoding>) -> Self {
         let inner = match patience {
-            Some(_) => Bounded::of_one(body),
-            None => Bounded::new(body),
+            Some(_) => Bounded::of_one(body, encoding),
+            None => Bounded::new(body, encoding),
         };
         Self {
             inner,
@@ -376,13 +408,13 @@ mod tests {
     async fn a_request_that_does_not_arrive_is_given_up() {
         let silent = || Body::new(StreamBody::new(stream::pending::<Result<_, Status>>()));
         let begun = Instant::now();
-        let mut body = Arriving::new(silent(), Some(ARRIVAL));
+        let mut body = Arriving::new(silent(), Some(ARRIVAL), None);
         let error = body.frame().await.unwrap().unwrap_err();
         let status = error.downcast_ref::<Status>().unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(begun.elapsed() >= ARRIVAL);
 
-        let mut patient = Arriving::new(silent(), None);
+        let mut patient = Arriving::new(silent(), None, None);
         let frame = tokio::time::timeout(100 * ARRIVAL, patient.frame()).await;
         assert!(frame.is_err(), "given up without need");
     }

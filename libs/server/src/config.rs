@@ -46,10 +46,6 @@ pub struct Config {
     pub max_caller_subscribers: usize,
     /// Memory for the newest events.
     pub tail_bytes: usize,
-    /// The claims kept with an event; `None` keeps all.
-    pub event_claims: Option<Vec<String>>,
-    /// Longest that a policy decision may take.
-    pub policy_timeout: Duration,
     /// Log more.
     pub debug: bool,
     /// From the signal to the end of the process.
@@ -94,8 +90,6 @@ impl Config {
             max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
             max_caller_subscribers: read.size(&variables::MAX_CALLER_SUBSCRIBERS),
             tail_bytes: read.size(&variables::TAIL_BYTES),
-            event_claims: read.names(&variables::EVENT_CLAIMS),
-            policy_timeout: read.millis(&variables::POLICY_TIMEOUT_MS),
             debug: read.flag(&variables::DEBUG),
             grace: Duration::from_secs(read.number(&variables::GRACE_SECONDS)),
         };
@@ -131,15 +125,19 @@ impl Reader<'_> {
         }
     }
 
-    /// Refused by name, for a policy that is not enforced is worse than none.
+    /// Refused by name, for a policy that is not enforced is worse than none, and a setting without
+    /// effect is taken for one that has it.
     fn refuse_what_this_build_cannot_do(&mut self) {
         let needs_verification = [
             (variables::JWKS_URI, "verify tokens"),
+            (variables::EVENT_CLAIMS, "verify tokens"),
             (variables::REQUEST_POLICY, "evaluate policies"),
             (variables::RESPONSE_POLICY, "evaluate policies"),
+            (variables::POLICY_TIMEOUT_MS, "evaluate policies"),
         ];
         for (variable, what) in needs_verification {
-            if self.text(&variable).is_some() {
+            // Set in the environment: a default of the table is no wish of anybody's.
+            if self.env.get(variable.name).is_some() {
                 self.fault(
                     variable.name,
                     format!("is set, but this build cannot {what} yet; unset it"),
@@ -218,15 +216,6 @@ impl Reader<'_> {
             self.expected(variable, &value);
             IpAddr::from([127, 0, 0, 1])
         })
-    }
-
-    fn names(&mut self, variable: &Variable) -> Option<Vec<String>> {
-        let value = self.text(variable)?;
-        let names: Vec<_> = value.split(',').map(|n| n.trim().to_owned()).collect();
-        if names.iter().any(String::is_empty) {
-            self.expected(variable, &value);
-        }
-        Some(names)
     }
 
     fn tls(&mut self) -> Option<Tls> {
@@ -416,7 +405,6 @@ mod tests {
             (("STATEGATE_MAX_VALUE_BYTES", "4000000"), "3145728"),
             (("STATEGATE_MAX_VALUE_BYTES", "-1"), "unset it for 1048576"),
             (("STATEGATE_GRACE_SECONDS", "1.5"), "integer"),
-            (("STATEGATE_EVENT_CLAIMS", "iss,,sub"), "commas"),
             (("STATEGATE_STORAGE_PROVIDER", "{"), "line 1"),
             (("STATEGATE_STORAGE_PROVIDER", "{}"), "no \"name\""),
             (("STATEGATE_CHANNEL_PROVIDER", "[]"), "expected a map"),
@@ -424,6 +412,12 @@ mod tests {
             (("STATEGATE_JWKS_URI", "https://x"), "cannot verify tokens"),
             (("STATEGATE_REQUEST_POLICY", "eA=="), "cannot evaluate"),
             (("STATEGATE_RESPONSE_POLICY", "eA=="), "cannot evaluate"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "10"), "cannot evaluate"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "soon"), "cannot evaluate"),
+            (
+                ("STATEGATE_EVENT_CLAIMS", "iss,sub"),
+                "cannot verify tokens",
+            ),
             (("STATEGATE_PROT", "1"), "did you mean STATEGATE_PORT?"),
             (("STATEGATE_WHATEVER", "1"), "docs/configuration.md"),
         ] {
@@ -455,6 +449,8 @@ mod tests {
             OPEN,
             ("STATEGATE_PORT", ""),
             ("STATEGATE_JWKS_URI", ""),
+            ("STATEGATE_EVENT_CLAIMS", ""),
+            ("STATEGATE_POLICY_TIMEOUT_MS", ""),
             ("STATEGATE_ADDR", "http://x"),
             ("STATEGATE_TOKEN", "t"),
             ("STATEGATE_TOKEN_FILE", "/t"),

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use stategate_model::Invalid;
+use stategate_model::{Invalid, limits};
 use tokio::time::Instant;
 use tonic::Request;
 
+use crate::methods::Shape;
+
 const HEADER: &str = "grpc-timeout";
-/// What a longer timeout is taken for, so that adding it to now cannot overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// What a longer timeout of a stream is taken for, so that adding it to now cannot overflow.
+const LONGEST_STREAM: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// When a call's client stops waiting, among the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +23,8 @@ pub fn deadline<T>(request: &Request<T>) -> Option<Instant> {
     request.extensions().get().map(|Deadline(at)| *at)
 }
 
-/// The timeout a client asked for.
-pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Invalid> {
+/// The timeout a client asked for. That of a call with one answer counts up to [`limits::CALL_TIME`].
+pub(crate) fn timeout(headers: &HeaderMap, shape: Shape) -> Result<Option<Duration>, Invalid> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(None);
     };
@@ -32,7 +34,10 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Invalid> 
             "is not 1 to 8 digits followed by one of H, M, S, m, u, n",
         )
     })?;
-    Ok(Some(parsed.min(LONGEST)))
+    Ok(Some(parsed.min(match shape {
+        Shape::Unary => limits::CALL_TIME,
+        Shape::Stream | Shape::Infrastructure | Shape::Unknown => LONGEST_STREAM,
+    })))
 }
 
 fn parse(value: &str) -> Option<Duration> {
@@ -79,6 +84,8 @@ mod tests {
             http::HeaderName::from_static(HEADER),
             http::HeaderValue::from_static("99999999H"),
         )]);
-        assert_eq!(timeout(&headers), Ok(Some(LONGEST)));
+        let longest = |shape| timeout(&headers, shape);
+        assert_eq!(longest(Shape::Unary), Ok(Some(limits::CALL_TIME)));
+        assert_eq!(longest(Shape::Stream), Ok(Some(LONGEST_STREAM)));
     }
 }

@@ -1,7 +1,12 @@
 //! Ending well: unready, finish what is under way, end streams, close, all within the grace time
 //! (invariant I12).
 
-use std::{fmt, future::Future, io, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -11,6 +16,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::Tasks;
+
 /// The end of the process, shared by everything that has to know of it.
 #[derive(Clone, Default)]
 pub struct Drain(Arc<Inner>);
@@ -18,6 +25,8 @@ pub struct Drain(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     begun: CancellationToken,
+    /// What the process cannot go on without, and how that ended.
+    failure: OnceLock<String>,
     closers: Mutex<Vec<Closer>>,
 }
 
@@ -35,6 +44,20 @@ impl Drain {
     /// Begins the end. Safe to call more than once.
     pub fn begin(&self) {
         self.0.begun.cancel();
+    }
+
+    /// Begins the end because `what` has ended, which the process cannot do without. The first one is
+    /// remembered.
+    pub fn fail(&self, what: &str, how: &str) {
+        if self.0.failure.set(format!("{what} {how}")).is_ok() {
+            tracing::error!(what, how, "the process cannot go on without this; draining");
+        }
+        self.begin();
+    }
+
+    /// Why the process ends, if it was not told to.
+    pub fn failure(&self) -> Option<String> {
+        self.0.failure.get().cloned()
     }
 
     /// Whether the end has begun.
@@ -63,7 +86,7 @@ impl Drain {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let drain = self.clone();
-        tokio::spawn(async move {
+        Tasks::of(self).essential("the signal handler", async move {
             let name = either(&mut terminate, &mut interrupt).await;
             tracing::info!(signal = name, "draining; a second signal exits at once");
             drain.begin();

@@ -1,59 +1,69 @@
 //! Reading what one has written: the answer to a call that names a token is at least that new
 //! (contract §5). One rule for every read, streams included.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
-use stategate_model::{Invalid, Lanes, LogId, Token};
+use stategate_model::{Invalid, Lane, Lanes, LogId, Position, Token, limits};
 use stategate_protocol::{Problem, headers};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Request, metadata::MetadataMap};
 
-/// How long a call waits that has no deadline of its own.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+use crate::positions::{Patience, Positions};
 
 /// How new the answer to a call must be, and how long it may be waited for.
 #[derive(Debug, Clone)]
 pub struct Freshness {
     /// What the answer must reflect; `None`: it may be as old as it is.
     min: Option<Token>,
-    /// The call's deadline; `None`: [`PATIENCE`].
-    until: Option<Instant>,
+    patience: Patience,
 }
 
 impl Freshness {
     /// What a call asks for with `stategate-min-position`, of a log with this identity and these
     /// lanes.
     pub fn of<T>(request: &Request<T>, log_id: LogId, lanes: Lanes) -> Result<Self, Problem> {
+        let longest = Instant::now() + limits::POSITION_WAIT;
+        let deadline = crate::deadline(request).filter(|deadline| *deadline <= longest);
         Ok(Self {
             min: min_position(request.metadata(), log_id, lanes)?,
-            until: crate::deadline(request),
+            patience: Patience {
+                until: deadline.unwrap_or(longest),
+                is_deadline: deadline.is_some(),
+            },
         })
     }
 
-    /// Looks until what is seen has `reached` the token: at once, as a rule, since a storage reflects
-    /// what was acknowledged.
-    pub async fn wait<A, F>(
+    /// Reads what is of one lane. `reflects` tells how far an answer reflects it.
+    pub async fn read<A, F>(
         &self,
+        positions: &Positions,
+        lane: Lane,
         look: impl Fn() -> F,
-        reached: impl Fn(&A, &Token) -> bool,
+        reflects: impl Fn(&A) -> Position,
     ) -> Result<A, Problem>
     where
         F: Future<Output = Result<A, Problem>>,
     {
-        let until = self.until.unwrap_or_else(|| Instant::now() + PATIENCE);
-        loop {
-            let seen = look().await?;
-            match &self.min {
-                Some(min) if !reached(&seen, min) => {}
-                _ => return Ok(seen),
-            }
-            if Instant::now() >= until {
-                return Err(Problem::DeadlineExceeded);
-            }
-            sleep(LOOK_AGAIN).await;
-        }
+        let min = self.min.as_ref().and_then(|min| min.get(lane));
+        let needs = min.map(|min| (lane, min));
+        let reflects = |answer: &A, _| reflects(answer);
+        positions
+            .read(needs.as_slice(), self.patience, look, reflects)
+            .await
+    }
+
+    /// Reads what is of every lane.
+    pub async fn read_all<A, F>(
+        &self,
+        positions: &Positions,
+        look: impl Fn() -> F,
+        reflects: impl Fn(&A, Lane) -> Position,
+    ) -> Result<A, Problem>
+    where
+        F: Future<Output = Result<A, Problem>>,
+    {
+        let needs: Vec<_> = self.min.iter().flat_map(Token::iter).collect();
+        positions.read(&needs, self.patience, look, reflects).await
     }
 }
 
@@ -85,9 +95,13 @@ fn min_position(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
 
-    use stategate_model::{Lane, Position};
+    use futures::FutureExt as _;
+    use stategate_model::Heads;
 
     use super::*;
 
@@ -102,19 +116,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_waited_for() {
         let log_id = LogId::random();
-        let seen = AtomicU64::new(0);
-        let look = || async { Ok(Position::new(seen.fetch_add(1, Ordering::SeqCst))) };
-        let reached = |at: &Position, min: &Token| min.get(Lane(1)).is_none_or(|min| *at >= min);
+        let seen = Arc::new(AtomicU64::new(0));
+        let heads = {
+            let seen = Arc::clone(&seen);
+            move || {
+                let head = Position::new(seen.fetch_add(1, Ordering::SeqCst));
+                futures::future::ready(Some(Heads::new(vec![Position::ZERO, head]))).boxed()
+            }
+        };
+        let lanes = Lanes::new(2).unwrap();
+        let positions = Positions::new(lanes, 100, Arc::new(heads));
+        let look = || async { Ok(Position::new(seen.load(Ordering::SeqCst))) };
+        let read = |fresh: Freshness| {
+            let positions = &positions;
+            async move { fresh.read(positions, Lane(1), look, |at| *at).await }
+        };
         let nothing = Freshness::of(&Request::new(()), log_id, Lanes::ONE).unwrap();
-        assert_eq!(nothing.wait(look, reached).await, Ok(Position::ZERO));
+        assert_eq!(read(nothing).await, Ok(Position::ZERO));
         let other_lane = asking(log_id, &format!("{log_id}/0:9")).unwrap();
-        assert_eq!(other_lane.wait(look, reached).await, Ok(Position::new(1)));
+        assert_eq!(read(other_lane.clone()).await, Ok(Position::ZERO));
         let third = asking(log_id, &format!("{log_id}/0:9,1:3")).unwrap();
-        assert_eq!(third.wait(look, reached).await, Ok(Position::new(3)));
+        assert!(read(third).await.unwrap() >= Position::new(3));
+        // All lanes of the token count for who reads all.
         let begun = Instant::now();
-        let never = third.wait(look, |_, _| false).await;
-        assert_eq!(never, Err(Problem::DeadlineExceeded));
-        assert_eq!(begun.elapsed(), PATIENCE);
+        let none = |_: &Position, _| Position::ZERO;
+        let never = other_lane.read_all(&positions, look, none).await;
+        assert_eq!(never, Err(Problem::PositionAhead));
+        assert!(begun.elapsed() <= limits::POSITION_WAIT);
     }
 
     #[test]

@@ -31,7 +31,12 @@ pub mod drain;
 pub mod env;
 pub mod freshness;
 mod methods;
+mod panics;
+pub mod positions;
+mod readiness;
+mod seldom;
 pub mod serve;
+pub mod tasks;
 pub mod telemetry;
 pub mod variables;
 
@@ -42,6 +47,10 @@ pub use self::{
     drain::Drain,
     env::Env,
     freshness::Freshness,
-    serve::{Addresses, Running, Server, run},
+    positions::Positions,
+    readiness::Unfit,
+    seldom::Seldom,
+    serve::{Addresses, Running, Server, run, start},
+    tasks::Tasks,
     telemetry::Telemetry,
 };

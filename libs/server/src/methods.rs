@@ -10,7 +10,10 @@ use std::{
 };
 
 use metrics::{Counter, Gauge, Histogram};
+use stategate_protocol::Problem;
 use tonic::Code;
+
+use crate::api::{Home, Services};
 
 /// What is to be known of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +30,17 @@ pub(crate) enum Shape {
 
 use Shape::{Infrastructure, Stream, Unary, Unknown};
 
-const KNOWN: &[(&str, Shape)] = &[
-    ("/stategate.EntityService/Set", Unary),
-    ("/stategate.EntityService/Get", Unary),
-    ("/stategate.EntityService/Edit", Unary),
-    ("/stategate.EntityService/Revert", Unary),
-    ("/stategate.EntityService/Del", Unary),
-    ("/stategate.EntityService/Search", Unary),
-    ("/stategate.EntityService/Transact", Unary),
-    ("/stategate.EventService/Stream", Stream),
-    ("/stategate.EventService/Search", Unary),
-    ("/stategate.EventService/Get", Unary),
+const KNOWN: &[(&str, Shape, Home)] = &[
+    ("/stategate.EntityService/Set", Unary, Home::Command),
+    ("/stategate.EntityService/Get", Unary, Home::Query),
+    ("/stategate.EntityService/Edit", Unary, Home::Command),
+    ("/stategate.EntityService/Revert", Unary, Home::Command),
+    ("/stategate.EntityService/Del", Unary, Home::Command),
+    ("/stategate.EntityService/Search", Unary, Home::Query),
+    ("/stategate.EntityService/Transact", Unary, Home::Command),
+    ("/stategate.EventService/Stream", Stream, Home::Stream),
+    ("/stategate.EventService/Search", Unary, Home::Query),
+    ("/stategate.EventService/Get", Unary, Home::Query),
 ];
 /// The last two rows: what is not in the table.
 const REST: &[(&str, Shape)] = &[("grpc", Infrastructure), ("unknown", Unknown)];
@@ -58,6 +61,8 @@ pub(crate) struct Methods {
 pub(crate) struct Method {
     name: &'static str,
     pub(crate) shape: Shape,
+    /// Where it lives, if that is not here.
+    elsewhere: Option<Home>,
     ended: [OnceLock<Counter>; CODES],
     seconds: Histogram,
     open: Gauge,
@@ -66,13 +71,19 @@ pub(crate) struct Method {
 const CODES: usize = Code::Unauthenticated as usize + 1;
 
 impl Methods {
-    /// At most `most` unary calls at once.
-    pub(crate) fn new(most: usize) -> Self {
-        let rows = KNOWN.iter().chain(REST).map(|(path, shape)| {
+    /// Those of `services`; at most `most` unary calls at once.
+    pub(crate) fn new(most: usize, services: &Services) -> Self {
+        let known = KNOWN.iter().map(|(path, shape, home)| {
+            let elsewhere = (!services.has(*home)).then_some(*home);
+            (path, shape, elsewhere)
+        });
+        let rest = REST.iter().map(|(path, shape)| (path, shape, None));
+        let rows = known.chain(rest).map(|(path, shape, elsewhere)| {
             let name = path.trim_start_matches("/stategate.");
             Arc::new(Method {
                 name,
                 shape: *shape,
+                elsewhere,
                 ended: [const { OnceLock::new() }; CODES],
                 seconds: metrics::histogram!("stategate_call_seconds", "method" => name),
                 open: metrics::gauge!("stategate_calls_open", "method" => name),
@@ -93,7 +104,7 @@ impl Methods {
 
     /// Begins a call. It is over when the answer is dropped.
     pub(crate) fn begin(self: &Arc<Self>, path: &str) -> Call {
-        let known = KNOWN.iter().position(|(known, _)| *known == path);
+        let known = KNOWN.iter().position(|(known, ..)| *known == path);
         let row = known.unwrap_or_else(|| {
             let is_unknown = !path.starts_with("/grpc.");
             KNOWN.len() + usize::from(is_unknown)
@@ -134,6 +145,12 @@ impl Call {
 
     pub(crate) fn shape(&self) -> Shape {
         self.method.shape
+    }
+
+    /// What the call is answered if its method lives in another service.
+    pub(crate) fn elsewhere(&self) -> Option<Problem> {
+        let home = self.method.elsewhere?;
+        Some(home.elsewhere(self.method.name))
     }
 
     /// Whether there were as many calls as allowed without this one.
@@ -181,7 +198,7 @@ mod tests {
     #[test]
     fn the_table_is_that_of_the_descriptors() {
         let text = String::from_utf8_lossy(stategate_protocol::DESCRIPTORS);
-        for (path, _) in KNOWN {
+        for (path, ..) in KNOWN {
             let method = path.rsplit('/').next().unwrap();
             assert!(text.contains(method), "{path}");
         }
@@ -189,7 +206,7 @@ mod tests {
 
     #[test]
     fn calls_are_bounded_and_their_slots_come_back() {
-        let methods = Arc::new(Methods::new(1));
+        let methods = Arc::new(Methods::new(1, &Services::default()));
         let first = methods.begin("/stategate.EntityService/Set");
         assert!(!first.is_too_many());
         assert!(methods.begin("/stategate.EntityService/Get").is_too_many());
@@ -205,7 +222,7 @@ mod tests {
 
     #[test]
     fn calls_are_several_from_the_second_on() {
-        let methods = Arc::new(Methods::new(9));
+        let methods = Arc::new(Methods::new(9, &Services::default()));
         assert!(!methods.are_several());
         let set = methods.begin("/stategate.EntityService/Set");
         assert!(!methods.are_several());
@@ -219,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_path_is_what_it_says() {
-        let methods = Arc::new(Methods::new(9));
+        let methods = Arc::new(Methods::new(9, &Services::default()));
         for (path, name, shape) in [
             ("/stategate.EntityService/Set", "EntityService/Set", Unary),
             (

@@ -7,12 +7,10 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use stategate_model::limits::MESSAGE_BYTES;
 use stategate_protocol::server::{
-    entity_service_server::{self, EntityServiceServer},
-    event_service_server::{self, EventServiceServer},
+    entity_service_server::EntityServiceServer, event_service_server::EventServiceServer,
 };
 use tokio::{
     net::TcpListener,
-    sync::watch,
     task::{JoinError, JoinHandle},
     time::{Instant, timeout_at},
 };
@@ -22,7 +20,6 @@ use tonic::{
     transport::{self, Identity, ServerTlsConfig},
 };
 use tonic_health::{
-    ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
@@ -32,6 +29,7 @@ use crate::{
     accept::connections,
     calls::Guard,
     config::Tls,
+    readiness::Readiness,
     telemetry,
     variables::{self, Variable},
 };
@@ -116,9 +114,12 @@ pub enum Error {
     /// Signals cannot be waited for.
     #[error("signals: {0}")]
     Signals(io::Error),
-    /// A listener ended without being told to.
-    #[error("a listener ended: {0}")]
-    Ended(String),
+    /// A listener cannot be served.
+    #[error("a listener: {0}")]
+    Listener(io::Error),
+    /// Something that the process cannot do without has ended.
+    #[error("{0}; the log has more about it")]
+    Failed(String),
 }
 
 /// Serves until the process is told to end, and ends it well: the last line of every service's main.
@@ -131,13 +132,30 @@ pub async fn run(
     telemetry: &Telemetry,
     drain: &Drain,
 ) -> Result<(), Error> {
-    drain.on_signals().map_err(Error::Signals)?;
-    let running = Server::bind(config)
-        .await?
-        .start(services, telemetry, drain)
-        .await?;
+    let running = start(config, services, telemetry, drain).await?;
     running.ready().await;
     running.ended().await
+}
+
+/// Binds both listeners and begins to serve, and has the process end at a signal. If that fails, the
+/// process is told to end.
+pub async fn start(
+    config: &Config,
+    services: Services,
+    telemetry: &Telemetry,
+    drain: &Drain,
+) -> Result<Running, Error> {
+    let started = async {
+        drain.on_signals().map_err(Error::Signals)?;
+        let server = Server::bind(config).await?;
+        server.start(services, telemetry, drain).await
+    };
+    let started = started.await;
+    if started.is_err() {
+        // What the services run ends with the process, and that is not their failure.
+        drain.begin();
+    }
+    started
 }
 
 /// Listeners that are bound but not served yet.
@@ -210,15 +228,14 @@ impl Server {
             "authentication is off: everyone who can reach the port may read and write everything"
         );
         let names = services.names();
-        let stream = services.stream.clone();
-        let health = Health::new().await;
+        let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
-        let guard = Guard::new(self.limits.calls, ending.clone());
+        let guard = Guard::new(self.limits.calls, &services, ending.clone());
         let calls = guard.methods();
         let grpc = self
             .transport()?
             .layer(guard)
-            .add_routes(routes(services, &health.reporter)?)
+            .add_routes(routes(services, readiness.reporter())?)
             .serve_with_incoming_shutdown(
                 connections(self.grpc, self.limits.connections, Arc::clone(&calls)),
                 drain.token().cancelled_owned(),
@@ -226,9 +243,7 @@ impl Server {
 
         let admin = transport::Server::builder()
             .accept_http1(true)
-            .add_routes(
-                telemetry::routes(telemetry.clone(), health.ready.subscribe(), stream).into(),
-            )
+            .add_routes(telemetry::routes(telemetry.clone(), readiness.clone()).into())
             .serve_with_incoming(connections(
                 self.admin,
                 self.limits.admin_connections,
@@ -239,7 +254,8 @@ impl Server {
             names,
             grace: self.grace,
             drain: drain.clone(),
-            health,
+            watch: readiness.watch(),
+            readiness,
             ending,
             grpc: tokio::spawn(grpc),
             admin: tokio::spawn(admin),
@@ -283,7 +299,7 @@ async fn bind(config: &Config, port: u16) -> Result<TcpListener, Error> {
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
     let address = listener.local_addr();
-    address.map_err(|error| Error::Ended(error.to_string()))
+    address.map_err(Error::Listener)
 }
 
 async fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
@@ -299,13 +315,13 @@ async fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
 }
 
 /// Everything that is on the gRPC port.
-fn routes(services: Services, health: &HealthReporter) -> Result<Routes, Error> {
+fn routes(services: Services, health: HealthReporter) -> Result<Routes, Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(stategate_protocol::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let health = HealthService::from_health_reporter(health.clone());
+    let health = HealthService::from_health_reporter(health);
     let entities = EntityServiceServer::new(services.clone());
     let events = EventServiceServer::new(services);
     Ok(Routes::default()
@@ -316,43 +332,6 @@ fn routes(services: Services, health: &HealthReporter) -> Result<Routes, Error> 
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Whether calls are welcome, as gRPC health and `/readyz` say it.
-#[derive(Debug)]
-struct Health {
-    reporter: HealthReporter,
-    ready: watch::Sender<bool>,
-}
-
-/// The names that health can be asked for; the empty one is the process.
-const HEALTH_NAMES: [&str; 3] = [
-    "",
-    entity_service_server::SERVICE_NAME,
-    event_service_server::SERVICE_NAME,
-];
-
-impl Health {
-    async fn new() -> Self {
-        let health = Self {
-            reporter: HealthReporter::new(),
-            ready: watch::Sender::new(false),
-        };
-        // tonic reports the empty name as serving from the start.
-        health.set(false).await;
-        health
-    }
-
-    async fn set(&self, is_ready: bool) {
-        self.ready.send_replace(is_ready);
-        let status = match is_ready {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
-        for name in HEALTH_NAMES {
-            self.reporter.set_service_status(name, status).await;
-        }
-    }
-}
-
 /// A server at work.
 #[derive(Debug)]
 pub struct Running {
@@ -360,7 +339,8 @@ pub struct Running {
     names: Vec<&'static str>,
     grace: Duration,
     drain: Drain,
-    health: Health,
+    readiness: Readiness,
+    watch: JoinHandle<()>,
     ending: CancellationToken,
     grpc: JoinHandle<Result<(), transport::Error>>,
     admin: JoinHandle<Result<(), transport::Error>>,
@@ -377,33 +357,27 @@ impl Running {
         if self.drain.has_begun() {
             return;
         }
-        self.health.set(true).await;
+        self.readiness.begin().await;
         let Addresses { grpc, admin } = self.addresses;
         tracing::info!(%grpc, %admin, services = self.names.join(","), "listening");
     }
 
     /// Waits until the process is told to end, then ends what is served: unready first, then no new
     /// connections, then every call to its end, then the closers of [`Drain`]. Takes no longer than
-    /// the grace time from there.
+    /// the grace time from there. A failure, if the process ends because it cannot go on.
     pub async fn ended(mut self) -> Result<(), Error> {
         let told = self.drain.token();
         let mut grpc_ended = false;
-        let by_itself = tokio::select! {
-            () = told.cancelled() => None,
+        tokio::select! {
+            () = told.cancelled() => {}
             end = &mut self.grpc => {
                 grpc_ended = true;
-                Some(end)
+                self.listener_ended("the listener for gRPC", &end);
             }
-            end = &mut self.admin => Some(end),
-        };
-        // Once told to end, the listeners end too, and may be seen to before the telling is.
-        if let Some(end) = by_itself
-            && !self.drain.has_begun()
-        {
-            return self.ended_by_itself(&end).await;
+            end = &mut self.admin => self.listener_ended("the listener for metrics and health", &end),
         }
         let begun = Instant::now();
-        self.health.set(false).await;
+        self.readiness.tell().await;
         self.ending.cancel();
         // A fifth is kept for the closers, without which something acknowledged might be lost.
         let calls_until = begun + self.grace * 4 / 5;
@@ -412,18 +386,17 @@ impl Running {
         }
         self.drain.close(begun + self.grace).await;
         tracing::info!(took = ?begun.elapsed(), "ended");
-        Ok(())
+        match self.drain.failure() {
+            None => Ok(()),
+            Some(failure) => Err(Error::Failed(failure)),
+        }
     }
 
-    async fn ended_by_itself(
-        &self,
-        end: &Result<Result<(), transport::Error>, JoinError>,
-    ) -> Result<(), Error> {
-        // The other listener would wait for ever for a drain that nobody begins.
-        self.drain.begin();
-        self.health.set(false).await;
-        self.drain.close(Instant::now() + self.grace).await;
-        Err(Error::Ended(format!("{end:?}")))
+    /// Once told to end, a listener ends too, and may be seen to before the telling is.
+    fn listener_ended(&self, which: &str, end: &Result<Result<(), transport::Error>, JoinError>) {
+        if !self.drain.has_begun() {
+            self.drain.fail(which, &format!("ended: {end:?}"));
+        }
     }
 }
 
@@ -433,5 +406,6 @@ impl Drop for Running {
         // for its end wants its ports back.
         self.grpc.abort();
         self.admin.abort();
+        self.watch.abort();
     }
 }

@@ -2,13 +2,11 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
-    sync::Arc,
     time::Duration,
 };
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::sync::watch;
 use tracing::Level;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -16,7 +14,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
-use crate::StreamApi;
+use crate::{panics, readiness::Readiness, tasks};
 
 /// Bounds of the histograms whose names end with `_seconds`.
 const SECONDS: &[f64] = &[
@@ -61,8 +59,8 @@ pub enum Error {
 }
 
 impl Telemetry {
-    /// Sends the process's logs to standard error (readable on a terminal, JSON lines otherwise) and
-    /// begins to record its metrics. Once in a process, inside its runtime.
+    /// Sends the process's logs, its panics among them, to standard error (readable on a terminal, JSON
+    /// lines otherwise) and begins to record its metrics. Once in a process, inside its runtime.
     pub fn install(debug: bool) -> Result<Self, Error> {
         let level = if debug { Level::DEBUG } else { Level::INFO };
         let chatty = CHATTY.iter().map(|name| (*name, LevelFilter::INFO));
@@ -78,13 +76,17 @@ impl Telemetry {
             let json = format.json().flatten_event(true);
             registry.with(json).try_init()?;
         }
+        panics::log();
 
         let metrics = recorder()?.install_recorder()?;
         let upkeep = metrics.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(UPKEEP).await;
-                upkeep.run_upkeep();
+        tasks::restarted("the upkeep of metrics", move || {
+            let upkeep = upkeep.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(UPKEEP).await;
+                    upkeep.run_upkeep();
+                }
             }
         });
         Ok(Self { metrics })
@@ -120,25 +122,16 @@ fn resident_bytes() -> Option<f64> {
 }
 
 /// The routes of the listener beside gRPC: `/metrics`, `/healthz` (the process runs) and `/readyz`
-/// (it wants calls; what it does without is on a line of its own).
-pub(crate) fn routes(
-    telemetry: Telemetry,
-    ready: watch::Receiver<bool>,
-    stream: Option<Arc<dyn StreamApi>>,
-) -> Router {
+/// (it wants calls; why it does not, or what it does without, is on lines of their own).
+pub(crate) fn routes(telemetry: Telemetry, readiness: Readiness) -> Router {
     let metrics = get(|State(telemetry): State<Telemetry>| async move {
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         ([("content-type", content_type)], telemetry.render())
     });
     let readiness = get(move || async move {
-        match *ready.borrow() {
-            true => {
-                let degraded = stream.as_deref().and_then(StreamApi::degraded);
-                let degraded = degraded.map(|what| format!("degraded: {what}\n"));
-                let body = format!("ready\n{}", degraded.unwrap_or_default());
-                (StatusCode::OK, body).into_response()
-            }
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+        match readiness.in_words() {
+            (true, words) => (StatusCode::OK, words).into_response(),
+            (false, words) => (StatusCode::SERVICE_UNAVAILABLE, words).into_response(),
         }
     });
     Router::new()

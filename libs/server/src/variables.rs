@@ -95,9 +95,9 @@ variables! {
         RESPONSE_POLICY = "RESPONSE_POLICY", Takes::Text, "",
             "Rego policy over responses, in base64. Refused until policies can be evaluated.";
         POLICY_TIMEOUT_MS = "POLICY_TIMEOUT_MS", Takes::Number { min: 1, max: 10_000 }, "10",
-            "Longest that one policy decision may take; what runs past it is denied.";
+            "Longest that one policy decision may take; what runs past it is denied. Refused until policies can be evaluated.";
         EVENT_CLAIMS = "EVENT_CLAIMS", Takes::Names, "",
-            "The verified claims kept with each event. Unset: all of them.";
+            "The verified claims kept with each event. Unset: all of them. Refused until tokens can be verified.";
     }
     "What stands behind it" {
         STORAGE_PROVIDER = "STORAGE_PROVIDER", Takes::Provider, r#"{"name":"sqlite","path":"stategate.db"}"#,
@@ -105,7 +105,7 @@ variables! {
         CHANNEL_PROVIDER = "CHANNEL_PROVIDER", Takes::Provider, r#"{"name":"storage"}"#,
             "The channel between writers and streams, and its settings, which the provider's README in libs/channel/src lists (`stategate dev`: inmem).";
         CHANNEL_KEY = "CHANNEL_KEY", Takes::Secret, "",
-            "Authenticates channel messages (HMAC-SHA-256); the same in every process, at least 16 bytes.";
+            "Authenticates channel messages (HMAC-SHA-256); the same in every process, at least 16 bytes. The channels inmem and storage send no message, so there it protects nothing.";
         HEADS_INTERVAL_MS = "HEADS_INTERVAL_MS", Takes::Number { min: 10, max: 60_000 }, "1000",
             "How often the stream service looks for events that the channel did not tell of.";
     }
@@ -117,9 +117,9 @@ variables! {
         MAX_CONNECTION_STREAMS = "MAX_CONNECTION_STREAMS", Takes::Number { min: 1, max: 100_000 }, "1024",
             "Most calls and streams at once on one connection; one more waits in the client.";
         MAX_CALLS = "MAX_CALLS", Takes::Number { min: 1, max: 1_000_000 }, "8192",
-            "Most calls (without streams) at once; one more is RESOURCE_EXHAUSTED.";
+            "Most calls (without streams) at once; one more is RESOURCE_EXHAUSTED. A quarter of them may wait for a position that the log has not reached.";
         MAX_QUEUED_WRITES = "MAX_QUEUED_WRITES", Takes::Number { min: 1, max: 1_000_000 }, "4096",
-            "Most writes that wait for one lane; one more is RESOURCE_EXHAUSTED.";
+            "Most writes that wait for one lane, and hold 64 MiB together at most; one more is RESOURCE_EXHAUSTED.";
         MAX_SUBSCRIBERS = "MAX_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
             "Most streams at once; one more is RESOURCE_EXHAUSTED.";
         MAX_CALLER_SUBSCRIBERS = "MAX_CALLER_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "1000",

@@ -24,6 +24,44 @@ pub enum Kind {
     Corrupt,
     /// The configuration, schema or version does not allow to start.
     Config,
+    /// A defect of the provider: the call panicked. A read left nothing behind; an append answers
+    /// [`Kind::Unknown`] instead.
+    Bug,
+}
+
+/// What is known of why a storage is unavailable, for callers too: it names nothing but the kind of
+/// trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// No room is left for what is written.
+    Full,
+    /// The disk or file system answers with errors.
+    Disk,
+    /// It takes no writes.
+    ReadOnly,
+    /// The data is not where it was: removed, moved or replaced.
+    Gone,
+    /// It does not let this service in.
+    Refused,
+    /// It takes no more connections.
+    Crowded,
+    /// Another process keeps it locked.
+    Locked,
+}
+
+impl Trouble {
+    /// What is wrong, as the rest of a sentence about the storage.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Full => "has no room left (its disk is full)",
+            Self::Disk => "cannot use its disk (reading or writing fails)",
+            Self::ReadOnly => "is read-only",
+            Self::Gone => "is not where it was (its data was removed, moved or replaced)",
+            Self::Refused => "does not let the service in",
+            Self::Crowded => "takes no more connections",
+            Self::Locked => "is kept locked by another process",
+        }
+    }
 }
 
 /// A failed storage call.
@@ -33,6 +71,7 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     operation: &'static str,
+    trouble: Option<Trouble>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -42,6 +81,7 @@ impl Error {
         Self {
             kind,
             operation,
+            trouble: None,
             cause: None,
         }
     }
@@ -51,6 +91,29 @@ impl Error {
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// With what is known of why the storage is unavailable, if anything is.
+    #[must_use]
+    pub fn with_trouble(mut self, trouble: Option<Trouble>) -> Self {
+        self.trouble = trouble;
+        self
+    }
+
+    /// What is known of why the storage is unavailable.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
+    /// How a storage that fails this way is, in words that may be told to everybody.
+    pub fn words(&self) -> &'static str {
+        match (&self.kind, self.trouble) {
+            (_, Some(trouble)) => trouble.words(),
+            (Kind::Unavailable | Kind::Unknown, None) => "cannot be reached",
+            (Kind::Corrupt, None) => "is damaged, or not as stategate left it",
+            (Kind::Bug, None) => "has ended a part of itself",
+            (Kind::Rejected | Kind::Invalid(_) | Kind::Config, None) => "cannot be used",
+        }
     }
 
     /// What kind of failure it was.
@@ -73,6 +136,7 @@ impl fmt::Display for Error {
             Kind::Invalid(invalid) => return write!(f, "{}: {invalid}", self.operation),
             Kind::Corrupt => "stored data is corrupt",
             Kind::Config => "storage cannot be used",
+            Kind::Bug => "panicked",
         };
         write!(f, "{}: {what}", self.operation)?;
         match &self.cause {

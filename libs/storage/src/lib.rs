@@ -10,6 +10,7 @@
 
 mod batch;
 mod config;
+mod ended;
 mod error;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -33,7 +34,7 @@ use stategate_model::{
 pub use self::postgres::{Postgres, PostgresConfig};
 pub use self::{
     config::{StorageConfig, create_as, open},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Trouble},
     memory::{Memory, MemoryConfig},
     sqlite::{Sqlite, SqliteConfig},
 };
@@ -99,7 +100,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended>;
 
     /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
-    /// it ends or the storage is closed; a panic ends that task alone.
+    /// it ends or the storage is closed; a panic ends that task alone. What is lost with it is dropped, so
+    /// that whoever handed it over can notice.
     ///
     /// Called within a tokio runtime, whose timers and tasks are there for it.
     fn host(&self, task: BoxFuture<'static, ()>);
@@ -116,6 +118,18 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// One event of an entity by its id; `None` if the id is not one of this entity's.
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>>;
+
+    /// Several events by their entities and ids, in the order of the questions; `None` where the id is
+    /// not one of that entity's. One round trip, whatever their number.
+    ///
+    /// Ends where the events found come to more than `bytes`, as [`Event::size`] counts them, and so
+    /// answers the first questions alone: at least one, if there is one. One event may be asked for more
+    /// than once, and counts each time.
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>>;
 
     /// Searches the history. Ordered by the query's sort, then by position; by position without one.
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>>;
@@ -134,9 +148,25 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The head of every lane.
     async fn heads(&self) -> Result<Heads>;
 
+    /// Whether the storage can do such work at the moment, and if not, why. Asked all the time, so it
+    /// costs little and changes nothing that a reader can see.
+    ///
+    /// [`Kind::Bug`] means that a part of it has ended in this process and does not come back: whoever
+    /// asks ends the process, in good order.
+    async fn check(&self, work: Work) -> Result<()>;
+
     /// Finishes what is under way and lets go of files and connections. Calls made afterwards
     /// answer [`Kind::Unavailable`].
     async fn close(&self);
+}
+
+/// What a storage may be asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Reads.
+    Read,
+    /// Reads and appends.
+    Write,
 }
 
 /// Reads the head of every lane, for those who are told of a log without knowing its storage; `None`

@@ -21,7 +21,7 @@ use stategate_model::{
 
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage,
+    Page, Read, ReadLimit, Replay, Result, Storage, Work,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -137,6 +137,10 @@ impl Log {
 
     fn history(&self, entity: &EntityRef) -> &[Event] {
         self.entities.get(entity).map_or(&[], Vec::as_slice)
+    }
+
+    fn event(&self, entity: &EntityRef, id: EventId) -> Option<&Event> {
+        self.ids.get(&id).filter(|event| event.entity == *entity)
     }
 
     fn state(&self, entity: &EntityRef) -> State {
@@ -273,11 +277,26 @@ impl Storage for Memory {
 
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
         self.read("get_event", entity.domain(), |log| {
-            Ok(log
-                .ids
-                .get(&id)
-                .filter(|event| event.entity == *entity)
-                .cloned())
+            Ok(log.event(entity, id).cloned())
+        })
+    }
+
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        self.with("get_events", |log| {
+            let (mut found, mut size) = (Vec::with_capacity(events.len()), 0);
+            for (entity, id) in events {
+                let event = log.event(entity, *id);
+                size += event.map_or(0, Event::size);
+                if size > bytes && !found.is_empty() {
+                    break;
+                }
+                found.push(event.cloned());
+            }
+            Ok(found)
         })
     }
 
@@ -341,6 +360,10 @@ impl Storage for Memory {
             let heads = self.info.lanes.iter().map(|lane| log.head(lane).position);
             Ok(Heads::new(heads.collect()))
         })
+    }
+
+    async fn check(&self, _work: Work) -> Result<()> {
+        self.with("check", |_| Ok(()))
     }
 
     async fn close(&self) {

@@ -19,7 +19,7 @@ use stategate_model::{
     Position, Timestamp, Values, Version,
 };
 use stategate_storage::{
-    Appended, Batch, Kind, ReadLimit, Sqlite, SqliteConfig, Storage, StorageConfig,
+    Appended, Batch, Kind, ReadLimit, Sqlite, SqliteConfig, Storage, StorageConfig, Trouble, Work,
 };
 
 struct File {
@@ -201,6 +201,7 @@ async fn a_lock_held_elsewhere_is_unavailable_and_nothing_is_written() {
     let events = vec![event("a", 1)];
     let error = append(&store, events.clone()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(error.trouble(), Some(Trouble::Locked), "{error}");
     // Readers are not locked out.
     let entity = EntityRef::new("d", "t", "a").unwrap();
     assert_eq!(
@@ -262,6 +263,105 @@ async fn damaged_rows_are_called_corrupt() {
         }
         store.close().await;
     }
+}
+
+/// What a damaged page had is not there to be read, and that is said: nobody is told that it never was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_is_never_an_absent_entity() {
+    const PAGE: usize = 4096;
+    const ENTITIES: u64 = 300;
+    let file = File::new();
+    let store = file.open(None).await.unwrap();
+    let events = (1..=ENTITIES).map(|n| event(&format!("{n:0>200}"), n));
+    append(&store, events.collect()).await.unwrap();
+    store.close().await;
+    let whole = std::fs::read(file.path()).unwrap();
+    let pages = whole.len() / PAGE;
+    let (mut damaged, mut unreadable) = (0, 0);
+    for page in (1..pages).step_by(pages / 16) {
+        for fill in [0x00, 0xff, 0x0d] {
+            let mut bytes = whole.clone();
+            bytes[page * PAGE..(page + 1) * PAGE].fill(fill);
+            std::fs::write(file.path(), bytes).unwrap();
+            damaged += 1;
+            let store = match file.open(None).await {
+                Ok(store) => store,
+                Err(error) => {
+                    assert!(
+                        matches!(error.kind(), Kind::Corrupt | Kind::Config),
+                        "{error}"
+                    );
+                    continue;
+                }
+            };
+            for n in 1..=ENTITIES {
+                let entity = EntityRef::new("d", "t", &format!("{n:0>200}")).unwrap();
+                match store.get(&entity).await {
+                    Ok(read) => {
+                        assert_eq!(read.value.version, Version::new(1), "{page} {fill}: {n}")
+                    }
+                    Err(error) => {
+                        assert_eq!(*error.kind(), Kind::Corrupt, "{page} {fill}: {error}");
+                        unreadable += 1;
+                    }
+                }
+            }
+            store.close().await;
+        }
+    }
+    assert!(unreadable > 0, "no page of {damaged} was of any use");
+    println!("{damaged} times a page was damaged, {unreadable} reads said so");
+}
+
+/// Moves one of the files of an open log away, or puts another in its place, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_not_where_they_were_take_no_append() {
+    for ending in ["", "-wal", "-shm"] {
+        let file = File::new();
+        let store = file.open(None).await.unwrap();
+        append(&store, vec![event("a", 1)]).await.unwrap();
+        let path = PathBuf::from(format!("{}{ending}", file.path().display()));
+        let aside = file.directory.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        for replaced in [false, true] {
+            if replaced {
+                std::fs::copy(&aside, &path).unwrap();
+            }
+            let error = append(&store, vec![event("b", 2)]).await.unwrap_err();
+            assert_eq!(*error.kind(), Kind::Unavailable, "{ending}: {error}");
+            assert_eq!(error.trouble(), Some(Trouble::Gone), "{ending}: {error}");
+            for work in [Work::Read, Work::Write] {
+                let error = store.check(work).await.unwrap_err();
+                assert_eq!(error.trouble(), Some(Trouble::Gone), "{ending}: {error}");
+            }
+        }
+        std::fs::rename(&aside, &path).unwrap();
+        store.check(Work::Write).await.unwrap();
+        assert_eq!(
+            append(&store, vec![event("b", 2)]).await.unwrap(),
+            Appended::Done
+        );
+        store.close().await;
+    }
+}
+
+/// A file behind a link is the file that the link leads to.
+#[tokio::test]
+async fn a_link_to_the_file_is_followed_and_watched() {
+    let file = File::new();
+    let link = file.directory.path().join("link.db");
+    std::fs::write(file.path(), "").unwrap();
+    std::os::unix::fs::symlink(file.path(), &link).unwrap();
+    let config = SqliteConfig {
+        path: link.clone(),
+        lanes: None,
+    };
+    let store = Sqlite::open(&config).await.unwrap();
+    append(&store, vec![event("a", 1)]).await.unwrap();
+    std::fs::remove_file(&link).unwrap();
+    let error = append(&store, vec![event("b", 2)]).await.unwrap_err();
+    assert_eq!(error.trouble(), Some(Trouble::Gone), "{error}");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
 use stategate_model::{Digest, EntityRef, Expect, IdempotencyKey, Limits, json};
 use stategate_protocol::{Struct, convert, headers, pb};
-use stategate_server::CommandApi as _;
+use stategate_server::{CommandApi as _, Drain, Tasks};
 use stategate_storage::{Memory, MemoryConfig, Replay, Storage};
 use tonic::Request;
 
@@ -83,7 +83,12 @@ enum With {
 async fn service(writes: usize, with: With) -> Result<f64, Failed> {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new(&MemoryConfig::default())?);
     let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
-    let service = CommandService::start(storage, &channel, &Settings::default());
+    let service = CommandService::start(
+        storage,
+        &channel,
+        &Settings::default(),
+        &Tasks::of(&Drain::new()),
+    );
     let next = AtomicUsize::new(0);
     if let With::IfMatch = with {
         for caller in 0..CALLERS {

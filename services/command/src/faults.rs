@@ -47,7 +47,8 @@ mod switch {
     ///
     /// - `STATEGATE_TEST_STEPS=1` writes `step <name> <batch>` lines to standard error;
     /// - `STATEGATE_TEST_PAUSE=<step>:<every>:<ms>` pauses at that step of every n-th batch;
-    /// - `STATEGATE_TEST_PLANT=ack-before-append` plants the bug that the kill test must find.
+    /// - `STATEGATE_TEST_PLANT=ack-before-append` plants the bug that the kill test must find, and
+    ///   `STATEGATE_TEST_PLANT=panic:lane-<step>:<n>` a panic at that step of the n-th batch.
     #[derive(Debug)]
     pub(crate) struct Faults {
         steps: bool,
@@ -79,6 +80,7 @@ mod switch {
                 self.batch += 1;
             }
             let name = format!("{step:?}").to_lowercase();
+            stategate_faults::pass(&format!("lane-{name}"));
             if self.steps {
                 // One write, so that lines of several lanes do not mix.
                 let _ =

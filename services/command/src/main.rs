@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::{CommandService, Settings};
-use stategate_server::{Config, Drain, Env, Services, Telemetry, config, variables};
+use stategate_server::{Config, Drain, Env, Services, Tasks, Telemetry, config, variables};
 use stategate_storage::StorageConfig;
 
 /// Many small values are made and dropped on the way of every call.
@@ -46,6 +46,7 @@ async fn run() -> anyhow::Result<()> {
         Arc::clone(&storage),
         &channel,
         &Settings::from(&config),
+        &Tasks::of(&drain),
     ));
 
     drain.on_close("storage", async move { storage.close().await });

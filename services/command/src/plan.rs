@@ -9,8 +9,8 @@ use std::{
 };
 
 use stategate_model::{
-    Change, Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Invalid, Lane, Limits,
-    Method, Reason, Refusal, State, Timestamp, Values, decide, limits, value::Corrupt,
+    Change, Command, Digest, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid, Lane,
+    Limits, Method, Reason, Refusal, State, Timestamp, Values, decide, limits, value::Corrupt,
 };
 use stategate_protocol::Struct;
 use stategate_storage::{Batch, Head, KeyRecord, Replay};
@@ -37,6 +37,17 @@ impl Operation {
     /// Bytes the operation brings along.
     pub(crate) fn size(&self) -> usize {
         self.entity.size() + self.command.size()
+    }
+
+    /// Bytes it holds while it waits.
+    pub(crate) fn held(&self) -> usize {
+        /// What lies around names and values: counts of their owners, the allocator's share.
+        const AROUND: usize = 160;
+        let versions = match &self.expect {
+            Expect::Versions(versions) => size_of_val(versions.as_slice()),
+            Expect::Anything | Expect::Exists | Expect::Absent => 0,
+        };
+        size_of::<Self>() + size_of::<EventId>() + AROUND + versions + self.size()
     }
 }
 
@@ -137,7 +148,7 @@ const GROWTH: usize = 6;
 
 /// Bytes of values as JSON or on the wire, whichever is more.
 fn wire_size(values: &Values) -> Result<usize, Corrupt> {
-    Ok(Struct::wire_len(values.object()?).max(values.size()))
+    Ok(Struct::wire_len(&values.to_object()?).max(values.size()))
 }
 
 /// Bytes of a transaction's events as JSON or on the wire, whichever is more.
@@ -179,6 +190,19 @@ impl TransactionSize {
     fn is_too_large(&self) -> bool {
         let (Self::Guessed(bytes) | Self::Measured(bytes)) = self;
         *bytes > limits::TRANSACTION_BYTES
+    }
+}
+
+/// An operation that there is no more room for in its transaction.
+pub(crate) fn too_large(index: usize) -> Invalid {
+    Invalid {
+        field: format!("operations[{index}]").into(),
+        problem: format!(
+            "takes the transaction's events over {} bytes; split the transaction",
+            limits::TRANSACTION_BYTES
+        )
+        .into(),
+        reason: Reason::TransactionTooLarge,
     }
 }
 
@@ -303,15 +327,7 @@ impl Building<'_> {
                     .map_err(|corrupt| refused(corrupt.into()))?;
             }
             if size.is_too_large() {
-                return Err(refused(Refusal::Invalid(Invalid {
-                    field: format!("operations[{index}]").into(),
-                    problem: format!(
-                        "takes the transaction's events over {} bytes; split the transaction",
-                        limits::TRANSACTION_BYTES
-                    )
-                    .into(),
-                    reason: Reason::TransactionTooLarge,
-                })));
+                return Err(refused(Refusal::Invalid(too_large(index))));
             }
             time = Timestamp::following(self.setting.now, time);
             position = position.next();

@@ -11,15 +11,15 @@ use stategate_model::{
     Limits, Token, Values, Version, limits,
 };
 use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
-use stategate_server::{CommandApi, Config};
-use stategate_storage::{Kind, Storage};
+use stategate_server::{CommandApi, Config, Positions, Tasks, Unfit};
+use stategate_storage::{Error, Kind, Storage, Work};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     conditions,
     lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write, Written},
-    plan::{Operation, Refused},
+    plan::{self, Operation, Refused},
 };
 
 /// The bounds an operator may set.
@@ -67,8 +67,20 @@ pub struct CommandService {
     limits: Limits,
     /// By lane number; emptied when the service ends, which lets the writers finish.
     lanes: Mutex<Vec<LaneHandle>>,
-    /// Hear when their writer has ended; nothing, if it did not end well.
+    /// Told of what was written, if others of the process wait for it.
+    positions: Option<Arc<Positions>>,
+    /// Hear when their writer has ended, one way or the other.
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
+}
+
+fn failed(error: &Error) -> Problem {
+    match (error.kind(), error.trouble()) {
+        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
+        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
+            why: trouble.words(),
+        },
+        _ => Problem::internal(error),
+    }
 }
 
 /// A write as its metadata has it.
@@ -85,6 +97,7 @@ impl CommandService {
         storage: Arc<dyn Storage>,
         channel: &Arc<dyn Channel>,
         settings: &Settings,
+        tasks: &Tasks,
     ) -> Self {
         let lanes = storage.info().lanes;
         let cache = settings.cache_bytes / usize::from(lanes.get());
@@ -100,11 +113,14 @@ impl CommandService {
                     cache,
                 );
                 let (end, ended) = oneshot::channel();
-                storage.host(Box::pin(async move {
+                // A lane without its writer takes no write any more.
+                let run = async move {
                     writer.run().await;
-                    // Nobody listens when the service was dropped without being finished.
-                    let _ = end.send(());
-                }));
+                    drop(end);
+                };
+                storage.host(Box::pin(
+                    tasks.watched(&format!("the writer of lane {lane}"), run),
+                ));
                 (handle, ended)
             })
             .unzip();
@@ -112,8 +128,16 @@ impl CommandService {
             storage,
             limits: settings.limits,
             lanes: Mutex::new(handles),
+            positions: None,
             writers: Mutex::new(writers),
         }
+    }
+
+    /// The same service, which tells of what it wrote.
+    #[must_use]
+    pub fn telling(self, positions: Arc<Positions>) -> Self {
+        let positions = Some(positions);
+        Self { positions, ..self }
     }
 
     /// Takes no more writes, and finishes those that were taken.
@@ -121,9 +145,8 @@ impl CommandService {
         self.lanes.lock().clear();
         let writers = std::mem::take(&mut *self.writers.lock());
         for writer in writers {
-            if writer.await.is_err() {
-                tracing::error!("a lane writer failed");
-            }
+            // Nothing is sent: the other side is dropped.
+            let _ = writer.await;
         }
     }
 
@@ -156,6 +179,9 @@ impl CommandService {
                     what: "too many writes are waiting",
                 },
                 Failure::Unavailable => Problem::StorageUnavailable,
+                Failure::Unable(trouble) => Problem::StorageUnable {
+                    why: trouble.words(),
+                },
                 Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
                 Failure::Ending => Problem::ShuttingDown,
                 Failure::Internal(error) => Problem::internal(&error),
@@ -204,6 +230,9 @@ impl CommandService {
     }
 
     fn stamp(&self, metadata: &mut MetadataMap, last: &Event, replayed: bool) {
+        if let Some(positions) = &self.positions {
+            positions.observe(last.lane, last.position);
+        }
         let token = Token::of_lane(self.storage.info().log_id, last.lane, last.position);
         insert(metadata, headers::POSITION, &token.to_string());
         if replayed {
@@ -213,14 +242,44 @@ impl CommandService {
 
     /// The values of the event that a Revert names; `None` when it is not one of the entity's.
     async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
-        match self.storage.get_event(entity, id).await {
-            Ok(read) => Ok(read.value.map(|event| event.values)),
-            Err(error) => Err(match error.kind() {
-                Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
-                _ => Problem::internal(&error),
+        let read = self.storage.get_event(entity, id).await;
+        let read = read.map_err(|error| failed(&error))?;
+        Ok(read.value.map(|event| event.values))
+    }
+
+    /// As [`Self::target`], for all Reverts of a transaction at once, in order. They are not read beyond
+    /// what a transaction may hold.
+    async fn targets(
+        &self,
+        operations: &[(Pending, Expect)],
+    ) -> Result<Vec<Option<Values>>, Status> {
+        let (mut indices, mut events) = (Vec::new(), Vec::new());
+        for (index, (pending, _)) in operations.iter().enumerate() {
+            if let Pending::Revert(entity, id) = pending {
+                indices.push(index);
+                events.push((entity.clone(), *id));
             }
-            .into()),
         }
+        let (mut targets, mut bytes) = (Vec::with_capacity(events.len()), 0);
+        // Once, but for events with many claims, which count in what is read and not in what is written.
+        while targets.len() < events.len() {
+            let left = &events[targets.len()..];
+            let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
+            let read = read.await.map_err(|error| unread(&error))?;
+            if read.is_empty() {
+                return Err(Problem::internal(&"events were asked for and none answered").into());
+            }
+            for event in read {
+                let values = event.map(|event| event.values);
+                bytes += values.as_ref().map_or(0, Values::size);
+                if bytes > limits::TRANSACTION_BYTES {
+                    let index = indices.get(targets.len()).copied().unwrap_or_default();
+                    return Err(Problem::from(plan::too_large(index)).of_operation(index));
+                }
+                targets.push(values);
+            }
+        }
+        Ok(targets)
     }
 
     fn operation(
@@ -309,6 +368,7 @@ impl CommandService {
     }
 }
 
+/// What a client is told of a read that failed. Nothing was written.
 /// An operation that is parsed, but whose event, for a Revert, is not read yet.
 enum Pending {
     Ready(EntityRef, Command),
@@ -342,7 +402,8 @@ fn call<T>(request: Request<T>, domain: impl FnOnce(&T) -> String) -> Result<(T,
         Call {
             expect: Expect::Anything,
             key,
-            claims,
+            // They wait with the write.
+            claims: claims.lean(),
             metadata,
         },
     ))
@@ -409,6 +470,15 @@ fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Enti
 
 #[async_trait]
 impl CommandApi for CommandService {
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Write).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
+    }
+
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
         let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
         let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
@@ -471,17 +541,22 @@ impl CommandApi for CommandService {
             );
             return Err(Problem::from(Invalid::new("operations", problem)).into());
         }
+        // All of it is parsed before anything is waited for: a decoded message takes far more room than
+        // what is kept of it.
+        let mut parsed = Vec::with_capacity(count);
+        for (index, operation) in message.operations.into_iter().enumerate() {
+            let operation = self.operation(index, &domain, operation);
+            parsed.push(operation.map_err(|invalid| Problem::from(invalid).of_operation(index))?);
+        }
+        let mut targets = self.targets(&parsed).await?.into_iter();
         let mut operations = Vec::with_capacity(count);
         // What the idempotency key stands for, if there is one.
         let mut details = Vec::new();
-        for (index, operation) in message.operations.into_iter().enumerate() {
-            let parsed = self.operation(index, &domain, operation);
-            let (pending, expect) =
-                parsed.map_err(|invalid| Problem::from(invalid).of_operation(index))?;
+        for (pending, expect) in parsed {
             let (entity, command, reverted) = match pending {
                 Pending::Ready(entity, command) => (entity, command, None),
                 Pending::Revert(entity, id) => {
-                    let values = self.target(&entity, id).await?;
+                    let values = targets.next().flatten();
                     (entity, Command::Revert(values), Some(id))
                 }
             };

@@ -11,7 +11,7 @@ use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
 use stategate_model::{Claims, Lane, Limits, Position, Values, json};
 use stategate_protocol::{Struct, headers, pb};
-use stategate_server::CommandApi as _;
+use stategate_server::{CommandApi as _, Drain, Tasks};
 use stategate_storage::{Memory, MemoryConfig, ReadLimit, Storage};
 use tonic::Request;
 
@@ -35,7 +35,12 @@ fn request(domain: &str, claims: &str) -> Request<pb::Entity> {
 async fn a_key_is_its_callers_and_domains() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new(&MemoryConfig::default()).unwrap());
     let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
-    let service = CommandService::start(Arc::clone(&storage), &channel, &Settings::default());
+    let service = CommandService::start(
+        Arc::clone(&storage),
+        &channel,
+        &Settings::default(),
+        &Tasks::of(&Drain::new()),
+    );
     let callers = [
         ("d", r#"{"iss":"issuer","sub":"one"}"#),
         ("d", r#"{"iss":"issuer","sub":"two"}"#),

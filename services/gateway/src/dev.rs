@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
+use stategate_server::{Config, Drain, Env, Positions, Services, Tasks, Telemetry, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -64,6 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     config.port = args.port.unwrap_or(config.port);
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
+    let tasks = Tasks::of(&drain);
 
     let storage = args.storage(config.storage.parse()?);
     if args.reset {
@@ -81,18 +82,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .map(|key| Key::new(key.expose()));
     let channel = config.channel.parse::<ChannelConfig>()?;
     let channel = stategate_channel::open(&channel, log, key).await?;
-    let command = Arc::new(CommandService::start(
+    let positions = Arc::new(Positions::new(
+        storage.info().lanes,
+        config.max_calls,
+        Arc::new(stategate_storage::heads_of(&storage)),
+    ));
+    let command = CommandService::start(
         Arc::clone(&storage),
         &channel,
         &(&config).into(),
-    ));
-    let query = Arc::new(QueryService::new(Arc::clone(&storage)));
-    let stream = Arc::new(StreamService::start(
+        &tasks,
+    );
+    let command = Arc::new(command.telling(Arc::clone(&positions)));
+    let query = QueryService::new(Arc::clone(&storage), Arc::clone(&positions));
+    let query = Arc::new(query);
+    let stream = StreamService::start(
         Arc::clone(&storage),
         Arc::clone(&channel),
         &(&config).into(),
-        drain.token(),
-    ));
+        &tasks,
+    );
+    let stream = Arc::new(stream.sharing(positions));
 
     drain.on_close("storage", async move { storage.close().await });
     drain.on_close("channel", async move { channel.close().await });
@@ -105,16 +115,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         async move { command.finish().await }
     });
 
-    drain.on_signals()?;
     let services = Services {
         command: Some(command),
         query: Some(query),
         stream: Some(stream),
     };
-    let running = Server::bind(&config)
-        .await?
-        .start(services, &telemetry, &drain)
-        .await?;
+    let running = stategate_server::start(&config, services, &telemetry, &drain).await?;
     running.ready().await;
     welcome(&running.addresses(), &kept);
     Ok(running.ended().await?)

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Services, Telemetry};
+use stategate_server::{Config, Drain, Env, Positions, Services, Telemetry};
 use stategate_storage::StorageConfig;
 
 /// Many small values are made and dropped on the way of every call.
@@ -27,7 +27,12 @@ async fn run() -> anyhow::Result<()> {
     let drain = Drain::new();
 
     let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
-    let query = Arc::new(QueryService::new(Arc::clone(&storage)));
+    let positions = Arc::new(Positions::new(
+        storage.info().lanes,
+        config.max_calls,
+        Arc::new(stategate_storage::heads_of(&storage)),
+    ));
+    let query = Arc::new(QueryService::new(Arc::clone(&storage), positions));
 
     drain.on_close("storage", async move { storage.close().await });
 

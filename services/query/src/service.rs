@@ -10,8 +10,8 @@ use stategate_model::{
     value::Corrupt,
 };
 use stategate_protocol::{Encoded, EventPage, Problem, convert, encode_event, headers, pb};
-use stategate_server::{Freshness, QueryApi};
-use stategate_storage::{Found, Storage};
+use stategate_server::{Freshness, Positions, QueryApi, Unfit};
+use stategate_storage::{Found, Kind, Read, Storage, Work};
 use tonic::{Request, Response, Status};
 
 use crate::{freshness, page_token::Binding};
@@ -20,6 +20,7 @@ use crate::{freshness, page_token::Binding};
 #[derive(Debug)]
 pub struct QueryService {
     storage: Arc<dyn Storage>,
+    positions: Arc<Positions>,
 }
 
 fn corrupt(corrupt: Corrupt) -> Problem {
@@ -27,9 +28,23 @@ fn corrupt(corrupt: Corrupt) -> Problem {
 }
 
 impl QueryService {
-    /// Reads from `storage`.
-    pub fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage }
+    /// Reads from `storage`; `positions` are those of its log.
+    pub fn new(storage: Arc<dyn Storage>, positions: Arc<Positions>) -> Self {
+        Self { storage, positions }
+    }
+
+    /// Reads what is of a domain, as new as it is asked for.
+    async fn read<T, F>(
+        &self,
+        fresh: &Freshness,
+        domain: &str,
+        read: impl Fn() -> F,
+    ) -> Result<Read<T>, Problem>
+    where
+        F: Future<Output = stategate_storage::Result<Read<T>>>,
+    {
+        let lane = self.storage.info().lanes.of(domain);
+        freshness::read(fresh, &self.positions, lane, read).await
     }
 
     /// How new the answer to a request must be.
@@ -63,7 +78,9 @@ impl QueryService {
         entity: &EntityRef,
         fresh: &Freshness,
     ) -> Result<Response<pb::Entity>, Problem> {
-        let read = freshness::read(fresh, || self.storage.get(entity)).await?;
+        let read = self
+            .read(fresh, entity.domain(), || self.storage.get(entity))
+            .await?;
         let version = read.value.version;
         let Some(values) = read.value.values else {
             return Err(Problem::EntityNotFound {
@@ -80,7 +97,9 @@ impl QueryService {
         at: At,
         fresh: &Freshness,
     ) -> Result<Response<pb::Entity>, Problem> {
-        let read = freshness::read(fresh, || self.storage.get_at(entity, at)).await?;
+        let read = self
+            .read(fresh, entity.domain(), || self.storage.get_at(entity, at))
+            .await?;
         let point = match at {
             At::Version(version) => format!("at version {version}"),
             At::Time(time) => format!("at time {}", time.0),
@@ -134,7 +153,11 @@ impl QueryService {
             sort: sort.parsed,
             page,
         };
-        let read = freshness::read(&fresh, || self.storage.search_entities(&query)).await?;
+        let read = self
+            .read(&fresh, query.of.domain.as_str(), || {
+                self.storage.search_entities(&query)
+            })
+            .await?;
 
         let mut entities = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -196,7 +219,11 @@ impl QueryService {
             sort: sort.parsed,
             page,
         };
-        let read = freshness::read(&fresh, || self.storage.search_events(&query)).await?;
+        let read = self
+            .read(&fresh, query.of.domain.as_str(), || {
+                self.storage.search_events(&query)
+            })
+            .await?;
 
         let mut events = Vec::with_capacity(read.value.items.len());
         let mut next = read.value.next;
@@ -298,6 +325,15 @@ fn event_cursor(query: &EventQuery, event: &Event) -> Result<Cursor, Problem> {
 
 #[async_trait]
 impl QueryApi for QueryService {
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Read).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
+    }
+
     async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status> {
         let message = request.get_ref();
         let entity = convert::entity_ref(message).map_err(Problem::from)?;
@@ -326,7 +362,11 @@ impl QueryApi for QueryService {
     async fn get_event(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
         let (entity, id) = convert::event_ref(request.get_ref()).map_err(Problem::from)?;
         let fresh = self.fresh(&request)?;
-        let read = freshness::read(&fresh, || self.storage.get_event(&entity, id)).await?;
+        let read = self
+            .read(&fresh, entity.domain(), || {
+                self.storage.get_event(&entity, id)
+            })
+            .await?;
         let Some(event) = read.value else {
             return Err(Problem::EventNotFound {
                 what: format!("{id} of {entity}"),

@@ -13,7 +13,8 @@ use metrics::{Counter, counter};
 use stategate_channel::{Channel, Events, Message, Notice, Subscription};
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
-use stategate_storage::{ReadLimit, Storage};
+use stategate_server::Seldom;
+use stategate_storage::{Error, ReadLimit, Storage};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,8 @@ pub(crate) struct Follower {
     looks: Looks,
     end: CancellationToken,
     lanes: Vec<Early>,
+    /// Says when it is to be logged again that the log cannot be read.
+    unreadable: Seldom,
     meters: Meters,
 }
 
@@ -129,6 +132,7 @@ impl Follower {
             looks: Looks::new(look),
             end,
             lanes,
+            unreadable: Seldom::default(),
             meters: Meters {
                 believed: counter!("stategate_channel_events_total"),
                 strays: counter!("stategate_channel_strays_total"),
@@ -146,6 +150,8 @@ impl Follower {
                 () = end.cancelled() => return,
                 subscription = self.subscribe() => subscription,
             };
+            #[cfg(feature = "faults")]
+            stategate_faults::pass("follower");
             // What was written before the subscription was in force.
             self.look_at_heads().await;
             loop {
@@ -345,7 +351,7 @@ impl Follower {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the log; trying again");
+                    self.tell(&error, "cannot read the log; trying again");
                     return false;
                 }
             }
@@ -353,15 +359,23 @@ impl Follower {
         true
     }
 
+    fn tell(&self, error: &Error, what: &str) {
+        if let Some(left_out) = self.unreadable.is_due() {
+            tracing::warn!(%error, left_out, "{what}");
+        }
+    }
+
     async fn look_at_heads(&self) -> Found {
         if self.hub.is_idle() {
             return Found::Nothing;
         }
+        #[cfg(feature = "faults")]
+        stategate_faults::pass("follower-look");
         let restarts = self.hub.restarts();
         let heads = match self.storage.heads().await {
             Ok(heads) => heads,
             Err(error) => {
-                tracing::warn!(%error, "cannot read the lane heads; trying again");
+                self.tell(&error, "cannot read the lane heads; trying again");
                 return Found::Nothing;
             }
         };

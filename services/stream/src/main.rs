@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use stategate_channel::{ChannelConfig, Key, Log};
-use stategate_server::{Config, Drain, Env, Services, Telemetry, config, variables};
+use stategate_server::{Config, Drain, Env, Services, Tasks, Telemetry, config, variables};
 use stategate_storage::StorageConfig;
 use stategate_stream::{Settings, StreamService};
 
@@ -46,7 +46,7 @@ async fn run() -> anyhow::Result<()> {
         Arc::clone(&storage),
         Arc::clone(&channel),
         &Settings::from(&config),
-        drain.token(),
+        &Tasks::of(&drain),
     ));
 
     drain.on_close("storage", async move { storage.close().await });

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use stategate_channel::{Channel, Reach};
 use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
-use stategate_server::{Config, EventStream, Freshness, StreamApi};
-use stategate_storage::{Error, Kind, Storage};
+use stategate_server::{Config, EventStream, Freshness, Positions, StreamApi, Tasks, Unfit};
+use stategate_storage::{Error, Kind, Storage, Work};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -67,24 +67,30 @@ pub struct StreamService {
     channel: Arc<dyn Channel>,
     end: CancellationToken,
     admission: Arc<Admission>,
+    positions: Arc<Positions>,
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
-fn failed(error: &Error) -> Problem {
-    match error.kind() {
-        Kind::Unavailable | Kind::Unknown => Problem::StorageUnavailable,
+/// What a client is told of a failed read.
+pub(crate) fn failed(error: &Error) -> Problem {
+    match (error.kind(), error.trouble()) {
+        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
+        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
+            why: trouble.words(),
+        },
         _ => Problem::internal(error),
     }
 }
 
 impl StreamService {
-    /// Follows the log until `end`. Needs a tokio runtime.
+    /// Follows the log until the process ends. Needs a tokio runtime.
     pub fn start(
         storage: Arc<dyn Storage>,
         channel: Arc<dyn Channel>,
         settings: &Settings,
-        end: CancellationToken,
+        tasks: &Tasks,
     ) -> Self {
+        let end = tasks.end();
         #[cfg(feature = "faults")]
         let channel = crate::faults::wanted(channel);
         let lanes = storage.info().lanes;
@@ -101,8 +107,12 @@ impl StreamService {
             settings.look,
             end.clone(),
         );
-        let follower = tokio::spawn(follower.run());
+        // Without it every live stream would stand still, and no one would know.
+        let follower = tasks.essential("the follower of the log", follower.run());
+        let heads = Arc::new(stategate_storage::heads_of(&storage));
+        let positions = Positions::new(lanes, settings.subscriptions.in_all, heads);
         Self {
+            positions: Arc::new(positions),
             hub,
             storage,
             channel,
@@ -112,14 +122,19 @@ impl StreamService {
         }
     }
 
+    /// The same service, which waits for positions of the log together with others of its process.
+    #[must_use]
+    pub fn sharing(self, positions: Arc<Positions>) -> Self {
+        Self { positions, ..self }
+    }
+
     /// Ends every stream and waits for the follower.
     pub async fn finish(&self) {
         self.end.cancel();
         let follower = self.follower.lock().take();
-        if let Some(follower) = follower
-            && let Err(error) = follower.await
-        {
-            tracing::error!(%error, "the follower failed");
+        if let Some(follower) = follower {
+            // How it ended, if not well, was seen when it did.
+            let _ = follower.await;
         }
     }
 
@@ -194,13 +209,10 @@ impl StreamService {
     /// The heads, once they are as new as the subscriber asks for.
     async fn heads(&self, fresh: &Freshness) -> Result<Heads, Problem> {
         let look = || async { self.storage.heads().await.map_err(|error| failed(&error)) };
-        let reached = |heads: &Heads, min: &Token| {
-            min.iter()
-                .all(|(lane, position)| heads.get(lane) >= position)
-        };
+        let heads = fresh.read_all(&self.positions, look, Heads::get);
         tokio::select! {
             () = self.end.cancelled() => Err(Problem::ShuttingDown),
-            heads = fresh.wait(look, reached) => heads,
+            heads = heads => heads,
         }
     }
 
@@ -249,6 +261,15 @@ impl StreamApi for StreamService {
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<EventStream>, Status> {
         Ok(self.subscribe(&request).await?)
+    }
+
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(Work::Read).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
     }
 
     fn degraded(&self) -> Option<&'static str> {

@@ -15,6 +15,7 @@ use crate::{
     admission::Permit,
     follower::READ,
     hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
+    service::failed,
 };
 
 /// Silence after which a subscriber that asked for it is told how far it is.
@@ -227,10 +228,7 @@ impl Subscription {
                 Err(error) if *error.kind() == Kind::Unavailable && Instant::now() < give_up => {
                     sleep(ASK_AGAIN).await
                 }
-                Err(error) if *error.kind() == Kind::Unavailable => {
-                    return Err(Problem::StorageUnavailable);
-                }
-                Err(error) => return Err(Problem::internal(&error)),
+                Err(error) => return Err(failed(&error)),
             }
         };
         if events.is_empty() {

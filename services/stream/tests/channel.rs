@@ -14,11 +14,10 @@ use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
 use stategate_protocol::{decode_event, encode_event, pb};
-use stategate_server::{EventStream, StreamApi as _};
+use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 /// So seldom that no test sees it: what comes, comes because of a message.
@@ -41,9 +40,9 @@ impl Bench {
             look,
             ..Settings::default()
         };
-        let end = CancellationToken::new();
+        let tasks = Tasks::of(&Drain::new());
         let service =
-            StreamService::start(Arc::clone(&storage), Arc::clone(channel), &settings, end);
+            StreamService::start(Arc::clone(&storage), Arc::clone(channel), &settings, &tasks);
         Self { storage, service }
     }
 

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use stategate_channel::{InMemory, InMemoryConfig};
 use stategate_model::{Claims, json};
 use stategate_protocol::pb;
-use stategate_server::{EventStream, StreamApi as _};
+use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
 use stategate_storage::{Memory, MemoryConfig};
 use stategate_stream::{Most, Settings, StreamService};
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -43,7 +42,7 @@ async fn streams_of_one_caller_are_bounded() {
         Arc::new(Memory::new(&MemoryConfig::default()).unwrap()),
         Arc::new(InMemory::new(&InMemoryConfig::default())),
         &settings,
-        CancellationToken::new(),
+        &Tasks::of(&Drain::new()),
     );
     let mut open = Vec::new();
     // A renewed token is the same caller's; another issuer's subject is another caller.

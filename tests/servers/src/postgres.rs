@@ -102,6 +102,11 @@ impl Postgres {
         )
     }
 
+    /// One of its programs, such as `psql`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,10 +1,16 @@
 //! Frames, headers and bytes that no gRPC client sends, by hand over HTTP/2.
 
-use std::net::SocketAddr;
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use flate2::{read::GzDecoder, write::GzEncoder};
+use http::{HeaderMap, Method, Request, StatusCode, response::Parts};
 use prost::Message as _;
+use stategate_protocol::pb;
 use stategate_tests::{Ask, Form, Gateway, Options, PATIENCE, Role, ask, ask::invalid_for};
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status};
@@ -67,6 +73,13 @@ impl Sent {
     }
 
     async fn exchange(&self, to: SocketAddr) -> Result<Answer, h2::Error> {
+        let (head, _, trailers) = self.whole(to).await?;
+        let status = status_of(&head.headers).or_else(|| status_of(&trailers));
+        Ok(status.map_or(Answer::Http(head.status), Answer::Status))
+    }
+
+    /// Headers, data and trailers of the answer.
+    async fn whole(&self, to: SocketAddr) -> Result<(Parts, Vec<u8>, HeaderMap), h2::Error> {
         let socket = TcpStream::connect(to).await.unwrap();
         let (client, connection) = h2::client::handshake(socket).await?;
         tokio::spawn(connection);
@@ -86,20 +99,15 @@ impl Sent {
             }
         }
         let _ = body.send_data(Bytes::new(), true);
-        let answer = answer.await?;
-        let (head, mut data) = answer.into_parts();
-        if let Some(status) = status_of(&head.headers) {
-            return Ok(Answer::Status(status));
-        }
+        let (head, mut data) = answer.await?.into_parts();
+        let mut bytes = Vec::new();
         while let Some(part) = data.data().await {
-            let length = part?.len();
-            data.flow_control().release_capacity(length)?;
+            let part = part?;
+            data.flow_control().release_capacity(part.len())?;
+            bytes.extend_from_slice(&part);
         }
         let trailers = data.trailers().await?.unwrap_or_default();
-        Ok(match status_of(&trailers) {
-            Some(status) => Answer::Status(status),
-            None => Answer::Http(head.status),
-        })
+        Ok((head, bytes, trailers))
     }
 }
 
@@ -111,6 +119,18 @@ fn status_of(headers: &HeaderMap) -> Option<Status> {
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], message].concat()
+}
+
+/// A message compressed by the library that others use too.
+fn packed(encoding: &str, message: &[u8]) -> Vec<u8> {
+    match encoding {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(message).unwrap();
+            encoder.finish().unwrap()
+        }
+        _ => zstd::bulk::compress(message, 19).unwrap(),
+    }
 }
 
 fn good() -> Vec<u8> {
@@ -180,10 +200,54 @@ async fn every_bad_frame_gets_a_named_error() {
             let sent = Sent::new(path, framed(&good())).header("grpc-timeout", bad);
             calls.push(("a timeout that is none", sent));
         }
-        let sent = Sent::new(path, with_flag(1)).header("grpc-encoding", "gzip");
-        calls.push(("a compression that is not taken", sent));
-        let sent = Sent::new(path, with_flag(1)).header("grpc-encoding", "nonsense");
-        calls.push(("a compression that nobody knows", sent));
+        for encoding in ["gzip", "zstd"] {
+            let mut sent = |what, body: Vec<u8>| {
+                let sent = Sent::new(path, body).header("grpc-encoding", encoding);
+                calls.push((what, sent));
+            };
+            sent("no compressed data", with_flag(1));
+            sent(
+                "another flag than that of a compressed message",
+                with_flag(2),
+            );
+            let whole = packed(encoding, &good());
+            for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
+                let mut frame = framed(&whole[..cut]);
+                frame[0] = 1;
+                sent("compressed data that is cut", frame);
+            }
+            for behind in [&b"x"[..], &whole] {
+                let mut frame = framed(&[&whole, behind].concat());
+                frame[0] = 1;
+                sent("more behind the compressed data", frame);
+            }
+            let mut damaged = framed(&whole);
+            damaged[0] = 1;
+            let last = damaged.len() - 2;
+            damaged[last] ^= 0xff;
+            sent("compressed data that is damaged", damaged);
+            let mut frame = framed(&whole);
+            frame[0] = 1;
+            frame.truncate(frame.len() - 3);
+            sent("a compressed message that is cut", frame);
+            let mut frame = framed(&packed(encoding, &[0xff; 40]));
+            frame[0] = 1;
+            sent("compressed bytes that are no protobuf", frame);
+        }
+        for unknown in [
+            "deflate",
+            "snappy",
+            "nonsense",
+            "GZIP",
+            "gzip,zstd",
+            "",
+            "\u{e9}",
+        ] {
+            let sent = Sent::new(path, with_flag(1)).header("grpc-encoding", unknown);
+            calls.push(("a compression that is not taken", sent));
+        }
+        let sent = Sent::new(path, with_flag(1)).header("grpc-encoding", "identity");
+        calls.push(("compressed, but said not to be", sent));
     }
     let mut refused = 0;
     for form in [Form::One, Form::Three] {
@@ -197,9 +261,7 @@ async fn every_bad_frame_gets_a_named_error() {
                 panic!("{what} at {}: {answer:?}", sent.path);
             };
             let expected = match *what {
-                "a compression that is not taken" | "a compression that nobody knows" => {
-                    Code::Unimplemented
-                }
+                "a compression that is not taken" => Code::Unimplemented,
                 _ => Code::InvalidArgument,
             };
             assert_eq!(
@@ -211,6 +273,10 @@ async fn every_bad_frame_gets_a_named_error() {
             let info = status.get_details_error_info();
             let info = info.unwrap_or_else(|| panic!("{what} at {}: {status:?}", sent.path));
             assert_eq!(info.domain, "stategate");
+            if expected == Code::Unimplemented {
+                let accepted = status.metadata().get("grpc-accept-encoding");
+                assert_eq!(accepted.unwrap(), "identity,gzip,zstd", "{what}");
+            }
             refused += 1;
         }
         gateway.assert_no_errors();
@@ -334,4 +400,253 @@ async fn a_message_over_four_mebibytes_is_too_large() {
         }
         gateway.assert_no_errors();
     }
+}
+
+/// A message in its frame, compressed.
+fn framed_packed(encoding: &str, message: &[u8]) -> Vec<u8> {
+    let mut frame = framed(&packed(encoding, message));
+    frame[0] = 1;
+    frame
+}
+
+/// The largest resident set that the process ever had, in KiB.
+fn peak_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_small_message_that_becomes_a_large_one_is_too_large_at_once() {
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let process = gateway.process(Role::Everything);
+    let (to, id) = (process.grpc(), process.pid());
+    let zeros = vec![0; 64 << 20];
+    let mut bombs = Vec::new();
+    for encoding in ["gzip", "zstd"] {
+        bombs.push((encoding, framed_packed(encoding, &zeros)));
+        bombs.push((encoding, framed_packed(encoding, &zeros[..(4 << 20) + 1])));
+    }
+    drop(zeros);
+    // The first one of each kind also pays for what is made once.
+    Sent::new(SET, bombs[0].1.clone()).send(to).await;
+    let (before, begun) = (peak_memory(id), Instant::now());
+    let mut refused = 0;
+    for round in 0..25 {
+        for (encoding, bomb) in &bombs {
+            for path in [SET, STREAM] {
+                let sent = Sent::new(path, bomb.clone()).header("grpc-encoding", *encoding);
+                let answer = sent.send(to).await;
+                let Answer::Status(status) = &answer else {
+                    panic!("{encoding} at {path}, round {round}: {answer:?}");
+                };
+                assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+                let info = status.get_details_error_info().unwrap();
+                assert_eq!(info.reason, "REQUEST_TOO_LARGE");
+                refused += 1;
+            }
+        }
+    }
+    let grown = peak_memory(id).saturating_sub(before);
+    println!(
+        "{refused} refused in {:?}; {grown} KiB more",
+        begun.elapsed()
+    );
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    // As large as a message may be, it is looked at.
+    let most = vec![0xff; 4 << 20];
+    for encoding in ["gzip", "zstd"] {
+        let sent = Sent::new(SET, framed_packed(encoding, &most));
+        let Answer::Status(status) = sent.header("grpc-encoding", encoding).send(to).await else {
+            panic!("no status");
+        };
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "INVALID_ARGUMENT", "{status:?}");
+    }
+    gateway.assert_no_errors();
+}
+
+#[tokio::test]
+async fn compressed_requests_are_taken_byte_by_byte_too() {
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let to = gateway.process(Role::Everything).grpc();
+    let mut versions = 0;
+    for encoding in ["gzip", "zstd"] {
+        let whole = framed_packed(encoding, &good());
+        for mut body in [
+            vec![whole.clone()],
+            whole.iter().map(|byte| vec![*byte]).collect(),
+            // Said to be compressed, and not: the flag of the message decides.
+            vec![framed(&good())],
+        ] {
+            let mut sent = Sent::new(SET, Vec::new()).header("grpc-encoding", encoding);
+            sent.body.clear();
+            sent.body.append(&mut body);
+            let answer = sent.send(to).await;
+            assert!(
+                matches!(&answer, Answer::Status(status) if status.code() == Code::Ok),
+                "{encoding}: {answer:?}"
+            );
+            versions += 1;
+        }
+    }
+    let ask = Ask::new(&mut gateway);
+    let got = ask.get("d/t/k").await.unwrap();
+    assert_eq!(got.get_ref().version, versions);
+    gateway.assert_no_errors();
+}
+
+/// The messages of an answer, and whether each was compressed.
+fn messages(encoding: &str, mut data: &[u8]) -> Vec<(bool, Vec<u8>)> {
+    let mut messages = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = data {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let (message, behind) = rest.split_at(length);
+        data = behind;
+        let is_packed = *flag == 1;
+        let message = match (is_packed, encoding) {
+            (false, _) => message.to_vec(),
+            (true, "gzip") => {
+                let mut unpacked = Vec::new();
+                GzDecoder::new(message).read_to_end(&mut unpacked).unwrap();
+                unpacked
+            }
+            (true, _) => zstd::decode_all(message).unwrap(),
+        };
+        messages.push((is_packed, message));
+    }
+    messages
+}
+
+#[tokio::test]
+async fn answers_are_compressed_for_those_who_ask() {
+    const GET: &str = "/stategate.EntityService/Get";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let to = gateway.process(Role::Everything).grpc();
+    let ask = Ask::new(&mut gateway);
+    let text = "stategate ".repeat(1_000);
+    ask.set("d/t/large", &format!(r#"{{"text":"{text}"}}"#))
+        .await
+        .unwrap();
+    ask.set("d/t/small", r#"{"n":1}"#).await.unwrap();
+    let of = |key: &str| framed(&ask::entity_ref(&format!("d/t/{key}")).encode_to_vec());
+    let file = tonic_reflection::pb::v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            tonic_reflection::pb::v1::server_reflection_request::MessageRequest::FileByFilename(
+                "stategate/entity.proto".into(),
+            ),
+        ),
+    };
+    let file = file.encode_to_vec();
+    let calls = [
+        (GET, of("large"), true),
+        (GET, of("small"), false),
+        (CHECK, framed(&[]), false),
+        (REFLECTION, framed(&file), true),
+    ];
+    for (path, body, is_large) in calls {
+        let plain = Sent::new(path, body.clone()).whole(to).await.unwrap();
+        assert!(!plain.0.headers.contains_key("grpc-encoding"), "{path}");
+        let expected = messages("", &plain.1);
+        assert!(!expected.is_empty(), "{path}: {plain:?}");
+        for (accepted, encoding) in [
+            ("gzip", Some("gzip")),
+            ("zstd", Some("zstd")),
+            ("gzip,identity", Some("gzip")),
+            ("deflate, zstd,gzip", Some("zstd")),
+            // What many clients send with every call, whether they want it or not.
+            ("identity, deflate, gzip", None),
+            ("identity", None),
+            ("snappy", None),
+            ("", None),
+        ] {
+            let sent = Sent::new(path, body.clone()).header("grpc-accept-encoding", accepted);
+            let (head, data, trailers) = sent.whole(to).await.unwrap();
+            let named = head.headers.get("grpc-encoding");
+            let named = named.map(|value| value.to_str().unwrap());
+            assert_eq!(named, encoding, "{path}, {accepted:?}");
+            assert_eq!(trailers["grpc-status"], "0", "{path}, {accepted:?}");
+            let got = messages(encoding.unwrap_or_default(), &data);
+            let is_packed = encoding.is_some() && is_large;
+            assert!(
+                got.iter().all(|(packed, _)| *packed == is_packed),
+                "{path}, {accepted:?}"
+            );
+            let unpacked = |all: &[(bool, Vec<u8>)]| -> Vec<Vec<u8>> {
+                all.iter().map(|(_, message)| message.clone()).collect()
+            };
+            assert_eq!(unpacked(&got), unpacked(&expected), "{path}, {accepted:?}");
+            if is_packed {
+                assert!(
+                    data.len() < plain.1.len() / 2,
+                    "{} of {}",
+                    data.len(),
+                    plain.1.len()
+                );
+            }
+        }
+    }
+    // Who compresses its request is answered in kind, and every service takes it.
+    for encoding in ["gzip", "zstd"] {
+        for (path, message) in [
+            (GET, ask::entity_ref("d/t/large").encode_to_vec()),
+            (CHECK, Vec::new()),
+            (REFLECTION, file.clone()),
+        ] {
+            let sent = Sent::new(path, framed_packed(encoding, &message))
+                .header("grpc-encoding", encoding)
+                .header("grpc-accept-encoding", "identity, deflate, gzip, zstd");
+            let (head, _, trailers) = sent.whole(to).await.unwrap();
+            assert_eq!(trailers["grpc-status"], "0", "{path}: {head:?}");
+            assert_eq!(head.headers["grpc-encoding"], "gzip", "{path}");
+        }
+    }
+    // An error has nothing to compress.
+    let sent = Sent::new(GET, of("none")).header("grpc-accept-encoding", "gzip");
+    let (head, ..) = sent.whole(to).await.unwrap();
+    assert_eq!(head.headers["grpc-status"], "5");
+    assert!(!head.headers.contains_key("grpc-encoding"));
+    gateway.assert_no_errors();
+}
+
+#[tokio::test]
+async fn streams_are_compressed_for_those_who_ask() {
+    let mut gateway = Gateway::start(Options::new(Form::One)).await;
+    let to = gateway.process(Role::Everything).grpc();
+    let ask = Ask::new(&mut gateway);
+    let text = "stategate ".repeat(1_000);
+    for n in 0..20 {
+        let values = match n % 2 {
+            0 => format!(r#"{{"n":{n},"text":"{text}"}}"#),
+            _ => format!(r#"{{"n":{n}}}"#),
+        };
+        ask.set("d/t/k", &values).await.unwrap();
+    }
+    let opts = pb::StreamOpts {
+        domain: "d".into(),
+        r#type: "t".into(),
+        start: Some(pb::stream_opts::Start::FromBeginning(true)),
+        ..pb::StreamOpts::default()
+    };
+    for encoding in ["gzip", "zstd"] {
+        // It ends at its deadline, with everything that was there.
+        let sent = Sent::new(STREAM, framed(&opts.encode_to_vec()))
+            .header("grpc-accept-encoding", encoding)
+            .header("grpc-timeout", "2S");
+        let (head, data, trailers) = sent.whole(to).await.unwrap();
+        assert_eq!(head.headers["grpc-encoding"], encoding);
+        assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
+        let got = messages(encoding, &data);
+        assert_eq!(got.len(), 20);
+        for (n, (is_packed, message)) in got.iter().enumerate() {
+            let event = pb::Event::decode(message.as_slice()).unwrap();
+            assert_eq!(event.version, i64::try_from(n).unwrap() + 1);
+            assert_eq!(*is_packed, n % 2 == 0);
+        }
+    }
+    gateway.assert_no_errors();
 }

@@ -156,15 +156,6 @@ async fn reads_wait_for_a_position() {
         let lane = lanes.of("d");
         let next = Token::of_lane(log_id, lane, Position::new(2)).to_string();
 
-        // Nothing comes: after 10 s the gateway says so.
-        let begun = Instant::now();
-        let lonely = ask.with("stategate-min-position", &next).without_deadline();
-        let answer = lonely.get("d/t/k").await;
-        refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-        assert!(begun.elapsed() >= Duration::from_secs(9));
-
-        // It comes.
-        let patient = ask.with("stategate-min-position", &next);
         let of_kind = || pb::SearchEntityOpts {
             domain: "d".into(),
             r#type: "t".into(),
@@ -176,6 +167,29 @@ async fn reads_wait_for_a_position() {
             ..pb::SearchEventOpts::default()
         };
         let id = ask.history_of("d/t/k").await[0].id.clone();
+
+        // Nothing comes: after 10 s the gateway says so, whatever time the caller has.
+        let begun = Instant::now();
+        let lonely = ask.with("stategate-min-position", &next).without_deadline();
+        let patient = lonely.with("grpc-timeout", "8760H");
+        let of_past = At::AtVersion(1);
+        let (got, past, found, history, event) = tokio::join!(
+            lonely.get("d/t/k"),
+            patient.get_at("d/t/k", of_past),
+            patient.search(of_kind()),
+            patient.history(events()),
+            patient.event("d/t/k", &id),
+        );
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_secs(9), "{took:?}");
+        refused(got, Code::OutOfRange, "POSITION_AHEAD");
+        refused(past, Code::OutOfRange, "POSITION_AHEAD");
+        refused(found, Code::OutOfRange, "POSITION_AHEAD");
+        refused(history, Code::OutOfRange, "POSITION_AHEAD");
+        refused(event, Code::OutOfRange, "POSITION_AHEAD");
+
+        // It comes.
+        let patient = ask.with("stategate-min-position", &next);
         let waiting = async {
             tokio::join!(
                 patient.get("d/t/k"),

@@ -315,7 +315,7 @@ async fn a_stream_waits_for_a_position() {
             .stream(of("b", None))
             .await
             .map(|stream| stream.start);
-        refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        refused(answer, Code::OutOfRange, "POSITION_AHEAD");
         assert!(begun.elapsed() >= Duration::from_secs(9));
 
         let foreign = Token::of_lane(LogId::random(), Lane(0), Position::new(1)).to_string();

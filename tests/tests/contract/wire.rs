@@ -540,6 +540,13 @@ async fn a_method_asked_of_the_wrong_service_names_the_right_one() {
             assert_eq!(info.metadata["service"], service);
             let short = path.trim_start_matches("/stategate.");
             assert!(status.message().contains(short), "{status}");
+            // Nor is it looked at what the request is: it is for the other service to judge.
+            let garbage = match path {
+                STREAM => ask.raw_stream(path, b"\xff\xff").await.map(drop),
+                _ => ask.raw(path, b"\xff\xff").await.map(drop),
+            };
+            let (status, _) = refused(garbage, Code::Unimplemented, "OTHER_SERVICE");
+            assert_eq!(status.metadata().get("service").unwrap(), service);
             refusals += 1;
         }
     }

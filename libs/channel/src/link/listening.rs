@@ -1,18 +1,19 @@
 //! Subscriptions: a task each, which listens, checks frames and comes back after every loss.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{FutureExt as _, Stream};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    CONNECT, Listener, Received, Shared,
+    CONNECT, Failure, Listener, Received, Shared,
     backoff::Backoff,
     frame,
     meters::{Wanted, Way},
@@ -68,16 +69,25 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, is_connected: bool) {
+    /// Listens until the link is closed. A panic, of a driver for one, costs a connection.
+    async fn run(mut self, mut is_connected: bool) {
         let closed = self.shared.closed.clone();
-        let queue = Arc::clone(&self.queue);
-        tokio::select! {
-            () = closed.cancelled() => {}
-            () = self.follow(is_connected) => {}
+        loop {
+            let following = AssertUnwindSafe(self.follow(is_connected)).catch_unwind();
+            let panicked = tokio::select! {
+                () = closed.cancelled() => break,
+                followed = following => followed.is_err(),
+            };
+            if panicked {
+                self.listener = self.shared.carrier.listener();
+                self.connection.lost(&Failure::new("panicked"));
+                is_connected = false;
+            }
         }
-        queue.end();
+        self.queue.end();
     }
 
+    /// Listens for ever.
     async fn follow(&mut self, mut is_connected: bool) {
         loop {
             if is_connected {
@@ -121,6 +131,8 @@ impl Task {
     }
 
     fn receive(&self, frame: Bytes) {
+        #[cfg(feature = "faults")]
+        stategate_faults::pass("channel-listening");
         let meters = &self.shared.meters;
         match frame::decode(frame, self.shared.key.as_ref()) {
             Ok(message) if message.log_id == self.shared.log_id => {

@@ -1,8 +1,9 @@
 //! The task that sends.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -14,11 +15,26 @@ use super::{
 };
 use crate::{Events, Message};
 
-/// Sends what is published until the link is closed, and then what is left.
+/// Sends what is published until the link is closed, and then what is left. A panic, of a driver for
+/// one, costs a connection and what was on it.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut sender = shared.carrier.sender();
     let mut backoff = Backoff::new();
     let mut connection = Wanted::new(Arc::clone(&shared.meters), Way::Out);
+    loop {
+        let running = run_with_a_sender(&shared, &mut backoff, &mut connection);
+        if AssertUnwindSafe(running).catch_unwind().await.is_ok() {
+            return;
+        }
+        lost(&shared, &mut connection, &Failure::new("panicked"));
+        tokio::select! {
+            () = shared.closed.cancelled() => return,
+            () = sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+async fn run_with_a_sender(shared: &Shared, backoff: &mut Backoff, connection: &mut Wanted) {
+    let mut sender = shared.carrier.sender();
     loop {
         // What was published before the end may still go, so a first attempt is made in any case.
         let failure = match within(CONNECT, "connect", sender.connect()).await {
@@ -26,21 +42,25 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 backoff.connected();
                 connection.connected();
                 shared.outbox.back();
-                match pump(&shared, &mut *sender).await {
+                match pump(shared, &mut *sender).await {
                     Ok(()) => return,
                     Err(failure) => failure,
                 }
             }
             Err(failure) => failure,
         };
-        connection.lost(&failure);
-        let dropped = shared.outbox.away();
-        shared.meters.dropped.increment(dropped as u64);
+        lost(shared, connection, &failure);
         tokio::select! {
             () = shared.closed.cancelled() => return,
             () = sleep(backoff.pause()) => {}
         }
     }
+}
+
+fn lost(shared: &Shared, connection: &mut Wanted, failure: &Failure) {
+    connection.lost(failure);
+    let dropped = shared.outbox.away();
+    shared.meters.dropped.increment(dropped as u64);
 }
 
 /// Sends until the connection is lost, or the link is closed.
@@ -71,6 +91,8 @@ async fn send(
     sender: &mut dyn Sender,
     messages: Vec<Message>,
 ) -> Result<(), Failure> {
+    #[cfg(feature = "faults")]
+    stategate_faults::pass("channel-sending");
     let limit = sender.limit();
     let frames: Vec<Bytes> = messages
         .iter()

@@ -76,6 +76,39 @@ async fn unknown_methods_and_services_and_those_elsewhere_are_named() {
     }
 }
 
+/// Each method that lives elsewhere is refused for that, whatever is wrong with the call besides, and
+/// without waiting for its request.
+#[tokio::test]
+async fn a_method_of_another_service_is_refused_before_its_request_is_there() {
+    let started = start(&[("STATEGATE_MAX_CALLS", "1")]).await;
+    // There are as many calls as allowed.
+    let mut client = started.entities().await;
+    let _first = tokio::spawn(async move { client.set(pb::Entity::default()).await });
+    started.service.arrived.acquire().await.unwrap().forget();
+    for path in [
+        "/stategate.EntityService/Get",
+        "/stategate.EntityService/Search",
+        "/stategate.EventService/Get",
+        "/stategate.EventService/Search",
+    ] {
+        for body in [
+            None,
+            EMPTY_MESSAGE,
+            Some(&b""[..]),
+            Some(b"\xff\xff\xff\xff\xff"),
+            Some(b"\0\0\0\0\x04\xff\xff\xff\xff"),
+            Some(b"\0\x7f\xff\xff\xff"),
+            Some(b"\x01\0\0\0\x01x"),
+        ] {
+            for timeout in ["10S", "soon"] {
+                let (headers, ..) = by_hand(&started, path, timeout, body).await;
+                assert_eq!(headers["grpc-status"], "12", "{path} {body:?}: {headers:?}");
+                assert_eq!(headers["service"], "query", "{path} {body:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
     let started = start(&[]).await;
@@ -84,6 +117,26 @@ async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
     assert_eq!(refused.code(), Code::Internal);
     assert!(!refused.message().contains("a bug"), "{refused}");
     client.del(pb::EntityRef::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bug_in_a_stream_is_that_streams_problem_alone() {
+    let started = start(&[]).await;
+    let mut client = started.events().await;
+    let mut other = client.stream(pb::StreamOpts::default()).await.unwrap();
+    let opts = pb::StreamOpts {
+        key: "a bug".to_owned(),
+        ..pb::StreamOpts::default()
+    };
+    let mut stream = client.stream(opts).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    let ended = stream.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Internal, "{ended}");
+    assert_eq!(reason(&ended), "INTERNAL");
+    // The other one is on the same connection.
+    for _ in 0..3 {
+        other.get_mut().message().await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -127,7 +180,8 @@ async fn by_hand(
         .unwrap();
     let (response, mut body) = client.send_request(request, false).unwrap();
     if let Some(message) = message {
-        body.send_data(Bytes::from_static(message), true).unwrap();
+        // Refused before it came, it is not wanted any more.
+        let _ = body.send_data(Bytes::from_static(message), true);
     }
     let (head, mut body) = response.await.unwrap().into_parts();
     let mut length = 0;

@@ -9,7 +9,10 @@ use tonic_health::pb::{
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::start;
+use stategate_protocol::pb;
+use stategate_server::{Tasks, Unfit};
+
+use crate::support::{Fitness, start};
 
 async fn status(client: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
     let service = service.to_owned();
@@ -58,6 +61,85 @@ async fn what_a_service_does_without_is_told_and_it_stays_ready() {
     assert_eq!(body().await, (true, degraded.to_owned()));
     started.service.is_degraded.store(false, Ordering::Relaxed);
     assert_eq!(body().await, (true, "ready\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_do_its_work_is_not_ready_and_says_why_until_it_can() {
+    let started = start(&[]).await;
+    started.running.ready().await;
+    let mut client = HealthClient::new(started.channel().await);
+    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    let mut next = async || watched.next().await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::Serving);
+
+    let unfit = |why: &str| Unfit {
+        why: why.to_owned(),
+        cause: "everything that is known".to_owned(),
+        is_for_good: false,
+    };
+    let is = |fitness| *started.service.fitness.lock().unwrap() = fitness;
+    for (fitness, why) in [
+        (
+            Fitness::Unfit(unfit("storage: is full")),
+            "storage: is full\n",
+        ),
+        (Fitness::Silent, "the service does not answer how it is\n"),
+    ] {
+        is(fitness);
+        assert_eq!(next().await, ServingStatus::NotServing);
+        let answer = started.http("/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.ends_with(&format!("not ready\n{why}")), "{answer}");
+        assert!(!answer.contains("everything"), "{answer}");
+        is(Fitness::Fit);
+        assert_eq!(next().await, ServingStatus::Serving);
+        assert!(started.http("/readyz").await.ends_with("\n\r\nready\n"));
+    }
+    assert!(!started.drain.has_begun());
+}
+
+#[tokio::test]
+async fn a_service_that_never_can_again_ends_the_process_as_a_failure() {
+    let started = start(&[]).await;
+    started.running.ready().await;
+    let mut writer = started.entities().await;
+    let write = tokio::spawn(async move { writer.set(pb::Entity::default()).await });
+    started.service.arrived.acquire().await.unwrap().forget();
+
+    *started.service.fitness.lock().unwrap() = Fitness::Unfit(Unfit {
+        why: "storage: has ended a part of itself".to_owned(),
+        cause: String::new(),
+        is_for_good: true,
+    });
+    started.drain.token().cancelled().await;
+    let answer = started.http("/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        answer.contains("ending: the command service: storage: has ended"),
+        "{answer}"
+    );
+
+    started.service.answered.add_permits(1);
+    let (ended, written) = tokio::join!(started.running.ended(), write);
+    written.unwrap().unwrap();
+    let failure = ended.unwrap_err().to_string();
+    assert!(failure.contains("has ended a part of itself"), "{failure}");
+}
+
+#[tokio::test]
+async fn an_essential_task_that_ends_ends_the_process_as_a_failure() {
+    let started = start(&[]).await;
+    started.running.ready().await;
+    let task = Tasks::of(&started.drain).essential("a part", async { panic!("planted") });
+    task.await.unwrap();
+    let answer = started.http("/readyz").await;
+    assert!(
+        answer.ends_with("not ready\nending: a part panicked\n"),
+        "{answer}"
+    );
+    let failure = started.running.ended().await.unwrap_err().to_string();
+    assert!(failure.contains("a part panicked"), "{failure}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use stategate_protocol::{
 };
 use stategate_server::{
     CommandApi, Config, Drain, Env, EventStream, Running, Server, Services, StreamApi, Telemetry,
+    Unfit,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -35,11 +36,30 @@ pub(crate) struct Obedient {
     pub(crate) answered: Semaphore,
     /// Whether it does without a part of itself.
     pub(crate) is_degraded: AtomicBool,
+    /// How it answers when it is asked how it is.
+    pub(crate) fitness: Mutex<Fitness>,
     drain: Drain,
+}
+
+/// How a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fitness {
+    Fit,
+    Unfit(Unfit),
+    Silent,
 }
 
 #[async_trait]
 impl CommandApi for Obedient {
+    async fn check(&self) -> Result<(), Unfit> {
+        let fitness = self.fitness.lock().unwrap().clone();
+        match fitness {
+            Fitness::Fit => Ok(()),
+            Fitness::Unfit(unfit) => Err(unfit),
+            Fitness::Silent => std::future::pending().await,
+        }
+    }
+
     /// Answers when it is let go.
     async fn set(&self, _: Request<pb::Entity>) -> Result<Response<()>, Status> {
         self.arrived.add_permits(1);
@@ -75,8 +95,18 @@ impl CommandApi for Obedient {
 
 #[async_trait]
 impl StreamApi for Obedient {
-    /// An event now and then, until the process ends.
-    async fn stream(&self, _: Request<pb::StreamOpts>) -> Result<Response<EventStream>, Status> {
+    /// An event now and then, until the process ends; or a bug in the middle of a stream.
+    async fn stream(
+        &self,
+        request: Request<pb::StreamOpts>,
+    ) -> Result<Response<EventStream>, Status> {
+        if request.get_ref().key == "a bug" {
+            let events = futures::stream::iter([1, 2]).map(|n| {
+                assert!(n < 2, "a bug");
+                Ok(Encoded::default())
+            });
+            return Ok(Response::new(events.boxed()));
+        }
         let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(5)));
         let end = futures::stream::once(async { Err(Problem::ShuttingDown.into()) });
         let events = ticks
@@ -84,6 +114,10 @@ impl StreamApi for Obedient {
             .take_until(self.drain.token().cancelled_owned())
             .chain(end);
         Ok(Response::new(events.boxed()))
+    }
+
+    async fn check(&self) -> Result<(), Unfit> {
+        Ok(())
     }
 
     fn degraded(&self) -> Option<&'static str> {
@@ -111,6 +145,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
         arrived: Semaphore::new(0),
         answered: Semaphore::new(0),
         is_degraded: AtomicBool::new(false),
+        fitness: Mutex::new(Fitness::Fit),
         drain: drain.clone(),
     });
     let services = Services {

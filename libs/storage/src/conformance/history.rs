@@ -1,6 +1,6 @@
 //! Reading what was.
 
-use stategate_model::{At, EntityRef, Event, EventId, Timestamp, Version};
+use stategate_model::{At, EntityRef, Event, EventId, Timestamp, Version, limits};
 
 use super::world::{TICK, World, entity};
 
@@ -113,4 +113,79 @@ pub(super) async fn events_are_found_by_id_for_their_entity_alone(world: World) 
         assert_eq!(find(entity, first.id).await, None, "{entity}");
     }
     assert_eq!(find(&a, EventId::fresh(Timestamp(0))).await, None);
+}
+
+pub(super) async fn several_events_are_found_at_once_in_the_order_asked_for(world: World) {
+    let (a, b) = (entity("a"), entity("b"));
+    let elsewhere = EntityRef::new(&world.domain_in(world.lane(), 0), "user", "a").unwrap();
+    let mut events = Vec::new();
+    for n in 0..5 {
+        events.push(world.set(&a, &format!(r#"{{"n":{n}}}"#)).await);
+        events.push(world.set(&b, &format!(r#"{{"n":{n}}}"#)).await);
+        events.push(world.set(&elsewhere, "{}").await);
+    }
+    events.push(world.del(&a).await);
+    let nobody = EventId::fresh(Timestamp(0));
+    let mut questions = vec![(a.clone(), nobody), (entity("never"), nobody)];
+    let mut expected = vec![None, None];
+    for event in events.iter().rev().chain(&events) {
+        questions.push((event.entity.clone(), event.id));
+        expected.push(Some(event.clone()));
+        // Of another entity's events none is found.
+        for other in [&a, &b, &elsewhere] {
+            questions.push((other.clone(), event.id));
+            expected.push((event.entity == *other).then(|| event.clone()));
+        }
+    }
+    // As many as a transaction may ask for.
+    while questions.len() < limits::TRANSACTION_OPERATIONS {
+        questions.push((a.clone(), events[0].id));
+        expected.push(Some(events[0].clone()));
+    }
+    let found = world
+        .store
+        .get_events(&questions, usize::MAX)
+        .await
+        .unwrap();
+    assert_eq!(found, expected);
+    let nothing = world.store.get_events(&[], usize::MAX).await.unwrap();
+    assert_eq!(nothing, Vec::new());
+}
+
+pub(super) async fn several_events_end_at_their_bytes(world: World) {
+    let a = entity("a");
+    let mut questions = Vec::new();
+    let mut sizes = Vec::new();
+    for n in 0..6 {
+        let text = "x".repeat(n * 1_000);
+        let event = world.set(&a, &format!(r#"{{"text":"{text}"}}"#)).await;
+        questions.push((a.clone(), event.id));
+        sizes.push(event.size());
+    }
+    questions.insert(2, (a.clone(), EventId::fresh(Timestamp(0))));
+    sizes.insert(2, 0);
+    let count = async |bytes| {
+        let found = world.store.get_events(&questions, bytes).await.unwrap();
+        for (found, (_, id)) in found.iter().zip(&questions) {
+            assert!(found.as_ref().is_none_or(|event| event.id == *id));
+        }
+        found.len()
+    };
+    // One at least, whatever its size, and then as many as fit.
+    assert_eq!(count(0).await, 1);
+    for n in 1..=questions.len() {
+        let bytes = sizes[..n].iter().sum::<usize>();
+        let next = sizes.get(n).is_some_and(|size| *size == 0);
+        assert_eq!(count(bytes).await, n + usize::from(next), "{n} fit");
+        if n > 1 && sizes[n - 1] > 0 {
+            assert_eq!(count(bytes - 1).await, n - 1, "{n} do not fit");
+        }
+    }
+    // One large event asked for a thousand times is not answered a thousand times.
+    let large = world
+        .set(&a, &format!(r#"{{"text":"{}"}}"#, "x".repeat(900_000)))
+        .await;
+    let again = vec![(a.clone(), large.id); limits::TRANSACTION_OPERATIONS];
+    let found = world.store.get_events(&again, 3 << 20).await.unwrap();
+    assert_eq!(found.len(), (3 << 20) / large.size());
 }

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use stategate_model::{At, EventId, LogId, Position, Timestamp, Version};
 
 use super::world::{ALL, World, digest, entity, entity_query, event_query, idempotency};
-use crate::{Appended, Identity, Kind};
+use crate::{Appended, Identity, Kind, Work};
 
 pub(super) async fn a_closed_store_refuses_calls(world: World) {
     let a = entity("a");
@@ -30,6 +30,8 @@ pub(super) async fn a_closed_store_refuses_calls(world: World) {
         store.read_keys(lane, Position::ZERO, 1).await.err(),
         store.seek(lane, Timestamp(0)).await.err(),
         store.heads().await.err(),
+        store.check(Work::Read).await.err(),
+        store.check(Work::Write).await.err(),
     ];
     for (n, outcome) in outcomes.into_iter().enumerate() {
         let error = outcome.unwrap_or_else(|| panic!("call {n} was answered"));

@@ -108,6 +108,8 @@ cases! {
     history::an_entity_at_a_time,
     history::a_long_history_is_searched_exactly,
     history::events_are_found_by_id_for_their_entity_alone,
+    history::several_events_are_found_at_once_in_the_order_asked_for,
+    history::several_events_end_at_their_bytes,
     log::events_come_in_order_without_holes,
     log::reads_end_at_their_limits,
     log::a_read_gives_at_least_one_event,

@@ -5,16 +5,50 @@ use tokio_postgres::{
     error::{DbError, Severity, SqlState},
 };
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, Trouble};
 
 /// A failure of a call that writes nothing, or of one that was surely not carried out.
 pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
-    move |error| Error::new(kind(&error), operation).because(told(&error))
+    move |error| {
+        Error::new(kind(&error), operation)
+            .with_trouble(trouble(&error))
+            .because(told(&error))
+    }
 }
 
 /// A connection that could not be made.
 pub(super) fn unreachable(operation: &'static str, error: &Sql) -> Error {
-    Error::new(Kind::Unavailable, operation).because(told(error))
+    Error::new(Kind::Unavailable, operation)
+        .with_trouble(trouble(error))
+        .because(told(error))
+}
+
+/// What the server says of itself, for callers too.
+fn trouble(error: &Sql) -> Option<Trouble> {
+    let code = error.as_db_error()?.code();
+    let words = [
+        (SqlState::DISK_FULL, Trouble::Full),
+        (SqlState::IO_ERROR, Trouble::Disk),
+        (SqlState::READ_ONLY_SQL_TRANSACTION, Trouble::ReadOnly),
+        (SqlState::UNDEFINED_DATABASE, Trouble::Gone),
+        (SqlState::UNDEFINED_TABLE, Trouble::Gone),
+        (SqlState::INVALID_SCHEMA_NAME, Trouble::Gone),
+        (SqlState::INVALID_PASSWORD, Trouble::Refused),
+        (
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            Trouble::Refused,
+        ),
+        (SqlState::INSUFFICIENT_PRIVILEGE, Trouble::Refused),
+        (SqlState::TOO_MANY_CONNECTIONS, Trouble::Crowded),
+    ];
+    words
+        .into_iter()
+        .find_map(|(of, trouble)| (*code == of).then_some(trouble))
+}
+
+/// The call panicked.
+pub(super) fn panicked(operation: &'static str) -> Error {
+    Error::new(Kind::Bug, operation).because("the log has the panic")
 }
 
 /// The driver's words and those of what caused them, each once.
@@ -39,7 +73,9 @@ pub(super) fn append_failure(error: &Sql) -> Error {
         // The connection went, or the server said that it would go: the commit may be on its disk.
         None => Kind::Unknown,
     };
-    Error::new(kind, "append").because(told(error))
+    Error::new(kind, "append")
+        .with_trouble(trouble(error))
+        .because(told(error))
 }
 
 /// The server's refusal of a statement, after which nothing of it is there; not a word with which a
@@ -94,10 +130,8 @@ fn kind(error: &Sql) -> Kind {
     };
     let code = refusal.code();
     if [
-        SqlState::UNDEFINED_TABLE,
         SqlState::UNDEFINED_COLUMN,
         SqlState::UNDEFINED_FUNCTION,
-        SqlState::INVALID_SCHEMA_NAME,
         SqlState::DATATYPE_MISMATCH,
         SqlState::DATA_CORRUPTED,
         SqlState::INDEX_CORRUPTED,

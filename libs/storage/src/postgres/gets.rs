@@ -3,8 +3,9 @@
 //! A few workers take what waits, each with one query on its way; the more callers there are, the
 //! more of them share a round trip, and a single one waits for nobody.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use stategate_model::{EntityRef, Lane, State, Values};
 use tokio::{
@@ -13,10 +14,10 @@ use tokio::{
 };
 use tokio_postgres::types::Type;
 
-use crate::{Error, Kind, Read, Result};
+use crate::{Error, Kind, Read, Result, ended::Ended};
 
 use super::{
-    failure::{closed, corrupt},
+    failure::{closed, corrupt, panicked},
     pool::{Pool, Statement},
     rows::Columns,
 };
@@ -51,7 +52,7 @@ struct Queue {
 
 impl Gets {
     /// Starts the workers.
-    pub(super) fn start(pool: &Arc<Pool>, schema: &str) -> Self {
+    pub(super) fn start(pool: &Arc<Pool>, schema: &str, ended: &Ended) -> Self {
         let statement = Arc::new(Statement::new(
             format!(
                 "SELECT q.n, l.head, e.version, e.vals \
@@ -79,9 +80,15 @@ impl Gets {
         for _ in 0..WORKERS {
             let (queue, pool) = (Arc::clone(&queue), Arc::clone(pool));
             let statement = Arc::clone(&statement);
+            let watched = ended.watch("reader of states");
             workers.spawn(async move {
+                let _watched = watched;
                 while let Some(gets) = queue.take().await {
-                    answer(&pool, &statement, gets).await;
+                    #[cfg(feature = "faults")]
+                    stategate_faults::pass("postgres-gets");
+                    // A panic costs these their answers, and nobody else the worker.
+                    let answered = answer(&pool, &statement, gets);
+                    let _ = AssertUnwindSafe(answered).catch_unwind().await;
                 }
             });
         }
@@ -104,7 +111,8 @@ impl Gets {
             None => return Err(closed(OPERATION)),
         }
         self.queue.arrived.notify_one();
-        answered.await.map_err(|_| closed(OPERATION))?
+        // A worker answers whatever it took, and whoever closes what is left.
+        answered.await.map_err(|_| panicked(OPERATION))?
     }
 
     /// Answers what waits, and nothing after it.
@@ -153,10 +161,13 @@ async fn answer(pool: &Pool, statement: &Statement, gets: Vec<Get>) {
             }
         }
         Err(error) => {
-            let (kind, operation, error) =
-                (error.kind().clone(), error.operation(), Arc::new(error));
+            let (kind, operation, trouble) =
+                (error.kind().clone(), error.operation(), error.trouble());
+            let error = Arc::new(error);
             for get in gets {
-                let error = Error::new(kind.clone(), operation).because(Arc::clone(&error));
+                let error = Error::new(kind.clone(), operation)
+                    .with_trouble(trouble)
+                    .because(Arc::clone(&error));
                 let _ = get.answer.send(Err(error));
             }
         }
@@ -168,6 +179,8 @@ async fn read(
     statement: &Statement,
     gets: &[Get],
 ) -> Result<Vec<Result<Read<State>>>> {
+    #[cfg(feature = "faults")]
+    stategate_faults::pass("postgres-get");
     let lanes: Vec<i16> = gets.iter().map(|get| i16::from(get.lane.0)).collect();
     let domains: Vec<&str> = gets.iter().map(|get| get.entity.domain()).collect();
     let kinds: Vec<&str> = gets.iter().map(|get| get.entity.kind()).collect();

@@ -1,5 +1,6 @@
 //! A log in PostgreSQL, which many services may share. See `README.md` beside this file.
 
+mod check;
 mod config;
 mod failure;
 mod gets;
@@ -23,10 +24,10 @@ use stategate_model::{
 use tokio::sync::Semaphore;
 
 pub use self::config::PostgresConfig;
-use self::{failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes};
+use self::{check::Check, failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes};
 use crate::{
     Appended, Batch, Capabilities, Found, Identity, Info, KeyRecord, Loaded, Page, Read, ReadLimit,
-    Result, Storage,
+    Result, Storage, Work, ended::Ended,
 };
 
 /// Of the connections, one in so many may be searching.
@@ -42,6 +43,8 @@ pub struct Postgres {
     gets: Gets,
     reads: Reads,
     writes: Writes,
+    check: Check,
+    ended: Ended,
     /// How many may search at once, so that writes and point reads find a connection.
     searches: Semaphore,
     /// How many may read the log at once.
@@ -63,6 +66,7 @@ impl Postgres {
         let pool = Arc::new(Pool::new(config)?);
         let meta = schema::initialise(&pool, config, identity).await?;
         let connections = usize::from(config.connections);
+        let ended = Ended::default();
         Ok(Self {
             info: Info {
                 provider: "postgres",
@@ -75,7 +79,9 @@ impl Postgres {
                 at_hand: false,
             },
             schema: config.schema.clone(),
-            gets: Gets::start(&pool, &config.schema),
+            gets: Gets::start(&pool, &config.schema, &ended),
+            check: Check::new(&config.schema),
+            ended,
             pool,
             reads: Reads::new(&config.schema),
             writes: Writes::new(&config.schema),
@@ -106,7 +112,9 @@ impl Storage for Postgres {
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         batch.check(self.info.lanes, lane, expected)?;
-        self.writes.append(&self.pool, lane, expected, batch).await
+        let appended = self.writes.append(&self.pool, lane, expected, batch).await;
+        self.check.note(&appended);
+        appended
     }
 
     fn host(&self, task: BoxFuture<'static, ()>) {
@@ -135,6 +143,14 @@ impl Storage for Postgres {
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
         let lane = self.lane_of(entity.domain());
         self.reads.get_event(&self.pool, lane, entity, id).await
+    }
+
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        self.reads.get_events(&self.pool, events, bytes).await
     }
 
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
@@ -171,6 +187,11 @@ impl Storage for Postgres {
 
     async fn heads(&self) -> Result<Heads> {
         self.reads.heads(&self.pool, self.info.lanes).await
+    }
+
+    async fn check(&self, work: Work) -> Result<()> {
+        self.ended.check("check")?;
+        self.check.ask(&self.pool, work).await
     }
 
     async fn close(&self) {

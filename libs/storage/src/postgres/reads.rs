@@ -24,6 +24,7 @@ pub(super) struct Reads {
     at_version: Statement,
     at_time: Statement,
     by_id: Statement,
+    by_ids: Statement,
     log: Statement,
     keys: Statement,
     seek: Statement,
@@ -94,6 +95,19 @@ impl Reads {
         let events = format!("{schema}.events");
         // Found by its id alone; whose it is, is looked at afterwards.
         let of_id = format!("(SELECT * FROM {events} e WHERE e.id = $5 OFFSET 0)");
+        // One after the other by the index on ids, in the order asked for; cut as the log is.
+        let by_ids = format!(
+            "SELECT {EVENT_COLUMNS} FROM ( \
+               SELECT e.*, q.n, \
+                 coalesce(sum({size}) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING), 0) - coalesce({size}, 0) AS before \
+               FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) \
+                 WITH ORDINALITY AS q (id, domain, type, key, n) \
+               LEFT JOIN LATERAL ( \
+                 SELECT {EVENT_COLUMNS} FROM (SELECT * FROM {events} e WHERE e.id = q.id OFFSET 0) e \
+                 WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
+               ) e ON true \
+             ) e WHERE e.before = 0 OR e.before < $5 ORDER BY e.n"
+        );
         Self {
             at_version: one(&events, &format!("{entity} AND e.version = $5"), Type::INT8),
             at_time: one(
@@ -102,6 +116,16 @@ impl Reads {
                 Type::INT8,
             ),
             by_id: one(&of_id, entity, Type::UUID),
+            by_ids: Statement::new(
+                by_ids,
+                &[
+                    Type::UUID_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::INT8,
+                ],
+            ),
             log: Statement::new(log, &[Type::INT2, Type::INT8, Type::INT8, Type::INT8]),
             keys: Statement::new(
                 format!(
@@ -157,6 +181,41 @@ impl Reads {
             &id.0 as _,
         ];
         one_event(pool, "get_event", lane, &self.by_id, &parameters).await
+    }
+
+    pub(super) async fn get_events(
+        &self,
+        pool: &Pool,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        const OPERATION: &str = "get_events";
+        let ids: Vec<_> = events.iter().map(|(_, id)| id.0).collect();
+        let name = |of: fn(&EntityRef) -> &str| events.iter().map(|(e, _)| of(e)).collect();
+        let domains: Vec<&str> = name(EntityRef::domain);
+        let kinds: Vec<&str> = name(EntityRef::kind);
+        let keys: Vec<&str> = name(EntityRef::key);
+        let most = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let mut lease = pool.lease(OPERATION).await?;
+        let rows = lease
+            .query(&self.by_ids, &[&ids, &domains, &kinds, &keys, &most])
+            .await
+            .map_err(|failure| failure.of_read(OPERATION))?;
+        drop(lease);
+        let (mut found, mut size) = (Vec::with_capacity(rows.len()), 0);
+        for row in &rows {
+            let columns = Columns {
+                row,
+                operation: OPERATION,
+            };
+            let event = columns.event(0)?;
+            size += event.as_ref().map_or(0, Event::size);
+            if size > bytes && !found.is_empty() {
+                break;
+            }
+            found.push(event);
+        }
+        Ok(found)
     }
 
     pub(super) async fn read_log(

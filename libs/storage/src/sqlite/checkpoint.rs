@@ -13,11 +13,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
 };
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, hooks::Wal};
+
+use super::threads::Threads;
 
 /// Pages in the log from which on they are moved. More means that a page changed often is written
 /// less often; fewer, that a crashed process's log is read back sooner.
@@ -47,6 +48,8 @@ pub(super) struct Checkpoints {
     wake: Condvar,
     /// The rest is the writer's to move.
     rest: AtomicBool,
+    /// It is said once that pages cannot be moved, not with every commit.
+    is_failing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -66,25 +69,29 @@ impl Checkpoints {
     /// Starts the thread on a connection of its own.
     pub(super) fn start(
         connection: Connection,
-        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
+        threads: &mut Threads,
     ) -> std::io::Result<Arc<Self>> {
         let checkpoints = Arc::new(Self::default());
         let shared = Arc::clone(&checkpoints);
         let run = move || {
             while shared.wait() {
-                if let Err(error) = shared.shorten(&connection) {
-                    // Nothing is lost: the pages stay in the log, and the next commit asks again.
-                    tracing::warn!(%error, "the write-ahead log could not be moved to the file");
-                }
+                #[cfg(feature = "faults")]
+                stategate_faults::pass("sqlite-checkpoint");
+                shared.tell(shared.shorten(&connection));
             }
             Some(connection)
         };
-        threads.push(
-            thread::Builder::new()
-                .name("sqlite-checkpoint".to_owned())
-                .spawn(run)?,
-        );
+        threads.start("sqlite-checkpoint", run)?;
         Ok(checkpoints)
+    }
+
+    /// Logs that pages could not be moved, the first time. Nothing is lost: they stay in the log, and the
+    /// next commit asks again.
+    fn tell(&self, moved: rusqlite::Result<()>) {
+        let was_failing = self.is_failing.swap(moved.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (moved, was_failing) {
+            tracing::warn!(%error, "the write-ahead log cannot be moved to the file, and grows");
+        }
     }
 
     /// The writer has committed, and has a moment.
@@ -93,9 +100,7 @@ impl Checkpoints {
             return;
         }
         if self.rest.swap(false, Ordering::AcqRel) {
-            if let Err(error) = checkpoint(connection, Mode::Passive) {
-                tracing::warn!(%error, "the write-ahead log could not be moved to the file");
-            }
+            self.tell(checkpoint(connection, Mode::Passive).map(drop));
             // Where nobody reads an old part of it, the next commit begins it anew.
             return;
         }

@@ -2,11 +2,42 @@
 
 use rusqlite::{Error as Sql, ErrorCode, ffi};
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, Trouble};
 
 /// A failure that left nothing written.
 pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
-    move |error| Error::new(kind(&error), operation).because(error)
+    move |error| classified(&error, operation).because(error)
+}
+
+/// The same for each of those who share a failure.
+pub(super) fn shared_failure(error: &Sql, operation: &'static str) -> Error {
+    classified(error, operation).because(error.to_string())
+}
+
+fn classified(error: &Sql, operation: &'static str) -> Error {
+    Error::new(kind(error), operation).with_trouble(trouble(error))
+}
+
+/// What a failure says of the file, for callers too.
+pub(super) fn trouble(error: &Sql) -> Option<Trouble> {
+    match error.sqlite_error_code()? {
+        ErrorCode::DiskFull => Some(Trouble::Full),
+        ErrorCode::SystemIoFailure => Some(Trouble::Disk),
+        ErrorCode::ReadOnly => Some(Trouble::ReadOnly),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Trouble::Locked),
+        _ => None,
+    }
+}
+
+/// Whether a COMMIT failed at writing to the log, of which the mark that commits is the last piece: what
+/// is before it does not count without it.
+pub(super) fn is_unwritten(error: &Sql) -> bool {
+    match error {
+        Sql::SqliteFailure(failure, _) => {
+            failure.code == ErrorCode::DiskFull || failure.extended_code == ffi::SQLITE_IOERR_WRITE
+        }
+        _ => false,
+    }
 }
 
 fn kind(error: &Sql) -> Kind {
@@ -38,6 +69,11 @@ pub(super) fn corrupt(operation: &'static str, what: &'static str) -> Error {
 /// The storage was closed.
 pub(super) fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Unavailable, operation).because("the storage is closed")
+}
+
+/// The call panicked, or the thread that had it.
+pub(super) fn panicked(operation: &'static str) -> Error {
+    Error::new(Kind::Bug, operation).because("the log has the panic")
 }
 
 /// Whether another connection held a lock for longer than the busy timeout.

@@ -4,24 +4,21 @@ mod checkpoint;
 mod config;
 mod failure;
 mod host;
+mod place;
 mod queue;
 mod readers;
 mod reads;
 mod rows;
 mod schema;
 mod search;
+mod threads;
 mod writer;
 
-use std::{
-    fmt,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::{fmt, sync::Arc, thread};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use stategate_model::{
     At, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane, Position,
     State, Timestamp,
@@ -30,13 +27,15 @@ use stategate_model::{
 pub use self::config::SqliteConfig;
 use self::{
     checkpoint::Checkpoints,
+    place::Place,
     readers::{Readers, Turn},
     schema::Role,
+    threads::Threads,
     writer::Writer,
 };
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Identity, Info, KeyRecord, Kind, Loaded, Page,
-    Read, ReadLimit, Result, Storage,
+    Read, ReadLimit, Result, Storage, Work, ended::Ended,
 };
 
 /// Point reads that may wait for a thread.
@@ -62,8 +61,9 @@ pub struct Sqlite {
     log: Readers,
     /// For reads of any length.
     searches: Readers,
-    /// Each gives its connection back at its end.
-    threads: Mutex<Vec<JoinHandle<Option<Connection>>>>,
+    threads: Mutex<Threads>,
+    ended: Ended,
+    place: Arc<Place>,
 }
 
 impl Sqlite {
@@ -89,8 +89,8 @@ impl Sqlite {
         };
         let processors = thread::available_parallelism().map_or(2, usize::from);
         let read_threads = processors.clamp(*READ_THREADS.start(), *READ_THREADS.end());
-        let mut threads = Vec::new();
-        let cannot_start = |error| Error::new(Kind::Config, "open").because(error);
+        let mut threads = Threads::default();
+        let cannot_start = |error: std::io::Error| Error::new(Kind::Config, "open").because(error);
         let reads = Readers::start(
             "sqlite-reader",
             connect(read_threads)?,
@@ -124,7 +124,11 @@ impl Sqlite {
             &mut threads,
         )
         .map_err(cannot_start)?;
-        let writer = Writer::start(connection, checkpoints, &mut threads).map_err(cannot_start)?;
+        // A connection has the files beside the log made when it first reads.
+        reads::head(&connection, "open", Lane(0))?;
+        let place = Arc::new(Place::of(&config.path).map_err(cannot_start)?);
+        let writer = Writer::start(connection, checkpoints, Arc::clone(&place), &mut threads)
+            .map_err(cannot_start)?;
         Ok(Self {
             info: Info {
                 provider: "sqlite",
@@ -140,7 +144,9 @@ impl Sqlite {
             reads,
             log,
             searches,
+            ended: threads.ended(),
             threads: Mutex::new(threads),
+            place,
         })
     }
 }
@@ -221,8 +227,21 @@ impl Storage for Sqlite {
         let entity = entity.clone();
         self.reads
             .run("get_event", move |snapshot, _| {
-                let event = reads::event_by_id(snapshot, &entity, id)?;
+                let event = reads::event_by_id(snapshot, "get_event", &entity, id)?;
                 snapshot.read("get_event", entity.domain(), event)
+            })
+            .await
+    }
+
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        let events = events.to_vec();
+        self.reads
+            .run("get_events", move |snapshot, _| {
+                reads::events_by_id(snapshot, &events, bytes)
             })
             .await
     }
@@ -268,18 +287,27 @@ impl Storage for Sqlite {
             .await
     }
 
+    async fn check(&self, work: Work) -> Result<()> {
+        const OPERATION: &str = "check";
+        self.ended.check(OPERATION)?;
+        self.place.check(OPERATION)?;
+        let read = |snapshot: &readers::Snapshot<'_>| snapshot.head(OPERATION, Lane(0));
+        self.reads
+            .run(OPERATION, move |snapshot, _| read(snapshot))
+            .await?;
+        match work {
+            Work::Read => Ok(()),
+            Work::Write => self.writer.check().await,
+        }
+    }
+
     async fn close(&self) {
         self.writer.close();
         self.reads.close();
         self.log.close();
         self.searches.close();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        // The connections are closed one after another, for the last one moves the write-ahead log to
-        // the file, and of several at once none takes itself for the last.
-        let ended = blocking("close", move || {
-            let joined: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
-            joined.iter().all(std::result::Result::is_ok)
-        });
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        let ended = blocking("close", move || threads.join());
         if !matches!(ended.await, Ok(true)) {
             tracing::error!("a thread of the storage had died before it was closed");
         }

@@ -82,6 +82,13 @@ impl<T> Queue<T> {
         true
     }
 
+    /// Refuses new items and drops those that are there: nobody may be left to take them.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let dropped = std::mem::take(&mut self.state.lock().items);
+        drop(dropped);
+    }
+
     /// Refuses new items. Those that are there are still taken.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;

@@ -7,19 +7,19 @@ use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
 };
 
 use rusqlite::{Connection, OptionalExtension};
 use stategate_model::{Heads, Lane, Lanes, Position};
 use tokio::sync::oneshot;
 
-use crate::{Error, Kind, Read, Result};
+use crate::{Read, Result};
 
 use super::{
-    failure::{closed, corrupt, failure},
+    failure::{closed, corrupt, failure, panicked, shared_failure},
     queue::Queue,
     rows,
+    threads::Threads,
 };
 
 /// Point reads one transaction answers.
@@ -36,29 +36,32 @@ pub(super) struct Readers {
 impl Readers {
     /// Starts a thread for each connection; at most `waiting` reads wait for them.
     pub(super) fn start(
-        name: &str,
+        name: &'static str,
         connections: Vec<Connection>,
         lanes: Lanes,
         waiting: usize,
         per_turn: Turn,
-        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
+        threads: &mut Threads,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(waiting));
         for connection in connections {
             let queue = Arc::clone(&queue);
             let run = move || {
+                let queue = Taking(queue);
                 let mut reader = Reader {
                     connection,
                     lanes,
                     heads: None,
                 };
                 let mut jobs = Vec::new();
-                while queue.take(&mut jobs, per_turn.jobs(), |_| 1) {
+                while queue.0.take(&mut jobs, per_turn.jobs(), |_| 1) {
+                    #[cfg(feature = "faults")]
+                    stategate_faults::pass(name);
                     reader.turn(&mut jobs);
                 }
                 Some(reader.connection)
             };
-            threads.push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
+            threads.start(name, run)?;
         }
         Ok(Self { queue })
     }
@@ -75,6 +78,8 @@ impl Readers {
             if caller.is_gone() {
                 return;
             }
+            #[cfg(feature = "faults")]
+            stategate_faults::pass(operation);
             let result = match snapshot {
                 Ok(snapshot) => read(snapshot, &caller),
                 Err(error) => Err(error),
@@ -83,7 +88,8 @@ impl Readers {
             let _ = caller.0.send(result);
         });
         self.queue.push(job).await.map_err(|_| closed(operation))?;
-        answered.await.map_err(|_| closed(operation))?
+        // A thread answers whatever it took, and takes whatever there is.
+        answered.await.map_err(|_| panicked(operation))?
     }
 
     /// Lets the threads end once they have answered what waits.
@@ -96,6 +102,17 @@ impl Drop for Readers {
     fn drop(&mut self) {
         // The threads are not waited for: nobody can be waiting for their answers either.
         self.close();
+    }
+}
+
+/// The queue in the hands of a thread. If that ends by a panic, nobody is left waiting behind it.
+struct Taking(Arc<Queue<Job>>);
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abandon();
+        }
     }
 }
 
@@ -147,10 +164,7 @@ impl Reader {
             // A panic costs its caller the answer, and nobody else the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| match &begun {
                 Ok(()) => job(Ok(&snapshot)),
-                Err(error) => {
-                    let error = Error::new(Kind::Unavailable, "read").because(error.to_string());
-                    job(Err(error));
-                }
+                Err(error) => job(Err(shared_failure(error, "read"))),
             }));
         }
         self.heads = snapshot.heads.into_inner();

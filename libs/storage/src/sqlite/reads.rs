@@ -187,12 +187,30 @@ pub(super) fn event_at(
 
 pub(super) fn event_by_id(
     snapshot: &Snapshot<'_>,
+    operation: &'static str,
     entity: &EntityRef,
     id: EventId,
 ) -> Result<Option<Event>> {
     const SQL: &str = concat!("SELECT ", event_columns!(), " FROM events WHERE id = ?1");
-    let found = one_event(snapshot, "get_event", SQL, [id.0.as_bytes()])?;
+    let found = one_event(snapshot, operation, SQL, [id.0.as_bytes()])?;
     Ok(found.filter(|event| event.entity == *entity))
+}
+
+pub(super) fn events_by_id(
+    snapshot: &Snapshot<'_>,
+    events: &[(EntityRef, EventId)],
+    bytes: usize,
+) -> Result<Vec<Option<Event>>> {
+    let (mut found, mut size) = (Vec::with_capacity(events.len()), 0);
+    for (entity, id) in events {
+        let event = event_by_id(snapshot, "get_events", entity, *id)?;
+        size += event.as_ref().map_or(0, Event::size);
+        if size > bytes && !found.is_empty() {
+            break;
+        }
+        found.push(event);
+    }
+    Ok(found)
 }
 
 /// The event with a number, which is there.

@@ -259,6 +259,11 @@ fn try_initialise(path: &Path, new: Identity) -> std::result::Result<Identity, S
     })
 }
 
+/// Says in the file's header which format it has.
+pub(super) fn mark(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", FORMAT)
+}
+
 /// Makes the tables, unless another process has by now.
 fn create(connection: &mut Connection, new: Identity) -> std::result::Result<(), Step> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -276,7 +281,7 @@ fn create(connection: &mut Connection, new: Identity) -> std::result::Result<(),
         (new.log_id.0.as_bytes(), new.lanes.get(), created),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", FORMAT)?;
+    mark(&transaction)?;
     transaction.commit()?;
     Ok(())
 }

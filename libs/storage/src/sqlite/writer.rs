@@ -6,7 +6,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, ThreadId},
 };
 
@@ -20,9 +23,11 @@ use crate::{Appended, Batch, Error, Kind, Loaded, Result};
 
 use super::{
     checkpoint::Checkpoints,
-    failure::{closed, failure, is_busy},
+    failure::{closed, failure, is_busy, is_unwritten, trouble},
     host::{self, Host, Inbox, Task},
-    reads, rows,
+    place::Place,
+    reads, rows, schema,
+    threads::Threads,
 };
 
 const OPERATION: &str = "append";
@@ -35,6 +40,9 @@ pub(super) struct Writer {
     appends: Mutex<Option<mpsc::Sender<Append>>>,
     tasks: mpsc::UnboundedSender<Task>,
     thread: ThreadId,
+    place: Arc<Place>,
+    /// Whether the last append failed for something other than what was in it.
+    is_troubled: Arc<AtomicBool>,
 }
 
 /// One append and who waits for it.
@@ -57,33 +65,38 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         checkpoints: Arc<Checkpoints>,
-        threads: &mut Vec<thread::JoinHandle<Option<Connection>>>,
+        place: Arc<Place>,
+        threads: &mut Threads,
     ) -> std::io::Result<Self> {
+        let is_troubled = Arc::new(AtomicBool::new(false));
         let (appends, waiting) = mpsc::channel(WAITING);
         let (tasks, hosted) = mpsc::unbounded_channel();
+        let file = File {
+            place: Arc::clone(&place),
+            is_troubled: Arc::clone(&is_troubled),
+        };
         let run = move || {
             let mut host = Host::new(connection, Inbox { waiting, hosted });
             host.run(|connection, group| {
                 // A panic leaves the group's callers with an unknown outcome, which is what it is, and
                 // the next transaction begins by rolling back what is open. The thread lives on.
-                let committed = catch_unwind(AssertUnwindSafe(|| commit_group(connection, group)));
+                let committed = catch_unwind(AssertUnwindSafe(|| file.commit(connection, group)));
                 if committed.is_err() {
                     group.clear();
                 }
+                #[cfg(feature = "faults")]
+                stategate_faults::pass("sqlite-writer");
                 checkpoints.committed(connection);
             });
             checkpoints.close();
             host.end()
         };
-        let thread = thread::Builder::new()
-            .name("sqlite-writer".to_owned())
-            .spawn(run)?;
-        let id = thread.thread().id();
-        threads.push(thread);
         Ok(Self {
             appends: Mutex::new(Some(appends)),
             tasks,
-            thread: id,
+            thread: threads.start("sqlite-writer", run)?.id(),
+            place,
+            is_troubled,
         })
     }
 
@@ -134,6 +147,24 @@ impl Writer {
         })
     }
 
+    /// Whether an append can be carried out. As long as they go well nothing is written to find out.
+    pub(super) async fn check(&self) -> Result<()> {
+        const OPERATION: &str = "check";
+        let (answer, answered) = oneshot::channel();
+        let file = File {
+            place: Arc::clone(&self.place),
+            is_troubled: Arc::clone(&self.is_troubled),
+        };
+        self.host(Box::pin(async move {
+            // Whoever asked may have given up, if an append before this took long.
+            if !answer.is_closed() {
+                let checked = host::connection(|connection| file.check(connection, OPERATION));
+                let _ = answer.send(checked.unwrap_or_else(|| Err(closed(OPERATION))));
+            }
+        }));
+        answered.await.map_err(|_| closed(OPERATION))?
+    }
+
     /// Runs a task on the thread.
     pub(super) fn host(&self, task: BoxFuture<'static, ()>) {
         // Once the thread has ended, so have its tasks.
@@ -146,69 +177,117 @@ impl Writer {
     }
 }
 
-/// Commits a group as one transaction. If the content of one is refused, each is tried alone, so that
-/// only the one at fault fails. (Savepoints would do the same at the price of a copy of every page
-/// touched, on every append, for what only a defect elsewhere can cause.)
-fn commit_group(connection: &Connection, group: &mut Vec<Append>) {
-    match transact(connection, group) {
-        Ok(outcomes) => {
-            for (append, outcome) in group.drain(..).zip(outcomes) {
-                append.answer(Ok(outcome));
+/// The file that is written to.
+struct File {
+    place: Arc<Place>,
+    is_troubled: Arc<AtomicBool>,
+}
+
+impl File {
+    /// Commits a group as one transaction. If the content of one is refused, each is tried alone, so that
+    /// only the one at fault fails. (Savepoints would do the same at the price of a copy of every page
+    /// touched, on every append, for what only a defect elsewhere can cause.)
+    fn commit(&self, connection: &Connection, group: &mut Vec<Append>) {
+        let committed = self.transact(connection, group);
+        let is_troubled = |error: &Error| *error.kind() != Kind::Rejected;
+        self.is_troubled.store(
+            committed.as_ref().is_err_and(is_troubled),
+            Ordering::Relaxed,
+        );
+        match committed {
+            Ok(outcomes) => {
+                for (append, outcome) in group.drain(..).zip(outcomes) {
+                    append.answer(Ok(outcome));
+                }
             }
-        }
-        Err(error) if *error.kind() == Kind::Rejected && group.len() > 1 => {
-            for append in group.drain(..) {
-                let mut alone = vec![append];
-                commit_group(connection, &mut alone);
+            Err(error) if *error.kind() == Kind::Rejected && group.len() > 1 => {
+                for append in group.drain(..) {
+                    let mut alone = vec![append];
+                    self.commit(connection, &mut alone);
+                }
             }
-        }
-        Err(error) => {
-            let cause = error.to_string();
-            for append in group.drain(..) {
-                let error = Error::new(error.kind().clone(), OPERATION).because(cause.clone());
-                append.answer(Err(error));
+            Err(error) => {
+                let cause = error.to_string();
+                for append in group.drain(..) {
+                    let error = Error::new(error.kind().clone(), OPERATION)
+                        .with_trouble(error.trouble())
+                        .because(cause.clone());
+                    append.answer(Err(error));
+                }
             }
         }
     }
-}
 
-/// Appends all of a group and commits, or fails having written nothing (but for [`Kind::Unknown`]).
-fn transact(connection: &Connection, group: &[Append]) -> Result<Vec<Appended>> {
-    roll_back(connection);
-    connection
-        .execute_batch("BEGIN IMMEDIATE")
-        .map_err(failure(OPERATION))?;
-    let outcomes = group
-        .iter()
-        .map(|append| write(connection, append))
-        .collect::<Result<Vec<_>>>();
-    match outcomes {
-        Ok(outcomes) => commit(connection).map(|()| outcomes),
-        Err(error) => {
-            roll_back(connection);
-            Err(error)
+    /// Appends all of a group and commits, or fails having written nothing (but for [`Kind::Unknown`]).
+    fn transact(&self, connection: &Connection, group: &[Append]) -> Result<Vec<Appended>> {
+        roll_back(connection);
+        self.place.check(OPERATION)?;
+        connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(failure(OPERATION))?;
+        let outcomes = group
+            .iter()
+            .map(|append| write(connection, append))
+            .collect::<Result<Vec<_>>>();
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                roll_back(connection);
+                return Err(error);
+            }
+        };
+        commit(connection, OPERATION)?;
+        // Removed meanwhile, it is on a disk, but not for long.
+        let kept = self.place.check(OPERATION);
+        kept.map(|()| outcomes).map_err(|gone| {
+            Error::new(Kind::Unknown, OPERATION)
+                .with_trouble(gone.trouble())
+                .because(gone)
+        })
+    }
+
+    /// Whether the file can be written to. Once an append has failed it is tried: what the file's header
+    /// says is written again, so that it says the same.
+    fn check(&self, connection: &Connection, operation: &'static str) -> Result<()> {
+        self.place.check(operation)?;
+        if !self.is_troubled.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        roll_back(connection);
+        connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .and_then(|()| schema::mark(connection))
+            .map_err(|error| {
+                roll_back(connection);
+                failure(operation)(error)
+            })?;
+        commit(connection, operation)?;
+        self.is_troubled.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 /// Makes the transaction durable.
 ///
-/// A COMMIT that fails for a lock leaves the transaction open, and rolling it back is certain. After
-/// any other failure the commit record may already be in the write-ahead log: SQLite does not count it
-/// as committed, and the next append overwrites it, but a crash before that would recover it. Nobody
-/// can say which, so the outcome is unknown until the append is repeated.
-fn commit(connection: &Connection) -> Result<()> {
+/// A COMMIT that fails for a lock leaves the transaction open, and rolling it back is certain. So it is
+/// where the log could not be written to, for the commit record is what is written last. After any other
+/// failure that record may already be in the write-ahead log: SQLite does not count it as committed, and
+/// the next append overwrites it, but a crash before that would recover it. Nobody can say which, so the
+/// outcome is unknown until the append is repeated.
+fn commit(connection: &Connection, operation: &'static str) -> Result<()> {
     let Err(error) = connection.execute_batch("COMMIT") else {
         return Ok(());
     };
     let open = !connection.is_autocommit();
-    let certain = roll_back(connection) && open && is_busy(&error);
+    let certain = roll_back(connection) && (open && is_busy(&error) || is_unwritten(&error));
     let kind = if certain {
         Kind::Unavailable
     } else {
         Kind::Unknown
     };
-    Err(Error::new(kind, OPERATION).because(error))
+    Err(Error::new(kind, operation)
+        .with_trouble(trouble(&error))
+        .because(error))
 }
 
 /// Undoes the open transaction, if SQLite has not already. Whether it is undone now.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stategate_model::{Lane, Position};
+use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Kind, Storage};
 use tokio::time::{Instant, sleep};
 
@@ -30,6 +31,7 @@ impl Appender {
         give_up: Instant,
     ) -> Result<Appended, Error> {
         let mut in_doubt = false;
+        let told = Seldom::default();
         loop {
             let error = match self
                 .storage
@@ -49,7 +51,9 @@ impl Appender {
                 Err(error) => error,
             };
             in_doubt = true;
-            tracing::warn!(lane = %self.lane, %error, "append in doubt; asking again");
+            if let Some(left_out) = told.is_due() {
+                tracing::warn!(lane = %self.lane, %error, left_out, "append in doubt; asking again");
+            }
             if Instant::now() + ASK_AGAIN >= give_up {
                 return Err(Error::new(Kind::Unknown, "append").because(error));
             }

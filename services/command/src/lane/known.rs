@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stategate_model::{EntityRef, IdempotencyKey, State, Version};
+use stategate_model::{EntityRef, Event, IdempotencyKey, State, Version};
 use stategate_storage::{Batch, Head, Loaded, Replay};
 
 use super::{Item, States};
@@ -20,6 +20,8 @@ use crate::plan;
 const STALE: usize = 16;
 /// Answers about keys that are kept for writes that wait.
 const REPLAYS: usize = 4_096;
+/// Bytes of the events they hold.
+const REPLAY_BYTES: usize = 16 << 20;
 /// For each entity, or key, that is presumed to be new, so many before it must have been. A wrong
 /// presumption costs two round trips and a right one saves one.
 const SURE: usize = 8;
@@ -236,7 +238,7 @@ impl Known {
         self.head = Some(head);
         self.made = self.made.saturating_add(self.states.replace(changed));
         self.used = self.used.saturating_add(batch.keys.len());
-        if self.replays.len() > REPLAYS {
+        if self.replays.len() > REPLAYS || self.replay_bytes() > REPLAY_BYTES {
             // Of writes whose callers went away, most likely; what is still needed is read again.
             self.replays.clear();
         }
@@ -244,6 +246,12 @@ impl Known {
             self.replays.remove(&record.key);
         }
         is_worth_it
+    }
+
+    fn replay_bytes(&self) -> usize {
+        let replays = self.replays.values().flatten();
+        let events = replays.flat_map(|replay| &replay.events);
+        events.map(Event::size).sum()
     }
 
     /// Drops the answers about the keys of items that are decided.

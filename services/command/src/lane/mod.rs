@@ -20,7 +20,7 @@ mod writer;
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use stategate_model::{Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent};
-use stategate_storage::{Batch, Error};
+use stategate_storage::{Batch, Error, Trouble};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
@@ -45,8 +45,18 @@ pub struct Write {
 }
 
 impl Write {
+    /// Bytes it brings into a batch, about.
     fn size(&self) -> usize {
         self.operations.iter().map(Operation::size).sum::<usize>() + self.claims.values().size()
+    }
+
+    /// Bytes it holds while it waits: values and claims are bytes then, without a tree.
+    fn held(&self) -> usize {
+        /// What waits for the answer, and the allocator's share.
+        const AROUND: usize = 256;
+        let operations: usize = self.operations.iter().map(Operation::held).sum();
+        let key = self.idempotency.as_ref().map_or(0, |(key, _)| key.size());
+        size_of::<Item>() + AROUND + operations + self.claims.values().size() + key
     }
 }
 
@@ -79,6 +89,8 @@ pub enum Failure {
     Busy,
     /// The storage is away; nothing was written.
     Unavailable,
+    /// The storage is there and cannot write; nothing was written.
+    Unable(Trouble),
     /// It may have been written, once.
     Unknown,
     /// The service is ending; nothing was written.
@@ -99,7 +111,7 @@ pub struct LaneHandle {
 pub struct QueueBounds {
     /// Most writes.
     pub writes: usize,
-    /// Most bytes of their values.
+    /// Most bytes that they hold.
     pub bytes: usize,
 }
 
@@ -110,9 +122,42 @@ pub(crate) struct Item {
     pub(crate) ids: Vec<EventId>,
     /// In the order in which the writer took them from the queue.
     number: u64,
-    answer: oneshot::Sender<Result<Written, Failure>>,
+    answer: Answer,
     since: Instant,
     _room: OwnedSemaphorePermit,
+}
+
+/// The way back to a caller. One who gets no answer, for the writer's task has ended, is told what is known.
+#[derive(Debug)]
+struct Answer {
+    caller: Option<oneshot::Sender<Result<Written, Failure>>>,
+    /// Whether the write may be on its way to the storage.
+    is_under_way: bool,
+}
+
+impl Answer {
+    fn send(mut self, outcome: Result<Written, Failure>) {
+        if let Some(caller) = self.caller.take() {
+            // A caller that is gone in the meantime learns it from the log.
+            let _ = caller.send(outcome);
+        }
+    }
+
+    /// Whether the caller is gone.
+    fn is_closed(&self) -> bool {
+        self.caller.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(match self.is_under_way {
+                true => Failure::Unknown,
+                false => Failure::Ending,
+            }));
+        }
+    }
 }
 
 /// The queue's room is counted in these, so that the largest bound fits a semaphore.
@@ -123,7 +168,7 @@ impl LaneHandle {
     ///
     /// Dropping the future before it ends leaves the outcome open.
     pub async fn write(&self, write: Write) -> Result<Written, Failure> {
-        let units = u32::try_from(write.size() / ROOM_UNIT + 1).unwrap_or(u32::MAX);
+        let units = u32::try_from(write.held() / ROOM_UNIT + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(units)
             .map_err(|_| Failure::Busy)?;
@@ -138,7 +183,10 @@ impl LaneHandle {
             write,
             ids,
             number: 0,
-            answer,
+            answer: Answer {
+                caller: Some(answer),
+                is_under_way: false,
+            },
             since: Instant::now(),
             _room: room,
         };
@@ -146,7 +194,7 @@ impl LaneHandle {
             mpsc::error::TrySendError::Full(_) => Failure::Busy,
             mpsc::error::TrySendError::Closed(_) => Failure::Ending,
         })?;
-        // The task answers every item it takes; it is gone only if it panicked mid-batch.
+        // Every item is answered, if only when it is dropped.
         outcome.await.unwrap_or(Err(Failure::Unknown))
     }
 }

@@ -1,6 +1,9 @@
 //! Tells the channel what a lane has committed.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use stategate_channel::{Carries, Channel, Events, Message};
 use stategate_model::{Event, EventId, Lane, LogId, value::Corrupt};
@@ -71,11 +74,15 @@ fn lean(event: &Event) -> Event {
 impl Publisher {
     async fn run(self, mut committed: mpsc::Receiver<Committed>) {
         while let Some(Committed { previous, batch }) = committed.recv().await {
-            self.publish(previous, &batch.events);
+            // What is not told because of a panic is read from the log, as whatever a channel loses.
+            let publish = || self.publish(previous, &batch.events);
+            let _ = catch_unwind(AssertUnwindSafe(publish));
         }
     }
 
     fn publish(&self, previous: Option<EventId>, events: &[Event]) {
+        #[cfg(feature = "faults")]
+        stategate_faults::pass("publisher");
         let Some(first) = events.first() else { return };
         let carried = match self.channel.info().carries {
             Carries::Heads => return,

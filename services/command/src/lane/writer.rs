@@ -5,6 +5,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 use metrics::{Counter, Histogram, counter, histogram};
 use stategate_channel::Channel;
 use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
+use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -60,6 +61,8 @@ pub struct LaneWriter {
     /// What is durable and not answered yet: where a way is to be gone, the next append goes first, unless
     /// it would be a small one.
     durable: Option<Durable>,
+    /// Says when it is to be logged again that the storage is unavailable.
+    unavailable: Seldom,
     faults: Faults,
     meters: Meters,
 }
@@ -118,6 +121,7 @@ impl LaneWriter {
             overtaken: None,
             alone: 0,
             durable: None,
+            unavailable: Seldom::default(),
             faults: Faults::from_env(),
             meters: Meters {
                 events: counter!("stategate_events_appended_total", "lane" => label.clone()),
@@ -264,6 +268,9 @@ impl LaneWriter {
             self.known.decided(&items);
             self.last = items.len();
             let batch = Arc::new(batch);
+            for item in &mut items {
+                item.answer.is_under_way = true;
+            }
             match self.append(&batch, give_up, publishing).await {
                 Ok(Appended::Done) => {
                     self.faults.at(Step::Appended).await;
@@ -486,10 +493,15 @@ impl LaneWriter {
             }
             Kind::Unknown => fail_all(items, || Failure::Unknown),
             Kind::Unavailable => {
-                tracing::warn!(%lane, %error, "storage unavailable");
-                fail_all(items, || Failure::Unavailable);
+                if let Some(left_out) = self.unavailable.is_due() {
+                    tracing::warn!(%lane, %error, left_out, "storage unavailable");
+                }
+                let trouble = error.trouble();
+                fail_all(items, || {
+                    trouble.map_or(Failure::Unavailable, Failure::Unable)
+                });
             }
-            Kind::Rejected | Kind::Invalid(_) | Kind::Corrupt | Kind::Config => {
+            Kind::Rejected | Kind::Invalid(_) | Kind::Corrupt | Kind::Config | Kind::Bug => {
                 let error = Arc::new(
                     Error::new(error.kind().clone(), error.operation()).because(error.to_string()),
                 );
@@ -552,13 +564,12 @@ fn answer(items: Vec<Item>, outcomes: Vec<Outcome>, batch: &Arc<Batch>) {
             }
             Outcome::Refused(refused) => Err(Failure::Refused(refused)),
         };
-        // A caller that is gone in the meantime learns it from the log.
-        let _ = item.answer.send(answer);
+        item.answer.send(answer);
     }
 }
 
 fn fail_all(items: Vec<Item>, failure: impl Fn() -> Failure) {
     for item in items {
-        let _ = item.answer.send(Err(failure()));
+        item.answer.send(Err(failure()));
     }
 }

@@ -20,7 +20,7 @@ use stategate_model::{
 };
 use stategate_storage::{
     Appended, Batch, Capabilities, Error, Found, Info, KeyRecord, Kind, Loaded, Memory,
-    MemoryConfig, Page, Read, ReadLimit, Result, Storage,
+    MemoryConfig, Page, Read, ReadLimit, Result, Storage, Work,
 };
 
 use crate::entity;
@@ -53,6 +53,8 @@ pub(crate) struct Faulty {
     head: tokio::sync::Mutex<()>,
     pub(crate) appends: AtomicUsize,
     pub(crate) loads: AtomicUsize,
+    /// Reads of events by their ids, one or several at once.
+    pub(crate) lookups: AtomicUsize,
     /// Batches that the storage itself refused, since something in them was not new.
     pub(crate) misfits: AtomicUsize,
 }
@@ -82,6 +84,7 @@ impl Faulty {
             head: tokio::sync::Mutex::new(()),
             appends: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            lookups: AtomicUsize::new(0),
             misfits: AtomicUsize::new(0),
         })
     }
@@ -220,7 +223,17 @@ impl Storage for Faulty {
     }
 
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
         self.inner.get_event(entity, id).await
+    }
+
+    async fn get_events(
+        &self,
+        events: &[(EntityRef, EventId)],
+        bytes: usize,
+    ) -> Result<Vec<Option<Event>>> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        self.inner.get_events(events, bytes).await
     }
 
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
@@ -241,6 +254,10 @@ impl Storage for Faulty {
 
     async fn heads(&self) -> Result<Heads> {
         self.inner.heads().await
+    }
+
+    async fn check(&self, work: Work) -> Result<()> {
+        self.inner.check(work).await
     }
 
     async fn close(&self) {

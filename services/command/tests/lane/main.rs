@@ -11,6 +11,7 @@
 mod ahead;
 mod faulty;
 mod presume;
+mod reverts;
 
 use std::sync::{Arc, atomic::Ordering};
 

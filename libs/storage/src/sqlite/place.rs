@@ -1,0 +1,63 @@
+//! Whether the file is still where it was: SQLite goes on with a file that was removed or moved, and what
+//! it writes there is gone with the process, or comes back as a file that nobody opens.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Kind, Result, Trouble};
+
+/// A file as it was when it was opened: device and number.
+type Identity = (u64, u64);
+
+/// The files of an open log, and where they are.
+#[derive(Debug)]
+pub(super) struct Place(Vec<(PathBuf, Identity)>);
+
+impl Place {
+    /// The files of a log that has just been opened, and been read from, so that they are all there.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        // The two others stand beside the file itself, wherever a link leads.
+        let path = std::path::absolute(path)?;
+        let real = fs::canonicalize(&path)?;
+        let beside = |ending: &str| {
+            let mut name: OsString = real.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        let paths = [path, beside("-wal"), beside("-shm")];
+        let files = paths.into_iter().map(|path| {
+            let identity = identity(&path)?;
+            Ok((path, identity))
+        });
+        files.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Fails if one of the files is not there, or another one is in its place. Only looks them up: a file
+    /// that is opened and closed beside SQLite loses SQLite's locks.
+    pub(super) fn check(&self, operation: &'static str) -> Result<()> {
+        for (path, expected) in &self.0 {
+            let what = match identity(path) {
+                Ok(found) if found == *expected => continue,
+                Ok(_) => "is another file than the one that was opened".to_owned(),
+                Err(error) => format!("cannot be found any more: {error}"),
+            };
+            let what = format!(
+                "{} {what}; put it back, or start again on what is there",
+                path.display()
+            );
+            return Err(Error::new(Kind::Unavailable, operation)
+                .with_trouble(Some(Trouble::Gone))
+                .because(what));
+        }
+        Ok(())
+    }
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
