@@ -141,7 +141,14 @@ pub fn decide(
         });
     }
     let values = match (command, &state.values) {
-        (Command::Set(values) | Command::Revert(Some(values)), _) => values.clone(),
+        (Command::Set(values), _) => values.clone(),
+        (Command::Revert(Some(values)), _) => {
+            // They were legal when they were written; the limit may be lower now. And what cannot be read
+            // must not become the entity's state again.
+            values.check_size(limits)?;
+            values.object()?;
+            values.clone()
+        }
         (Command::Revert(None), _) => return Err(Refusal::EventNotFound),
         (Command::Edit(_) | Command::Del, None) => return Err(Refusal::EntityNotFound),
         (Command::Edit(edit), Some(values)) => {
@@ -272,6 +279,23 @@ mod tests {
         let edit = Command::Edit(Values::from_canonical(r#"{"b":"0123456789"}"#));
         let refused = decide(&state, &Expect::Anything, &edit, &limits).unwrap_err();
         assert!(matches!(refused, Refusal::Invalid(invalid) if invalid.field == "values"));
+    }
+
+    #[test]
+    fn a_revert_is_held_to_what_is_legal_now() {
+        let limits = Limits { value_bytes: 24 };
+        let revert = |text: &str| {
+            let command = Command::Revert(Some(Values::from_canonical(text)));
+            decide(&State::default(), &Expect::Anything, &command, &limits)
+        };
+        assert!(revert(r#"{"a":"0123456789"}"#).is_ok());
+        let refused = revert(r#"{"a":"01234567890123456789"}"#).unwrap_err();
+        assert!(
+            matches!(&refused, Refusal::Invalid(invalid) if invalid.field == "values"),
+            "{refused}"
+        );
+        let refused = revert(r#"{"a":"#).unwrap_err();
+        assert!(matches!(refused, Refusal::Corrupt(_)), "{refused}");
     }
 
     #[test]

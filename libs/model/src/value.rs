@@ -81,18 +81,24 @@ impl Values {
         for (key, value) in &mut object {
             path.enter_key(key, |path| settle(value, 1, path))?;
         }
-        let json = json::canonical(&object);
-        if json.len() > limits.value_bytes {
-            return Err(Invalid::too_large(
-                "values",
-                format!(
-                    "are {} bytes as canonical JSON; at most {} are allowed",
-                    json.len(),
-                    limits.value_bytes
-                ),
-            ));
+        let values = Self::from_canonical(json::canonical(&object));
+        values.check_size(limits)?;
+        Ok(values)
+    }
+
+    /// Refuses values that are over their size, which may have been another when they were written.
+    pub fn check_size(&self, limits: &Limits) -> Result<(), Invalid> {
+        let size = self.size();
+        if size <= limits.value_bytes {
+            return Ok(());
         }
-        Ok(Self::from_canonical(json))
+        Err(Invalid::too_large(
+            "values",
+            format!(
+                "are {size} bytes as canonical JSON; at most {} are allowed",
+                limits.value_bytes
+            ),
+        ))
     }
 
     /// The empty object.

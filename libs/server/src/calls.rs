@@ -20,6 +20,7 @@ use stategate_protocol::{
     Problem,
     compression::{self, Encoding, Packing},
     frames::Bounded,
+    headers,
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -97,6 +98,7 @@ where
         let call = self.guard.methods.begin(request.uri().path());
         let span = tracing::debug_span!("call", method = call.name());
         let (mut deadline, mut packing) = (None, None);
+        let has_key = request.headers().contains_key(headers::IDEMPOTENCY_KEY);
         let inner = Asked::of(request.headers(), &call).map(|asked| {
             if let Some(timeout) = asked.timeout {
                 let at = Instant::now() + timeout.saturating_sub(TICK);
@@ -122,6 +124,7 @@ where
             call: Some(call),
             deadline,
             packing,
+            has_key,
             ending: self.guard.ending.clone(),
             span,
         }
@@ -159,6 +162,8 @@ pub(crate) struct Answering<F> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// What the answer is compressed with.
     packing: Option<Encoding>,
+    /// The request has an idempotency key, so that a retry cannot write twice.
+    has_key: bool,
     ending: CancellationToken,
     span: tracing::Span,
 }
@@ -190,7 +195,17 @@ where
                 }
                 None => return Poll::Pending,
             },
-            Err(panic) => this.refuse(panics::problem(&*panic)),
+            Err(panic) => {
+                let problem = panics::problem(&*panic);
+                let writes = this.call.as_ref().is_some_and(Call::writes);
+                this.refuse(match writes {
+                    // Nobody knows how far it came; an internal error would say that nothing was written.
+                    true => Problem::OutcomeUnknown {
+                        retry_is_safe: this.has_key,
+                    },
+                    false => problem,
+                })
+            }
         };
         Poll::Ready(Ok(response))
     }

@@ -63,6 +63,8 @@ pub(crate) struct Method {
     pub(crate) shape: Shape,
     /// Where it lives, if that is not here.
     elsewhere: Option<Home>,
+    /// It changes the log.
+    writes: bool,
     ended: [OnceLock<Counter>; CODES],
     seconds: Histogram,
     open: Gauge,
@@ -75,15 +77,16 @@ impl Methods {
     pub(crate) fn new(most: usize, services: &Services) -> Self {
         let known = KNOWN.iter().map(|(path, shape, home)| {
             let elsewhere = (!services.has(*home)).then_some(*home);
-            (path, shape, elsewhere)
+            (path, shape, elsewhere, *home == Home::Command)
         });
-        let rest = REST.iter().map(|(path, shape)| (path, shape, None));
-        let rows = known.chain(rest).map(|(path, shape, elsewhere)| {
+        let rest = REST.iter().map(|(path, shape)| (path, shape, None, false));
+        let rows = known.chain(rest).map(|(path, shape, elsewhere, writes)| {
             let name = path.trim_start_matches("/stategate.");
             Arc::new(Method {
                 name,
                 shape: *shape,
                 elsewhere,
+                writes,
                 ended: [const { OnceLock::new() }; CODES],
                 seconds: metrics::histogram!("stategate_call_seconds", "method" => name),
                 open: metrics::gauge!("stategate_calls_open", "method" => name),
@@ -145,6 +148,11 @@ impl Call {
 
     pub(crate) fn shape(&self) -> Shape {
         self.method.shape
+    }
+
+    /// Whether the call changes the log.
+    pub(crate) fn writes(&self) -> bool {
+        self.method.writes
     }
 
     /// What the call is answered if its method lives in another service.

@@ -87,12 +87,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         config.max_calls,
         Arc::new(stategate_storage::heads_of(&storage)),
     ));
-    let command = CommandService::start(
-        Arc::clone(&storage),
-        &channel,
-        &(&config).into(),
-        &tasks,
-    );
+    let command = CommandService::start(Arc::clone(&storage), &channel, &(&config).into(), &tasks);
     let command = Arc::new(command.telling(Arc::clone(&positions)));
     let query = QueryService::new(Arc::clone(&storage), Arc::clone(&positions));
     let query = Arc::new(query);

@@ -1,7 +1,7 @@
 //! What a subscription selects, parsed once.
 
 use stategate_model::{
-    EntityRef, Event, Filter, Glob, Invalid, Lane, Lanes, Method, value::Corrupt,
+    EntityRef, Event, Filter, Glob, Invalid, Lane, Lanes, Method, Timestamp, value::Corrupt,
 };
 use stategate_protocol::{Problem, pb};
 
@@ -18,6 +18,8 @@ pub(crate) struct Selection {
     /// Empty: every method.
     methods: Vec<Method>,
     filter: Filter,
+    /// Events before it are left out; they are those before a time that was to come at the start.
+    since: Option<Timestamp>,
 }
 
 impl Selection {
@@ -63,6 +65,10 @@ impl Selection {
             key: key.filter(|glob| !glob.is_any()),
             methods,
             filter,
+            since: match opts.start {
+                Some(pb::stream_opts::Start::Since(time)) => Some(Timestamp(time)),
+                _ => None,
+            },
         })
     }
 
@@ -93,6 +99,9 @@ impl Selection {
             .as_ref()
             .is_some_and(|glob| !glob.matches(event.entity.key()))
         {
+            return Ok(false);
+        }
+        if self.since.is_some_and(|since| event.time < since) {
             return Ok(false);
         }
         if !self.methods.is_empty() && !self.methods.contains(&event.method) {

@@ -193,6 +193,28 @@ async fn a_stream_starts_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_stream_starts_at_a_time_to_come() {
+    in_every_form(async |ask| {
+        let mut live = ask.stream(of("a", None)).await.unwrap();
+        set(&ask, &["a/t/now"]).await;
+        let since = live.next().await.time + 200_000_000;
+        let mut stream = ask
+            .stream(of("a", Some(Start::Since(since))))
+            .await
+            .unwrap();
+        let first = loop {
+            set(&ask, &["a/t/now"]).await;
+            let event = live.next().await;
+            if event.time >= since {
+                break event;
+            }
+        };
+        assert_eq!(stream.next().await, first, "none before it");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tokens_that_lead_nowhere_are_refused() {
     in_every_form(async |ask| {
         fill(&ask).await;
