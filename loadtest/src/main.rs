@@ -3,7 +3,7 @@
 //!
 //! A module uses only modules that are further up in this list:
 //!
-//! - `statistics`, `quantity`, `scenario`: what is measured, and how values are summed up.
+//! - `scenario`, `quantity`, `statistics`, `machine`: what is measured, on what, and the arithmetic.
 //! - `process`, `channel`, `workload`: processes, brokers, and what is sent to a server.
 //! - `floor`, `storage`, `gateway`: what is compared, and what is under test.
 //! - `round`: one run of the scenarios. `report`: the figures of all rounds. Neither uses the other.

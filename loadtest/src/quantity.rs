@@ -52,7 +52,7 @@ pub(crate) enum Quantity {
     HalfLoad,
     /// The highest memory use of the gateway, in MiB.
     PeakMib,
-    /// Set/s, Get/s and so on of the echo server, with as many callers as the gateway's.
+    /// Calls a second to the echo server, with as many callers as for the gateway.
     EchoSet,
     EchoSetOne,
     EchoGet,

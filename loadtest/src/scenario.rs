@@ -3,9 +3,9 @@
 
 use clap::ValueEnum as _;
 
-/// Callers at once, where there are many.
+/// Concurrent callers in the scenarios with many callers.
 pub(crate) const CALLERS: usize = 64;
-/// Callers of Transact at once: enough to keep the gateway's appends full.
+/// Concurrent callers of Transact: enough to keep the gateway's batches full.
 pub(crate) const TRANSACT_CALLERS: usize = 16;
 /// Operations in one Transact.
 pub(crate) const OPERATIONS: u32 = 100;

@@ -43,7 +43,7 @@ const LOAD: f64 = 1.0 / 3.0;
 const MAX_FULL_LOAD: Duration = Duration::from_secs(10);
 /// The time before the first phase, as a share of a phase's time.
 const WARM_UP: f64 = 0.25;
-/// Phases of `stay` after the first. The broker of `away` is killed or back, stopped or back for as many.
+/// Phases of `stay` after the first. `away` has as many of the same length: two for each outage.
 const PHASES_WITHOUT_OUTAGE: usize = 4;
 
 /// Runs the load through all phases, with an outage of each of these kinds.
