@@ -1,4 +1,4 @@
-//! Remembers how this binary was built: a figure is worth nothing without it.
+//! Records how this binary was built. The report shows it, since the figures depend on it.
 
 use std::{env, process::Command};
 

@@ -1,5 +1,5 @@
-//! What carries events from those who write them to those who stream them: the memory of one process,
-//! or something between three.
+//! The channel that carries events from the command service to the stream service: the memory of one
+//! process, or something between the three services' processes.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stategate_channel::ChannelConfig;
 use stategate_servers::{Broker, Kafka, Missing, Nats, RabbitMq, Redis};
 
-/// A channel that can be measured.
+/// A channel, as it is named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ChannelName {
     /// The memory of one process: `stategate dev`
@@ -30,22 +30,23 @@ pub(crate) enum ChannelName {
 }
 
 impl ChannelName {
-    /// Whether the services are processes of their own.
+    /// Whether each service is a process of its own.
     pub(crate) fn crosses_processes(self) -> bool {
         self != Self::Inmem
     }
 
-    /// Whether a broker stands between.
+    /// Whether it needs a broker.
     pub(crate) fn has_broker(self) -> bool {
         !matches!(self, Self::Inmem | Self::Storage)
     }
 
-    /// Whether events go through it; with the storage's heads they are read from the log.
+    /// Whether events go through it. With the storage's lane heads, events are read from the log.
     pub(crate) fn carries_events(self) -> bool {
         self != Self::Storage
     }
 
-    /// The gateway's `STATEGATE_CHANNEL_PROVIDER`, with a broker, if there is one, at this address.
+    /// The value of the gateway's `STATEGATE_CHANNEL_PROVIDER`. `addr` is the broker's address, if there is a
+    /// broker.
     fn settings(self, addr: &str) -> Value {
         match self {
             Self::Inmem => json!({"name": "inmem"}),
@@ -59,9 +60,9 @@ impl ChannelName {
         }
     }
 
-    /// Reads the settings as the services will: what no build of these features takes is not worth a
-    /// broker.
-    fn check(self) -> anyhow::Result<()> {
+    /// Parses the settings as the services do, so that a channel whose cargo feature is missing is refused before
+    /// a broker is started.
+    fn check_settings(self) -> anyhow::Result<()> {
         let settings = self.settings("127.0.0.1:1");
         serde_json::from_value::<ChannelConfig>(settings)
             .map(drop)
@@ -69,8 +70,8 @@ impl ChannelName {
     }
 }
 
-/// Starts the broker that a channel needs: one of the run's own, set up as for the tests.
-fn broker(name: ChannelName) -> Result<Option<Box<dyn Broker>>, Missing> {
+/// Starts the broker that a channel needs, set up as in the tests. Only this run uses it.
+fn start_broker(name: ChannelName) -> Result<Option<Box<dyn Broker>>, Missing> {
     fn boxed<B: Broker>(broker: B) -> Box<dyn Broker> {
         Box::new(broker)
     }
@@ -84,22 +85,22 @@ fn broker(name: ChannelName) -> Result<Option<Box<dyn Broker>>, Missing> {
     .map(Some)
 }
 
-/// A channel whose broker, if it has one, runs as long as this does.
+/// The channel of a run. Its broker, if it has one, runs until this is dropped.
 pub(crate) struct Channel {
     name: ChannelName,
     broker: Option<Box<dyn Broker>>,
 }
 
 impl Channel {
-    /// Starts what has to be there.
+    /// Starts the broker, if one is needed.
     pub(crate) fn start(name: ChannelName) -> anyhow::Result<Self> {
-        name.check()?;
-        let broker = broker(name).map_err(|missing| anyhow::anyhow!("{missing}"))?;
+        name.check_settings()?;
+        let broker = start_broker(name).map_err(|missing| anyhow::anyhow!("{missing}"))?;
         Ok(Self { name, broker })
     }
 
-    /// The gateway's `STATEGATE_CHANNEL_PROVIDER`.
-    pub(crate) fn provider(&self) -> Value {
+    /// The value of the gateway's `STATEGATE_CHANNEL_PROVIDER`.
+    pub(crate) fn settings(&self) -> Value {
         let addr = self.broker.as_ref().map(|broker| broker.url());
         self.name.settings(&addr.unwrap_or_default())
     }
@@ -109,7 +110,7 @@ impl Channel {
         self.broker.as_deref()
     }
 
-    /// Which it is.
+    /// The name it has on the command line.
     pub(crate) fn name(&self) -> ChannelName {
         self.name
     }
@@ -117,9 +118,9 @@ impl Channel {
 
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut settings = self.provider();
+        let mut settings = self.settings();
         if let Some(fields) = settings.as_object_mut() {
-            // A port that was free says nothing.
+            // The port differs from run to run.
             fields.remove("addr");
         }
         match &self.broker {
@@ -145,9 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_those_that_the_services_take() {
+    fn the_services_accept_the_settings() {
         for name in ChannelName::value_variants() {
-            let checked = name.check();
+            let checked = name.check_settings();
             if *name == ChannelName::Kafka && cfg!(not(feature = "kafka")) {
                 let refused = format!("{:#}", checked.unwrap_err());
                 assert!(refused.contains("the cargo feature `kafka`"), "{refused}");

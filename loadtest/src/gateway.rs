@@ -1,5 +1,5 @@
-//! The gateway under test: one process, or one for each of its services. Who writes, reads and
-//! subscribes is led to the process that serves it.
+//! The gateway under test: one process, or one or more for each of its services. Writers, readers and
+//! subscribers connect to the service that serves them.
 
 use std::{
     env,
@@ -15,29 +15,29 @@ use tokio::runtime::Runtime;
 
 use crate::{
     channel::{Channel, ChannelName},
-    load::Connections,
     process::{Process, READY},
+    workload::Connections,
 };
 
-/// The gateway in one process.
-const WHOLE: &str = "stategate";
-/// Its services in processes of their own.
+/// The binary of the gateway in one process.
+const GATEWAY: &str = "stategate";
+/// The binaries of its services.
 const COMMAND: &str = "stategate-command";
 const QUERY: &str = "stategate-query";
 const STREAM: &str = "stategate-stream";
 
-/// Where the binaries are: a folder that has those that the channel needs.
+/// The folder with the gateway's binaries.
 pub(crate) struct Binaries(PathBuf);
 
 impl Binaries {
-    /// In the folder that is named, or beside this one.
+    /// The folder that was named, or that of this binary. It has to have the binaries that the channel needs.
     pub(crate) fn find(named: Option<PathBuf>, channel: ChannelName) -> anyhow::Result<Self> {
         let this = env::current_exe()?;
-        let beside = this.parent().unwrap_or(Path::new("")).to_owned();
-        let folder = named.unwrap_or(beside);
+        let own = this.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = named.unwrap_or(own);
         let needed: &[_] = match channel.crosses_processes() {
             true => &[COMMAND, QUERY, STREAM],
-            false => &[WHOLE],
+            false => &[GATEWAY],
         };
         for name in needed {
             if !folder.join(name).is_file() {
@@ -58,7 +58,7 @@ impl Binaries {
         variables: &[(&str, String)],
     ) -> anyhow::Result<Process> {
         let mut command = Command::new(self.0.join(name));
-        // What is measured is the defaults.
+        // Whatever the user's environment sets: the defaults are measured.
         for (variable, _) in env::vars_os() {
             if variable.to_string_lossy().starts_with("STATEGATE_") {
                 command.env_remove(variable);
@@ -72,33 +72,33 @@ impl Binaries {
 
 /// A running gateway.
 pub(crate) enum Gateway {
-    One(Process),
-    Several(Services),
+    OneProcess(Process),
+    Services(Services),
 }
 
-/// The services in processes of their own.
+/// The processes of each service.
 pub(crate) struct Services {
     commands: Vec<Process>,
     queries: Vec<Process>,
     streams: Vec<Process>,
 }
 
-/// How many processes each service has, where it has its own.
+/// How many processes each service has, if the services are not in one process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Counts {
+pub(crate) struct ProcessCounts {
     command: usize,
     query: usize,
     stream: usize,
 }
 
-impl Counts {
+impl ProcessCounts {
     /// One of each.
     pub(crate) const ONE: Self = Self {
         command: 1,
         query: 1,
         stream: 1,
     };
-    /// Several of each, as where none may be missed.
+    /// Several of each, as in a deployment where any one may fail.
     pub(crate) const SEVERAL: Self = Self {
         command: 3,
         query: 2,
@@ -107,54 +107,54 @@ impl Counts {
 }
 
 impl Gateway {
-    /// Starts it on free ports, with the storage that `storage` says.
+    /// Starts it on free ports. `storage` is the value of `STATEGATE_STORAGE_PROVIDER`.
     pub(crate) fn start(
         binaries: &Binaries,
         storage: &Value,
         channel: &Channel,
-        counts: Counts,
+        counts: ProcessCounts,
     ) -> anyhow::Result<Self> {
         let mut variables = vec![
             ("STATEGATE_PORT", "0".to_owned()),
             ("STATEGATE_STORAGE_PROVIDER", storage.to_string()),
-            ("STATEGATE_CHANNEL_PROVIDER", channel.provider().to_string()),
+            ("STATEGATE_CHANNEL_PROVIDER", channel.settings().to_string()),
         ];
         if !channel.name().crosses_processes() {
-            let whole = binaries.start(WHOLE, &["dev"], &variables)?;
-            return Ok(Self::One(whole));
+            let process = binaries.start(GATEWAY, &["dev"], &variables)?;
+            return Ok(Self::OneProcess(process));
         }
-        // As `stategate dev` has it.
+        // As in `stategate dev`.
         variables.push(("STATEGATE_HOST", "127.0.0.1".to_owned()));
         variables.push(("STATEGATE_AUTH_DISABLED", "true".to_owned()));
         let start = |name, count| -> anyhow::Result<Vec<Process>> {
             let processes = (0..count).map(|_| binaries.start(name, &[], &variables));
             processes.collect()
         };
-        let gateway = Self::Several(Services {
+        let gateway = Self::Services(Services {
             commands: start(COMMAND, counts.command)?,
             queries: start(QUERY, counts.query)?,
             streams: start(STREAM, counts.stream)?,
         });
-        gateway.wait_for_channel()?;
+        gateway.wait_until_ready()?;
         Ok(gateway)
     }
 
-    /// Opens connections to those who serve.
-    pub(crate) fn connect(&self, runtime: &Runtime) -> anyhow::Result<ByRole> {
+    /// Opens connections to its services.
+    pub(crate) fn connect(&self, runtime: &Runtime) -> anyhow::Result<GatewayConnections> {
         let open = |processes: &[Process]| {
             let addresses: Vec<_> = processes.iter().map(Process::address).collect();
             runtime.block_on(Connections::open(&addresses))
         };
         Ok(match self {
-            Self::One(process) => {
+            Self::OneProcess(process) => {
                 let shared = open(std::slice::from_ref(process))?;
-                ByRole {
+                GatewayConnections {
                     writers: shared.clone(),
                     readers: shared.clone(),
                     subscribers: shared,
                 }
             }
-            Self::Several(services) => ByRole {
+            Self::Services(services) => GatewayConnections {
                 writers: open(&services.commands)?,
                 readers: open(&services.queries)?,
                 subscribers: open(&services.streams)?,
@@ -162,32 +162,35 @@ impl Gateway {
         })
     }
 
-    /// Where subscribers connect.
+    /// The addresses of the stream services.
     pub(crate) fn stream_addresses(&self) -> Vec<SocketAddr> {
-        self.streaming().iter().map(Process::address).collect()
-    }
-
-    /// How the events that are streamed came so far.
-    pub(crate) fn came(&self) -> anyhow::Result<Came> {
-        let mut came = Came::default();
-        for stream in self.streaming() {
-            let metrics = stream.ask("/metrics")?;
-            came.by_channel += sum(&metrics, "stategate_channel_events_total");
-            came.from_log += sum(&metrics, "stategate_tail_events_read_total");
-        }
-        Ok(came)
-    }
-
-    /// Waits until those that stream have their channel.
-    pub(crate) fn wait_for_channel(&self) -> anyhow::Result<()> {
-        self.streaming()
+        self.stream_processes()
             .iter()
-            .try_for_each(Process::wait_for_channel)
+            .map(Process::address)
+            .collect()
     }
 
-    /// Fails if the channel is away.
-    pub(crate) fn assert_channel_is_there(&self) -> anyhow::Result<()> {
-        for stream in self.streaming() {
+    /// How many events the stream services have received so far, through the channel and from the log.
+    pub(crate) fn event_counts(&self) -> anyhow::Result<EventCounts> {
+        let mut counts = EventCounts::default();
+        for stream in self.stream_processes() {
+            let metrics = stream.http_get("/metrics")?;
+            counts.by_channel += sum(&metrics, "stategate_channel_events_total");
+            counts.from_log += sum(&metrics, "stategate_tail_events_read_total");
+        }
+        Ok(counts)
+    }
+
+    /// Waits until the stream services are connected to the channel.
+    pub(crate) fn wait_until_ready(&self) -> anyhow::Result<()> {
+        self.stream_processes()
+            .iter()
+            .try_for_each(Process::wait_until_ready)
+    }
+
+    /// Fails if a stream service is not connected to the channel.
+    pub(crate) fn ensure_ready(&self) -> anyhow::Result<()> {
+        for stream in self.stream_processes() {
             let state = stream.readiness()?;
             if state != READY {
                 bail!("the stream service says: {}", state.trim());
@@ -196,7 +199,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The processor time that all of it took so far.
+    /// The processor time of its processes so far.
     pub(crate) fn processor_time(&self) -> Duration {
         self.processes()
             .into_iter()
@@ -204,38 +207,41 @@ impl Gateway {
             .sum()
     }
 
-    /// The most memory that its processes held so far, each at its own time, in MiB.
+    /// The sum of its processes' highest memory uses so far, in MiB. They need not have been at the same time.
     pub(crate) fn peak_mib(&self) -> Option<u64> {
         self.processes().into_iter().map(Process::peak_mib).sum()
     }
 
-    /// The memory that those hold who stream, in KiB.
-    pub(crate) fn streaming_memory_kib(&self) -> anyhow::Result<u64> {
-        self.streaming().iter().map(Process::memory_kib).sum()
+    /// The memory of the stream services, in KiB.
+    pub(crate) fn stream_memory_kib(&self) -> anyhow::Result<u64> {
+        self.stream_processes()
+            .iter()
+            .map(Process::memory_kib)
+            .sum()
     }
 
-    /// Ends it, which must go well.
-    pub(crate) fn end(self) -> anyhow::Result<()> {
+    /// Stops it; anything but a clean exit is an error.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
         match self {
-            Self::One(process) => process.end(),
-            Self::Several(services) => [services.streams, services.queries, services.commands]
+            Self::OneProcess(process) => process.stop(),
+            Self::Services(services) => [services.streams, services.queries, services.commands]
                 .into_iter()
                 .flatten()
-                .try_for_each(Process::end),
+                .try_for_each(Process::stop),
         }
     }
 
-    fn streaming(&self) -> &[Process] {
+    fn stream_processes(&self) -> &[Process] {
         match self {
-            Self::One(process) => std::slice::from_ref(process),
-            Self::Several(services) => &services.streams,
+            Self::OneProcess(process) => std::slice::from_ref(process),
+            Self::Services(services) => &services.streams,
         }
     }
 
     fn processes(&self) -> Vec<&Process> {
         match self {
-            Self::One(process) => vec![process],
-            Self::Several(services) => [&services.commands, &services.queries, &services.streams]
+            Self::OneProcess(process) => vec![process],
+            Self::Services(services) => [&services.commands, &services.queries, &services.streams]
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -243,35 +249,35 @@ impl Gateway {
     }
 }
 
-/// Connections to those who serve: the same ones, if one process serves everybody.
-pub(crate) struct ByRole {
+/// Connections to the gateway's services. If one process serves all, these are the same connections.
+pub(crate) struct GatewayConnections {
     pub(crate) writers: Connections,
     pub(crate) readers: Connections,
     pub(crate) subscribers: Connections,
 }
 
-/// How events came to the service that streams them.
+/// How many events the stream services received.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Came {
+pub(crate) struct EventCounts {
     by_channel: f64,
     from_log: f64,
 }
 
-impl Came {
-    /// Whether there were events, and the channel had no part in it.
+impl EventCounts {
+    /// Whether there were events and none of them came through the channel.
     pub(crate) fn all_from_log(self) -> bool {
         self.by_channel == 0.0 && self.from_log > 0.0
     }
 
-    /// The share that came by the channel, in percent, since an earlier look; `None` if nothing came.
-    pub(crate) fn by_channel_since(self, before: Self) -> Option<f64> {
+    /// Percent of the events since an earlier count that came through the channel; `None` without events.
+    pub(crate) fn percent_by_channel_since(self, before: Self) -> Option<f64> {
         let by_channel = self.by_channel - before.by_channel;
         let all = by_channel + self.from_log - before.from_log;
         (all > 0.0).then(|| 100.0 * by_channel / all)
     }
 }
 
-/// The sum of a metric over its labels; 0 while it was never touched.
+/// The sum of a metric over its labels; 0 if the metric is absent, because nothing was counted yet.
 fn sum(metrics: &str, name: &str) -> f64 {
     let values = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -289,18 +295,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_that_of_the_time_between() {
-        let came = |by_channel: f64, from_log: f64| {
+    fn the_share_is_of_the_events_since_the_earlier_count() {
+        let counts = |by_channel: f64, from_log: f64| {
             let metrics = format!(
                 "# TYPE a_total counter\na_total{{lane=\"0\"}} {by_channel}\na_total_else 7\nb_total {from_log}\n"
             );
-            Came {
+            EventCounts {
                 by_channel: sum(&metrics, "a_total"),
                 from_log: sum(&metrics, "b_total"),
             }
         };
-        let before = came(100.0, 50.0);
-        assert_eq!(came(130.0, 60.0).by_channel_since(before), Some(75.0));
-        assert_eq!(before.by_channel_since(before), None);
+        let before = counts(100.0, 50.0);
+        assert_eq!(
+            counts(130.0, 60.0).percent_by_channel_since(before),
+            Some(75.0)
+        );
+        assert_eq!(before.percent_by_channel_since(before), None);
     }
 }

@@ -1,23 +1,10 @@
-//! The machine that the figures are from.
+//! The machine and the build that the figures come from.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    os::unix::fs::FileExt as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
-use anyhow::Context as _;
-use hdrhistogram::Histogram;
 use serde_json::json;
 
-/// Bytes written before each sync: a page of a write-ahead log.
-const SYNCED_BYTES: usize = 4_096;
-/// Pages of the file that is synced.
-const SYNCED_PAGES: usize = 1_024;
-
-/// What has to be known about a machine to read its figures.
+/// What one has to know about the machine to judge the figures.
 #[derive(Debug)]
 pub(crate) struct Machine {
     cores: usize,
@@ -30,8 +17,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This machine, with its files in `directory`.
-    pub(crate) fn here(directory: &Path) -> Self {
+    /// Describes this machine. The file system is the one of `directory`.
+    pub(crate) fn describe(directory: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
@@ -67,7 +54,7 @@ impl Machine {
         }
     }
 
-    /// For people.
+    /// As lines of text.
     pub(crate) fn text(&self) -> String {
         format!(
             "machine     {} × {}, {} MiB, Linux {}\nfiles       {}\nbuild       {}\nload before {}",
@@ -81,7 +68,7 @@ impl Machine {
         )
     }
 
-    /// For programs.
+    /// As JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         json!({
             "cores": self.cores,
@@ -113,40 +100,12 @@ fn filesystem(mounts: &str, directory: &Path) -> String {
     )
 }
 
-/// How long the disk takes to make a page durable, in nanoseconds.
-pub(crate) fn sync_latency(directory: &Path, during: Duration) -> anyhow::Result<Histogram<u64>> {
-    let path = directory.join("sync");
-    let mut file = File::create(&path).context("cannot make a file to sync")?;
-    // As a write-ahead log, which is overwritten in place once it has its size.
-    file.write_all(&vec![0; SYNCED_BYTES * SYNCED_PAGES])?;
-    file.sync_all()?;
-    let mut taken = Histogram::new(3)?;
-    let begun = Instant::now();
-    for page in (0..SYNCED_PAGES).cycle() {
-        if begun.elapsed() >= during {
-            break;
-        }
-        let write = Instant::now();
-        file.write_all_at(&[1; SYNCED_BYTES], (page * SYNCED_BYTES) as u64)?;
-        file.sync_data()?;
-        taken.record(nanoseconds(write.elapsed()))?;
-    }
-    drop(file);
-    fs::remove_file(path)?;
-    Ok(taken)
-}
-
-/// A duration as histograms take it.
-pub(crate) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_deepest_mount_is_the_files_own() {
+    fn a_directory_is_on_the_deepest_mount_above_it() {
         let mounts =
             "/dev/a / ext4 rw 0 0\ntmpfs /nowhere/deep tmpfs rw 0 0\n/dev/b /nowhere xfs rw 0 0\n";
         let of = |path: &str| filesystem(mounts, Path::new(path));

@@ -1,19 +1,25 @@
-//! `stategate-loadtest`: measures the gateway beside the limits of its parts, in one run, on one
-//! machine. See `README.md`.
+//! `stategate-loadtest`: measures the gateway, and beside it what its parts can do at most, in one run on
+//! one machine. See `README.md`.
+//!
+//! A module uses only modules that are further up in this list:
+//!
+//! - `scenario`, `quantity`, `statistics`, `machine`: what is measured, on what, and the arithmetic.
+//! - `process`, `channel`, `workload`: processes, brokers, and what is sent to a server.
+//! - `floor`, `storage`, `gateway`: what is compared, and what is under test.
+//! - `round`: one run of the scenarios. `report`: the figures of all rounds. Neither uses the other.
 
-mod audience;
-mod away;
 mod channel;
-mod data;
 mod floor;
 mod gateway;
-mod load;
 mod machine;
-mod plain;
 mod process;
+mod quantity;
 mod report;
 mod round;
 mod scenario;
+mod statistics;
+mod storage;
+mod workload;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -25,16 +31,16 @@ use crate::{
     channel::{Channel, ChannelName},
     gateway::Binaries,
     machine::Machine,
-    plain::{Storage, StorageName},
-    round::Stage,
+    round::Setup,
     scenario::Scenario,
+    storage::{Storage, StorageName},
 };
 
-/// As in the gateway: the floors are to have the same.
+/// The allocator of the gateway, so that the floors have the same one.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures the gateway beside the limits of its parts, in one run.
+/// Measures the gateway, and beside it what its parts can do at most, in one run.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -47,39 +53,39 @@ struct Args {
     /// What the gateway keeps its log in
     #[arg(long, default_value = "sqlite")]
     storage: StorageName,
-    /// What carries events to those who stream them: any but `inmem` is between three processes, and a
-    /// broker is a server of the run's own
+    /// What carries events to the stream service. With any but `inmem`, each service is a process of its own;
+    /// a broker is started for the run
     #[arg(long, default_value = "inmem")]
     channel: ChannelName,
-    /// How often each is measured, in turn with its floors; the medians are shown
+    /// How many rounds: each measures every scenario in turn with its floors, and the medians are shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// How many seconds each measure takes
+    /// How many seconds each measurement takes
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// How many events the log of `grow` grows to
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     events: u64,
-    /// One short round, to see that everything works; its figures say nothing
+    /// One short round, to see that everything works; its figures mean nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The directory whose disk is measured; the system's for temporary files unless given. A server that
-    /// does not run as root must be able to go through it
+    /// The directory for the data, whose disk is measured; the system's temporary directory unless given. A
+    /// database server that does not run as root needs access to it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The folder with the gateway's binaries; that of this one unless given
+    /// The folder with the gateway's binaries; the folder of this binary unless given
     #[arg(long, value_name = "DIR")]
     gateway: Option<PathBuf>,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Part {
-    /// Serves the floors that answer over gRPC
+enum Command {
+    /// Serves as the echo server
     #[command(hide = true)]
     FloorEcho,
 }
@@ -97,7 +103,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    if let Some(Part::FloorEcho) = args.part {
+    if let Some(Command::FloorEcho) = args.command {
         return runtime.block_on(floor::serve());
     }
     let (rounds, seconds) = match args.quick {
@@ -106,22 +112,22 @@ fn run(args: Args) -> anyhow::Result<()> {
     };
     let mut scenarios = args.scenarios;
     if scenarios.is_empty() {
-        scenarios = Scenario::usual();
+        scenarios = Scenario::defaults();
     }
     scenarios.sort_unstable();
     scenarios.dedup();
     if scenarios.len() > 1 && scenarios.contains(&Scenario::Grow) {
         bail!("`grow` is run alone");
     }
-    if scenarios.iter().any(|scenario| scenario.is_of_broker()) {
-        let is_fit = args.channel.has_broker() && args.storage == StorageName::Postgres;
-        if scenarios.len() > 1 || !is_fit {
+    if scenarios.iter().any(|scenario| scenario.needs_broker()) {
+        let has_what_they_need = args.channel.has_broker() && args.storage == StorageName::Postgres;
+        if scenarios.len() > 1 || !has_what_they_need {
             bail!(
                 "`away` and `stay` are run alone, with --storage postgres and a broker as --channel"
             );
         }
     }
-    let during = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    let duration = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     let binaries = Binaries::find(args.gateway, args.channel)?;
     let channel = Channel::start(args.channel)?;
     let directory = match &args.data {
@@ -130,42 +136,41 @@ fn run(args: Args) -> anyhow::Result<()> {
     };
     let directory =
         directory.context("cannot make a directory for the data; name one with --data")?;
-    let machine = Machine::here(directory.path());
+    let machine = Machine::describe(directory.path());
     let parent = args.data.unwrap_or_else(std::env::temp_dir);
     let storage = Storage::start(args.storage, &parent)?;
-    let words = storage.words();
-    let stage = Stage {
+    let setup = Setup {
         runtime: &runtime,
         binaries: &binaries,
         channel: &channel,
         storage: &storage,
         directory: directory.path(),
         scenarios: &scenarios,
-        during,
+        duration,
         events: args.events,
-        say: &|line| eprintln!("{line}"),
+        progress: &|line| eprintln!("{line}"),
     };
     let rounds = (1..=usize::from(rounds))
-        .map(|number| stage.round(number))
+        .map(|number| round::run(&setup, number))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let figures = report::figures(&rounds, &words);
+    let lines = report::lines(&rounds, storage.plain_clients());
     if args.json {
-        let mut report = report::json(&figures, &rounds);
+        let mut report = report::json(&lines, &rounds);
         report["machine"] = machine.json();
         report["seconds"] = json!(seconds);
         report["storage"] = json!(storage.to_string());
         report["channel"] = json!(channel.to_string());
-        report["durability"] = json!(words.durability);
+        report["durability"] = json!(storage.durability());
         report["errors"] = json!(0);
         println!("{report:#}");
     } else {
         println!(
             "{}\nstorage     {storage}\nchannel     {channel}\ndurability  {}\nerrors      0; {} rounds of {seconds} s a measure\n",
             machine.text(),
-            words.durability,
+            storage.durability(),
             rounds.len()
         );
-        print!("{}", report::table(&figures));
+        print!("{}", report::table(&lines));
     }
     Ok(())
 }

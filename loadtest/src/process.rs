@@ -1,9 +1,8 @@
-//! The processes under test: started on loopback, found by the line in which they say where they
-//! listen, and ended by their process id.
+//! The processes under test. Each is started on free ports, its addresses are read from the `listening` line
+//! of its log, and it is stopped by its process id.
 
 use std::{
     collections::VecDeque,
-    env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStderr, Command, Stdio},
@@ -18,44 +17,38 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a process may take to listen.
-const START: Duration = Duration::from_secs(30);
-/// How long a process may take to end; the gateway's own grace time is within it.
-const END: Duration = Duration::from_secs(30);
-/// Linux counts processor time in hundredths of a second, whatever its own clock does.
+/// How long a process may take to listen, and a stream service to connect to its channel.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a process may take to stop. The gateway's own time limit for draining is shorter.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Linux reports processor time in hundredths of a second, whatever the frequency of its timer.
 const TICK_MS: u64 = 10;
-/// Between two looks at a process.
-const LOOK: Duration = Duration::from_millis(10);
-/// What a process says of itself that wants calls and lacks nothing.
+/// Between two checks of a process.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// What `/readyz` answers if the process accepts calls and all of its connections are up.
 pub(crate) const READY: &str = "ready\n";
-/// Lines kept of what a process said, to be shown when it fails.
-const LINES: usize = 20;
+/// How many of a process's last lines of log are kept, to be shown if it fails.
+const KEPT_LINES: usize = 20;
 
 /// A process that serves gRPC.
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
     addresses: Addresses,
-    said: Arc<Mutex<VecDeque<String>>>,
+    /// The last lines of its log.
+    log: Arc<Mutex<VecDeque<String>>>,
 }
 
 /// Where a process listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Addresses {
     grpc: SocketAddr,
-    /// The listener beside gRPC; a floor has none.
+    /// For health and metrics. The echo server has none.
     admin: Option<SocketAddr>,
 }
 
 impl Process {
-    /// The floors that answer over gRPC: this binary again, in a process of its own as the gateway.
-    pub(crate) fn floor() -> anyhow::Result<Self> {
-        let mut command = Command::new(env::current_exe()?);
-        command.arg("floor-echo");
-        Self::start("the echo floor", command)
-    }
-
-    /// Starts what says where it listens, and waits until it does.
+    /// Starts a process that logs its addresses, and waits until it does.
     pub(crate) fn start(name: &'static str, mut command: Command) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
@@ -65,62 +58,62 @@ impl Process {
             .with_context(|| {
                 format!("cannot start {name} ({})", command.get_program().display())
             })?;
-        let said = Arc::new(Mutex::new(VecDeque::new()));
-        let (heard, listening) = mpsc::channel();
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let (sender, receiver) = mpsc::channel();
         if let Some(stderr) = child.stderr.take() {
-            let said = Arc::clone(&said);
-            thread::spawn(move || listen(stderr, &said, &heard));
+            let log = Arc::clone(&log);
+            thread::spawn(move || read_log(stderr, &log, &sender));
         }
-        let addresses = listening.recv_timeout(START);
-        let nowhere = Addresses {
+        let addresses = receiver.recv_timeout(START_TIMEOUT);
+        let unknown = Addresses {
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: None,
         };
         let mut process = Self {
             name,
             child,
-            addresses: nowhere,
-            said,
+            addresses: unknown,
+            log,
         };
         match addresses {
             Ok(addresses) => process.addresses = addresses,
             Err(_) => bail!(
-                "{name} did not say where it listens; it said:\n{}",
-                process.said()
+                "{name} did not log where it listens; its log:\n{}",
+                process.log()
             ),
         }
         Ok(process)
     }
 
-    /// Where it listens.
+    /// The address of its gRPC listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses.grpc
     }
 
-    /// Waits until a service that streams has its channel.
-    pub(crate) fn wait_for_channel(&self) -> anyhow::Result<()> {
+    /// Waits until it is ready: a stream service then is connected to its channel.
+    pub(crate) fn wait_until_ready(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
             let state = self.readiness()?;
             if state == READY {
                 return Ok(());
             }
-            if begun.elapsed() > START {
-                bail!("{} is not ready:\n{state}{}", self.name, self.said());
+            if begun.elapsed() > START_TIMEOUT {
+                bail!("{} is not ready:\n{state}{}", self.name, self.log());
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// What it says of itself.
+    /// The answer of `/readyz`.
     pub(crate) fn readiness(&self) -> anyhow::Result<String> {
-        self.ask("/readyz")
+        self.http_get("/readyz")
     }
 
-    /// What the listener beside gRPC answers.
-    pub(crate) fn ask(&self, path: &str) -> anyhow::Result<String> {
-        let ask = || -> anyhow::Result<String> {
-            let address = self.addresses.admin.context("it has no such listener")?;
+    /// The body that the admin listener answers a GET with.
+    pub(crate) fn http_get(&self, path: &str) -> anyhow::Result<String> {
+        let get = || -> anyhow::Result<String> {
+            let address = self.addresses.admin.context("it has no admin listener")?;
             let mut stream = TcpStream::connect(address)?;
             let request =
                 format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -129,13 +122,13 @@ impl Process {
             stream.read_to_string(&mut answer)?;
             let (_, body) = answer
                 .split_once("\r\n\r\n")
-                .context("it is not an answer")?;
+                .context("the answer is not HTTP")?;
             Ok(body.to_owned())
         };
-        ask().with_context(|| format!("cannot ask {} for {path}", self.name))
+        get().with_context(|| format!("cannot ask {} for {path}", self.name))
     }
 
-    /// The most memory it held so far, in MiB.
+    /// Its highest memory use so far, in MiB.
     pub(crate) fn peak_mib(&self) -> Option<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).ok()?;
@@ -146,7 +139,7 @@ impl Process {
         Some(kib / 1_024)
     }
 
-    /// The memory it holds that no file backs, in KiB.
+    /// Its anonymous resident memory, in KiB.
     pub(crate) fn memory_kib(&self) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path)?;
@@ -154,68 +147,75 @@ impl Process {
             .lines()
             .find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
-        Ok(kib.context("the system does not say")?.trim().parse()?)
+        Ok(kib
+            .context("there is no RssAnon in /proc/PID/status")?
+            .trim()
+            .parse()?)
     }
 
-    /// The processor time it took so far, of all its threads.
+    /// The processor time of all its threads so far.
     pub(crate) fn processor_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).unwrap_or_default();
-        // Behind the name, which may have spaces, in parentheses: fields 14 and 15 of proc(5).
+        // Fields 14 and 15 of proc(5). The name before them is in parentheses and may contain spaces.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * TICK_MS)
     }
 
-    /// Ends it, which must go well.
-    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+    /// Stops it; anything but a clean exit is an error.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
-        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot end {}", self.name))?;
+        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop {}", self.name))?;
         let begun = Instant::now();
         loop {
             match self.child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.said()),
-                None if begun.elapsed() > END => {
-                    bail!("{} did not end:\n{}", self.name, self.said())
+                Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.log()),
+                None if begun.elapsed() > STOP_TIMEOUT => {
+                    bail!("{} did not stop:\n{}", self.name, self.log())
                 }
-                None => thread::sleep(LOOK),
+                None => thread::sleep(POLL_INTERVAL),
             }
         }
     }
 
-    fn said(&self) -> String {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.iter().cloned().collect::<Vec<_>>().join("\n")
+    fn log(&self) -> String {
+        let lines = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // After `end` both find nobody.
+        // After `stop` there is no process any more, and both fail.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads what a process says until it ends, so that it never waits for a full pipe.
-fn listen(stderr: ChildStderr, said: &Mutex<VecDeque<String>>, heard: &mpsc::Sender<Addresses>) {
+/// Reads the log of a process until it ends, so that the process never blocks on a full pipe.
+fn read_log(
+    stderr: ChildStderr,
+    log: &Mutex<VecDeque<String>>,
+    addresses_sender: &mpsc::Sender<Addresses>,
+) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { return };
         if let Some(addresses) = addresses(&line) {
-            // Nobody waits for a second one.
-            let _ = heard.send(addresses);
+            // Only the first is received.
+            let _ = addresses_sender.send(addresses);
         }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() == LINES {
-            said.pop_front();
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == KEPT_LINES {
+            log.pop_front();
         }
-        said.push_back(line);
+        log.push_back(line);
     }
 }
 
-/// The addresses in a `listening` line of the log, which is JSON when standard error is no terminal.
+/// The addresses in a `listening` line of the log. The log is JSON, since standard error is not a terminal.
 fn addresses(line: &str) -> Option<Addresses> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     (line.get("message")? == "listening").then_some(())?;
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_line_that_says_so_has_the_addresses() {
+    fn only_a_listening_line_has_addresses() {
         let line = r#"{"timestamp":"t","level":"INFO","message":"listening","grpc":"127.0.0.1:4711","admin":"127.0.0.1:4712"}"#;
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(

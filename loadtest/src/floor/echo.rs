@@ -1,7 +1,7 @@
-//! The floors that answer over gRPC: the same messages through the same codec and server, with
-//! nothing behind them.
+//! The echo floor: a gRPC server that answers at once, with the gateway's messages and codec and nothing
+//! behind them. It runs in a process of its own, as the gateway does.
 
-use std::{net::SocketAddr, pin::Pin};
+use std::{env, net::SocketAddr, pin::Pin, process::Command};
 
 use futures::{Stream, StreamExt as _, stream};
 use stategate_protocol::{
@@ -17,23 +17,33 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use crate::data::{self, Source};
+use crate::{
+    process::Process,
+    workload::{EntityGenerator, sample_event},
+};
 
-/// Serves the floors until the process is ended.
+/// Starts this binary again, as the echo server.
+pub(crate) fn start_echo_server() -> anyhow::Result<Process> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("floor-echo");
+    Process::start("the echo floor", command)
+}
+
+/// Serves until the process is terminated.
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr()?;
-    let floor = Floor {
-        entity: Source::new().product(0),
-        page: Source::new().page(),
-        event: data::ready_made_event()?,
-        listeners: watch::Sender::new(0),
+    let server = EchoServer {
+        entity: EntityGenerator::new().product(0),
+        page: EntityGenerator::new().page(),
+        event: sample_event()?,
+        open_streams: watch::Sender::new(0),
     };
     eprintln!(r#"{{"message":"listening","grpc":"{address}"}}"#);
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let served = Server::builder()
-        .add_service(EntityServiceServer::new(floor.clone()))
-        .add_service(EventServiceServer::new(floor))
+        .add_service(EntityServiceServer::new(server.clone()))
+        .add_service(EventServiceServer::new(server))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         served = served => Ok(served?),
@@ -42,20 +52,21 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
 }
 
 #[derive(Clone)]
-struct Floor {
+struct EchoServer {
     entity: pb::Entity,
     page: pb::Entities,
     event: Encoded,
-    listeners: watch::Sender<usize>,
+    /// How many streams are open.
+    open_streams: watch::Sender<usize>,
 }
 
-/// One of the streams that are there.
-struct Listener {
+/// Counts a stream as open until it is dropped.
+struct OpenStream {
     count: watch::Sender<usize>,
 }
 
-impl Listener {
-    fn enter(count: &watch::Sender<usize>) -> Self {
+impl OpenStream {
+    fn new(count: &watch::Sender<usize>) -> Self {
         count.send_modify(|count| *count += 1);
         Self {
             count: count.clone(),
@@ -63,20 +74,20 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.count.send_modify(|count| *count -= 1);
     }
 }
 
-fn not_here<T>() -> Result<Response<T>, Status> {
+fn unimplemented<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented(
         "the floors have Set, Get, Search and Stream",
     ))
 }
 
 #[tonic::async_trait]
-impl EntityService for Floor {
+impl EntityService for EchoServer {
     async fn set(&self, _: Request<pb::Entity>) -> Result<Response<()>, Status> {
         Ok(Response::new(()))
     }
@@ -86,15 +97,15 @@ impl EntityService for Floor {
     }
 
     async fn edit(&self, _: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
-        not_here()
+        unimplemented()
     }
 
     async fn revert(&self, _: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
-        not_here()
+        unimplemented()
     }
 
     async fn del(&self, _: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
-        not_here()
+        unimplemented()
     }
 
     async fn search(
@@ -108,32 +119,33 @@ impl EntityService for Floor {
         &self,
         _: Request<pb::TransactRequest>,
     ) -> Result<Response<Transacted>, Status> {
-        not_here()
+        unimplemented()
     }
 }
 
 #[tonic::async_trait]
-impl EventService for Floor {
+impl EventService for EchoServer {
     type StreamStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
-    /// Ready-made bytes, as fast as they are taken. They begin when as many streams are there as the
-    /// field `key` says: the first of a thousand would otherwise be in the way of the others.
+    /// Sends the same encoded event over and over, as fast as it is received. It first waits until as many
+    /// streams are open as the field `key` says: otherwise the first streams would take the processor time
+    /// that opening the others needs.
     async fn stream(
         &self,
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let size: usize = request.get_ref().key.parse().unwrap_or(1);
-        let listener = Listener::enter(&self.listeners);
+        let count_needed: usize = request.get_ref().key.parse().unwrap_or(1);
+        let open_stream = OpenStream::new(&self.open_streams);
         let event = self.event.clone();
         let events = stream::once(async move {
-            // The sender is held by every listener, this one included.
-            let _ = listener
+            // Waiting fails only without a sender, and this stream holds one.
+            let _ = open_stream
                 .count
                 .subscribe()
-                .wait_for(|count| *count >= size)
+                .wait_for(|count| *count >= count_needed)
                 .await;
             stream::iter(std::iter::repeat_with(move || {
-                let _ = &listener;
+                let _ = &open_stream;
                 Ok(event.clone())
             }))
         });
@@ -141,10 +153,10 @@ impl EventService for Floor {
     }
 
     async fn search(&self, _: Request<pb::SearchEventOpts>) -> Result<Response<EventPage>, Status> {
-        not_here()
+        unimplemented()
     }
 
     async fn get(&self, _: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
-        not_here()
+        unimplemented()
     }
 }

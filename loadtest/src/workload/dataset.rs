@@ -1,4 +1,4 @@
-//! What is written: orders of about 250 bytes as JSON, over many keys.
+//! The entities that are written and read: orders and products of about 250 bytes as JSON.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use stategate_model::{
@@ -7,31 +7,33 @@ use stategate_model::{
 };
 use stategate_protocol::{Encoded, Struct, encode_event, pb};
 
-/// The one domain of a run: the hardest case, since one lane takes every write.
+use crate::scenario;
+
+/// The only domain. One domain is one lane, so all writes go through a single lane: the hardest case for the
+/// gateway.
 pub(crate) const DOMAIN: &str = "shop";
-/// Entities that are written: so many keys that nearly every write is to one not seen before.
+/// The type of the entities that are written. There are so many keys that nearly every write is to an entity
+/// that does not exist yet.
 pub(crate) const ORDERS: &str = "order";
-/// Entities that are read: written once before.
+/// The type of the entities that are read. Each is written once, before.
 pub(crate) const PRODUCTS: &str = "product";
-const ORDER_KEYS: u32 = 1_000_000;
-/// The key of the order that is like no other.
+const ORDER_COUNT: u32 = 1_000_000;
+/// The key of the order that is written last. No other order has it.
 pub(crate) const LAST_ORDER: &str = "the-end";
-/// How many products there are.
-pub(crate) const PRODUCT_KEYS: u32 = 20_000;
-/// Entities of a search's page.
-pub(crate) const PAGE: u32 = 20;
-/// Different values, made once and sent over and over: making them is not what is measured.
+/// Different values. They are made once and sent over and over, so that making them takes no time from what
+/// is measured.
 const VALUES: usize = 1_024;
 
-/// Gives entities to write and names to read, the same in every run.
+/// Makes entities to write and references to entities to read. It has a fixed seed, so every run has the same
+/// ones.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) struct EntityGenerator {
     random: SmallRng,
     values: std::sync::Arc<[Struct]>,
 }
 
-impl Source {
-    /// A source for the caller with this number.
+impl EntityGenerator {
+    /// A generator with new values.
     pub(crate) fn new() -> Self {
         let mut random = SmallRng::seed_from_u64(1);
         let values = (0..VALUES)
@@ -40,53 +42,53 @@ impl Source {
         Self { random, values }
     }
 
-    /// The same values with other keys.
-    pub(crate) fn of_caller(&self, caller: usize) -> Self {
+    /// A generator with the same values and with keys of its own, for the n-th caller.
+    pub(crate) fn of_caller(&self, n: usize) -> Self {
         Self {
-            random: SmallRng::seed_from_u64(2 + caller as u64),
+            random: SmallRng::seed_from_u64(2 + n as u64),
             values: self.values.clone(),
         }
     }
 
-    /// The key of an order.
+    /// An order with a random key.
     pub(crate) fn order(&mut self) -> pb::Entity {
-        let n = self.random.random_range(0..ORDER_KEYS);
+        let n = self.random.random_range(0..ORDER_COUNT);
         self.entity(ORDERS, format!("order-{n:08}"))
     }
 
-    /// An order that is like no other.
+    /// The order that is written last.
     pub(crate) fn last_order(&mut self) -> pb::Entity {
         self.entity(ORDERS, LAST_ORDER.to_owned())
     }
 
-    /// A product to write, by its number.
+    /// The n-th product.
     pub(crate) fn product(&mut self, n: u32) -> pb::Entity {
         self.entity(PRODUCTS, product_key(n))
     }
 
-    /// A product to read.
+    /// A reference to a random product.
     pub(crate) fn product_ref(&mut self) -> pb::EntityRef {
         pb::EntityRef {
             domain: DOMAIN.to_owned(),
             r#type: PRODUCTS.to_owned(),
-            key: product_key(self.random.random_range(0..PRODUCT_KEYS)),
+            key: product_key(self.random.random_range(0..scenario::PRODUCT_COUNT)),
             at: None,
         }
     }
 
-    /// A page of products as a search answers it.
+    /// A page of products, as Search answers it.
     pub(crate) fn page(&mut self) -> pb::Entities {
         pb::Entities {
-            entities: (0..PAGE).map(|n| self.product(n)).collect(),
+            entities: (0..scenario::PAGE_SIZE).map(|n| self.product(n)).collect(),
             next_page_token: "x".repeat(100),
         }
     }
 
-    fn entity(&mut self, kind: &str, key: String) -> pb::Entity {
+    fn entity(&mut self, entity_type: &str, key: String) -> pb::Entity {
         let values = self.random.random_range(0..self.values.len());
         pb::Entity {
             domain: DOMAIN.to_owned(),
-            r#type: kind.to_owned(),
+            r#type: entity_type.to_owned(),
             key,
             values: Some(self.values[values].clone()),
             version: 0,
@@ -94,13 +96,13 @@ impl Source {
     }
 }
 
-/// The key of the product with a number.
+/// The key of the n-th product.
 pub(crate) fn product_key(n: u32) -> String {
     format!("product-{n:06}")
 }
 
-/// An event as the gateway would send it, for a floor that sends it ready-made.
-pub(crate) fn ready_made_event() -> anyhow::Result<Encoded> {
+/// An encoded event, as the gateway sends it.
+pub(crate) fn sample_event() -> anyhow::Result<Encoded> {
     let invalid = |invalid: Invalid| anyhow::anyhow!("{invalid}");
     let values = order(&mut SmallRng::seed_from_u64(1));
     let event = Event {
@@ -162,10 +164,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_of_the_size_that_is_claimed() {
-        let mut source = Source::new();
+    fn values_have_the_documented_size() {
+        let mut generator = EntityGenerator::new();
         for _ in 0..100 {
-            let values = source.order().values.unwrap().into_object();
+            let values = generator.order().values.unwrap().into_object();
             let size = Values::new(values, &Limits::default()).unwrap().size();
             assert!((230..290).contains(&size), "{size}");
         }
