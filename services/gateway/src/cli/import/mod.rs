@@ -195,7 +195,9 @@ pub(crate) async fn run(
     ));
     let client = tokio::select! {
         client = send::patient(connection, concurrency) => client?,
-        () = &mut stop => return Err(before_anything()),
+        () = &mut stop => return Err(Failure::failed(format!(
+            "interrupted before a row was sent; the same with --resume {id} goes on"
+        ))),
     };
     let mut flight = Flight::new(client, &id, concurrency);
 
