@@ -431,7 +431,6 @@ async fn a_source_that_lost_or_moved_events_is_damaged() {
                     println!("{from} to {to}: {problem}");
                     assert!(problem.contains(word), "{problem}");
                 }
-                // Moved to another time, it is moved on the way to other lanes.
                 other => panic!("{statements}, {from} to {to}: {other:?}"),
             }
         }
