@@ -16,6 +16,7 @@ use stategate_tests::{
     Ask, Clients, Form, Gateway, Log, Options, PATIENCE, Role, Store, alone,
     clients::{everything, reason},
     postgres,
+    subscriber::take,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status, Streaming};
@@ -104,16 +105,11 @@ fn search() -> pb::SearchEntityOpts {
 
 /// The end of a stream, after what came before it.
 async fn end_of(stream: &mut Streaming<pb::Event>, token: &mut Token) -> Status {
+    let mut delivered = Vec::new();
     loop {
-        match timeout(PATIENCE, stream.message())
-            .await
-            .expect("the stream moves")
-        {
-            Ok(Some(event)) => {
-                let lane = stategate_model::Lane(u8::try_from(event.lane).unwrap());
-                let position = u64::try_from(event.position).unwrap();
-                token.set(lane, stategate_model::Position::new(position));
-            }
+        let next = timeout(PATIENCE, stream.message()).await;
+        match next.expect("the stream moves") {
+            Ok(Some(event)) => take(event, token, &mut delivered),
             Ok(None) => panic!("a stream that is cut says so"),
             Err(status) => return status,
         }

@@ -7,7 +7,12 @@
     reason = "a test that cannot go on ends"
 )]
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use stategate_client::{At, Client, EntityRef, Transaction, Version};
@@ -441,5 +446,293 @@ async fn many_are_deleted_only_when_told_so() {
     place
         .cli
         .run(&["revert", "d", "t", "k3", "--version", "1"])
+        .ends(DONE);
+}
+
+/// What is wrong with a history is said of it, by whatever reads it, and nothing of it is taken for done.
+#[tokio::test]
+async fn a_history_that_was_damaged_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (from, other) = (place(2).await, place(1).await);
+    for round in 0..2 {
+        live(&from.client, round).await;
+    }
+    live(&other.client, 0).await;
+    let path = folder.path().join("history.ndjson");
+    export(&from.cli, &path, &[]);
+    let whole = fs::read_to_string(&path).unwrap();
+    let foreign = folder.path().join("foreign.ndjson");
+    export(&other.cli, &foreign, &[]);
+    let foreign = fs::read_to_string(&foreign).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let (middle, last) = (lines.len() / 2, lines.len() - 1);
+    let edited = |at: usize, pointer: &str, value: Value| {
+        let mut event: Value = serde_json::from_str(lines[at]).unwrap();
+        *event.pointer_mut(pointer).unwrap() = value;
+        event.to_string()
+    };
+    let del = lines
+        .iter()
+        .position(|line| line.contains("EntityService/Del"));
+    let del = del.unwrap();
+    let with = |at: usize, line: &str| {
+        let mut with = lines.clone();
+        with[at] = line;
+        with.join("\n")
+    };
+    let mut damaged: Vec<(&str, String)> = Vec::new();
+    let mut damage = |what, lines: Vec<&str>| damaged.push((what, lines.join("\n")));
+    let mut some = lines.clone();
+    some.remove(middle);
+    damage("without a line", some);
+    let mut some = lines.clone();
+    some.remove(1);
+    damage("without the first event", some);
+    let mut some = lines.clone();
+    some.remove(last - 1);
+    damage("without the last event", some);
+    let mut some = lines.clone();
+    some.swap(middle, middle + 1);
+    some.swap(middle + 1, middle + 2);
+    damage("out of order", some);
+    let blocks = [
+        &lines[..1],
+        &lines[middle..last],
+        &lines[1..middle],
+        &lines[last..],
+    ];
+    damage("with blocks swapped", blocks.concat());
+    let mut some = lines.clone();
+    some.insert(middle, lines[middle]);
+    damage("with a line doubled", some);
+    let one_lane = |line: &&&str| !line.contains(r#""lane":1"#);
+    damage(
+        "without a lane",
+        lines.iter().filter(one_lane).copied().collect(),
+    );
+    let two: Vec<&str> = lines.iter().copied().chain(foreign.lines()).collect();
+    damage("with another log's", two);
+    let twice: Vec<&str> = lines.iter().chain(&lines).copied().collect();
+    damage("twice", twice);
+    let blank = r#"{"half":"#;
+    damaged.push(("with half a line", with(middle, blank)));
+    damaged.push((
+        "with a version altered",
+        with(middle, &edited(middle, "/version", json!("77"))),
+    ));
+    damaged.push((
+        "with a position altered",
+        with(middle, &edited(middle, "/position", json!("1"))),
+    ));
+    damaged.push((
+        "with a time altered",
+        with(middle, &edited(middle, "/time", json!("1"))),
+    ));
+    let values = edited(del, "/entity/values", json!({"other": 1}));
+    damaged.push(("with a delete altered", with(del, &values)));
+    damaged.push(("with two lines run together", {
+        let mut text = whole.clone();
+        let at = text.find("}\n{").unwrap();
+        text.remove(text[at + 3..].find("}\n{").unwrap() + at + 4);
+        text
+    }));
+    for (what, text) in &damaged {
+        let text = format!("{text}\n");
+        let name = file("damaged.ndjson");
+        fs::write(&name, &text).unwrap();
+        let to = place(2).await;
+        let ran = to.cli.run(&["import", &name]).ends(FAILED);
+        assert!(ran.stderr.contains("line "), "{what}: {ran:#?}");
+        let counts = ran.lines().remove(0);
+        let stats = to.cli.line(&["stats"]);
+        assert_eq!(
+            counts["written"], stats["events"],
+            "{what}: counts are true"
+        );
+
+        let storage = tempfile::tempdir().unwrap();
+        let database = storage.path().join("restored.db");
+        let config = json!({"name": "sqlite", "path": database}).to_string();
+        let ran = to.cli.run(&["restore", &name, "--to", &config]);
+        let ran = ran.ends(FAILED).says(&["line "]);
+        assert_eq!(ran.stdout, "", "{what}");
+
+        // And it is not gone on with, nor cut where it is wrong. (One that was made longer is cut.)
+        let ran = from
+            .cli
+            .run(&["export", "--history", "--out", &name, "--resume"]);
+        ran.ends(FAILED).says(&["line "]);
+        assert_eq!(fs::read_to_string(&name).unwrap(), text, "{what}");
+        println!("{what}: refused");
+    }
+
+    // A part of the history has holes where other entities were, and none where its own are.
+    let part = folder.path().join("part.ndjson");
+    export(&from.cli, &part, &["acme", "user"]);
+    let text = fs::read_to_string(&part).unwrap();
+    let to = place(2).await;
+    to.cli.line(&["import", part.to_str().unwrap()]);
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.remove(lines.len() / 2);
+    fs::write(&part, lines.join("\n")).unwrap();
+    let to = place(2).await;
+    let ran = to.cli.run(&["import", part.to_str().unwrap()]);
+    ran.ends(FAILED).says(&["version"]);
+
+    // The end of the last line is nobody's loss.
+    fs::write(&part, whole.trim_end()).unwrap();
+    let to = place(2).await;
+    to.cli.line(&["import", part.to_str().unwrap()]);
+    assert_eq!(state(&from.cli), state(&to.cli));
+}
+
+#[tokio::test]
+async fn a_sheet_holds_no_formulas_and_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (from, to) = (place(1).await, place(1).await);
+    let texts = [
+        "=HYPERLINK(\"http://x\")",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "'=1",
+        "''",
+        "'",
+        "",
+        "plain",
+        "it's",
+        "5",
+        "007",
+        "1e5",
+        "true",
+        "null",
+        "NA",
+        "{\"a\":1}",
+        "[1]",
+        "a,b;c\td\"e\nf",
+    ];
+    for (n, text) in texts.iter().enumerate() {
+        let values = json!({"text": text, "=n": n, "-m": -1.5, "@key": null, "nested": {"=x": ["=1", null]}});
+        let key = entity("d", "t", &format!("=k{n}"));
+        from.client.set(&key, values).await.unwrap();
+    }
+    let odd = entity("d", "t", "+odd");
+    from.client
+        .set(&odd, json!({"": 1e300, "+other": [], "text": 5}))
+        .await
+        .unwrap();
+    let other = entity("d", "u", "@u");
+    from.client.set(&other, json!({"text": "-"})).await.unwrap();
+
+    let all = |cli: &Cli| (cli.all("d", "t"), cli.all("d", "u"));
+    for (name, delimiter) in [("sheet.csv", b','), ("sheet.tsv", b'\t')] {
+        let path = file(name);
+        from.cli.line(&["export", "d", "t", "--out", &path]);
+        let mut rows = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .from_path(&path)
+            .unwrap();
+        let rows: Vec<csv::StringRecord> = rows.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), texts.len() + 2);
+        for (at, row) in rows.iter().enumerate() {
+            let cells = row.iter().skip(if at == 0 { 2 } else { 0 });
+            for cell in cells.filter(|cell| cell.parse::<f64>().is_err()) {
+                assert!(
+                    !cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']),
+                    "{cell:?}"
+                );
+            }
+        }
+        let to = place(1).await;
+        to.cli
+            .line(&["import", &path, "--domain", "d", "--type", "t"]);
+        assert_eq!(to.cli.all("d", "t"), from.cli.all("d", "t"), "{name}");
+    }
+    // Of several types, which the rows name.
+    let path = file("both.csv");
+    from.cli.line(&["export", "d", "*", "--out", &path]);
+    to.cli.line(&["import", &path]);
+    assert_eq!(all(&to.cli), all(&from.cli));
+    // Byte for byte, for who asks for it.
+    let path = file("exact.csv");
+    from.cli
+        .line(&["export", "d", "u", "--exact", "--out", &path]);
+    let exact = "@key,@version,text\n@u,1,-\n";
+    assert_eq!(fs::read_to_string(&path).unwrap(), exact);
+    let to = place(1).await;
+    let import = ["import", &path, "--domain", "d", "--type", "u", "--exact"];
+    to.cli.line(&import);
+    assert_eq!(to.cli.all("d", "u"), from.cli.all("d", "u"));
+    from.cli.run(&["export", "d", "u", "--exact"]).ends(USAGE);
+    from.cli
+        .run(&["export", "d", "u", "--out", &file("x.csv.gz")])
+        .ends(USAGE)
+        .says(&["gzip"]);
+}
+
+#[tokio::test]
+async fn compressed_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(1).await;
+    let plain = folder.path().join("rows.csv");
+    let rows: String = (0..500).map(|n| format!("k{n},{n}\n")).collect();
+    fs::write(&plain, format!("id,n\n{rows}")).unwrap();
+    // As people pack them; the programs are on every machine that builds this.
+    let packed = Command::new("gzip").arg("--keep").arg(&plain).status();
+    assert!(packed.unwrap().success());
+    let packed = folder.path().join("rows.csv.gz");
+    let path = packed.to_str().unwrap();
+    let fixed = ["--domain", "d", "--type", "t", "--key", "id"];
+    let counts = place.cli.line(&[&["import", path], &fixed[..]].concat());
+    assert_eq!(counts["written"], 500);
+    // From stdin, by what it holds.
+    let from_stdin = [&["import", "-", "--format", "csv"], &fixed[..]].concat();
+    let ran = place
+        .cli
+        .command(&from_stdin)
+        .stdin(fs::File::open(&packed).unwrap())
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    // Cut off, it is an error, and so is what is read otherwise.
+    let bytes = fs::read(&packed).unwrap();
+    fs::write(&packed, &bytes[..bytes.len() - 3]).unwrap();
+    place
+        .cli
+        .run(&[&["import", path], &fixed[..]].concat())
+        .ends(FAILED)
+        .says(&["ends early"]);
+    let zip = folder.path().join("rows.csv.zip");
+    fs::write(&zip, b"PK\x03\x04\x14\0\0\0").unwrap();
+    place
+        .cli
+        .run(&[&["import", zip.to_str().unwrap()], &fixed[..]].concat())
+        .ends(FAILED)
+        .says(&["zip"]);
+
+    // A history, into a gateway and into a storage.
+    let history = folder.path().join("history.ndjson");
+    export(&place.cli, &history, &[]);
+    assert!(
+        Command::new("gzip")
+            .arg(&history)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let history = folder.path().join("history.ndjson.gz");
+    let to = self::place(1).await;
+    to.cli.line(&["import", history.to_str().unwrap()]);
+    assert_eq!(state(&to.cli), state(&place.cli));
+    let database = folder.path().join("restored.db");
+    let config = json!({"name": "sqlite", "path": database}).to_string();
+    to.cli
+        .run(&["restore", history.to_str().unwrap(), "--to", &config])
         .ends(DONE);
 }

@@ -22,7 +22,7 @@ use stategate_tests::{
     Ask, Form, Gateway, Log, Options, Process, Role, Store, alone, clients::reason,
 };
 use tokio::task::spawn_blocking;
-use tonic::{Code, Status};
+use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -34,7 +34,8 @@ const ALL: [Role; 3] = [Role::Command, Role::Query, Role::Stream];
 
 async fn health(process: &Process) -> ServingStatus {
     let address = format!("http://{}", process.grpc());
-    let mut client = HealthClient::connect(address).await.unwrap();
+    let channel = Channel::from_shared(address).unwrap().connect().await;
+    let mut client = HealthClient::new(channel.unwrap());
     let asked = client.check(HealthCheckRequest::default()).await.unwrap();
     asked.into_inner().status()
 }
@@ -158,18 +159,22 @@ async fn a_database_that_refuses_is_named_for_what_it_says() {
     ask.set("d/t/k", "{}").await.unwrap();
     let schema = gateway.schema().to_owned();
 
-    // Only writes are refused: reads go on.
-    server.sql("ALTER DATABASE ours SET default_transaction_read_only = on");
-    proxy.cut();
+    // Writes alone are refused, by sessions that there are; new ones are not made.
+    server.sql("ALTER SYSTEM SET default_transaction_read_only = on");
+    server.sql("SELECT pg_reload_conf()");
     not_ready(&mut gateway, Role::Command, "is read-only").await;
     assert_unavailable(&ask.set("d/t/k", "{}").await.unwrap_err(), "is read-only");
-    for role in [Role::Query, Role::Stream] {
+    ready(&mut gateway, Role::Query).await;
+    ask.get("d/t/k").await.unwrap();
+    proxy.cut();
+    for role in ALL {
+        not_ready(&mut gateway, role, "is read-only").await;
+    }
+    server.sql("ALTER SYSTEM RESET default_transaction_read_only");
+    server.sql("SELECT pg_reload_conf()");
+    for role in ALL {
         ready(&mut gateway, role).await;
     }
-    ask.get("d/t/k").await.unwrap();
-    server.sql("ALTER DATABASE ours RESET default_transaction_read_only");
-    proxy.cut();
-    ready(&mut gateway, Role::Command).await;
     ask.set("d/t/k", "{}").await.unwrap();
 
     for (wrong, right, why) in [

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::methods::Methods;
+use crate::{Seldom, methods::Methods};
 
 /// How long a new connection may keep silent.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -37,13 +37,15 @@ pub(crate) fn connections(
     let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let refused = metrics::counter!("stategate_connections_refused_total");
     stream::unfold(
-        (listener, slots, refused, calls),
-        |(listener, slots, refused, calls)| async move {
+        (listener, slots, refused, calls, Seldom::default()),
+        |(listener, slots, refused, calls, failing)| async move {
             loop {
                 let socket = match listener.accept().await {
                     Ok((socket, _)) => socket,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        if let Some(left_out) = failing.is_due() {
+                            tracing::warn!(%error, left_out, "cannot accept a connection");
+                        }
                         sleep(PAUSE).await;
                         continue;
                     }
@@ -58,7 +60,7 @@ pub(crate) fn connections(
                     continue;
                 }
                 let connection = Connection::new(socket, slot, Arc::clone(&calls));
-                return Some((Ok(connection), (listener, slots, refused, calls)));
+                return Some((Ok(connection), (listener, slots, refused, calls, failing)));
             }
         },
     )

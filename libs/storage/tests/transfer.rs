@@ -394,6 +394,51 @@ async fn a_difference_is_found() {
 }
 
 #[tokio::test]
+async fn a_source_that_lost_or_moved_events_is_damaged() {
+    const ONE: &str = "(SELECT seq FROM events ORDER BY seq LIMIT 1 OFFSET 20)";
+    const NEXT: &str = "(SELECT seq FROM events ORDER BY seq LIMIT 1 OFFSET 21)";
+    for (statements, word) in [
+        (format!("DELETE FROM events WHERE seq = {ONE}"), "no event"),
+        (
+            "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT 2)"
+                .to_owned(),
+            "no event",
+        ),
+        (
+            format!(
+                "CREATE TEMP TABLE pair AS SELECT {ONE} AS one, {NEXT} AS next;
+                 UPDATE events SET seq = -1 WHERE seq = (SELECT one FROM pair);
+                 UPDATE events SET seq = (SELECT one FROM pair) WHERE seq = (SELECT next FROM pair);
+                 UPDATE events SET seq = (SELECT next FROM pair) WHERE seq = -1"
+            ),
+            "does not continue",
+        ),
+        (
+            format!("UPDATE events SET version = version + 1000 WHERE seq = {ONE}"),
+            "version",
+        ),
+    ] {
+        for (from, to) in [(1, 1), (8, 8), (8, 3)] {
+            let folder = Folder::new();
+            folder.source(from).await.close().await;
+            let file = rusqlite::Connection::open(folder.path("source.db")).unwrap();
+            file.execute_batch(&statements).unwrap();
+            drop(file);
+            let source = open(&folder.config("source.db", None)).await.unwrap();
+            let target = folder.target(&source, to).await;
+            match copy(&source, &target).await {
+                Err(Failure::Damaged(problem)) => {
+                    println!("{from} to {to}: {problem}");
+                    assert!(problem.contains(word), "{problem}");
+                }
+                // Moved to another time, it is moved on the way to other lanes.
+                other => panic!("{statements}, {from} to {to}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_source_that_is_written_to_is_noticed() {
     for (lanes, plain) in [(8, true), (1, false)] {
         let folder = Folder::new();

@@ -1,6 +1,12 @@
 //! `stategate dev`: command, query and stream service in one process, on this machine alone.
 
-use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
@@ -170,7 +176,9 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     } else {
         format!("  export STATEGATE_ADDR={address}\n")
     };
-    eprintln!(
+    // Whoever reads it may have left, and the gateway goes on.
+    let _ = writeln!(
+        io::stderr(),
         "\nstategate is listening on http://{address} (gRPC)\n\
          metrics and health: http://{admin}\n\
          data: {kept}\n\

@@ -1,5 +1,8 @@
 //! `stategate`: the whole gateway in one process, and the commands of its clients.
 
+// Their macros panic when whoever reads the stream has left.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 mod cli;
 mod dev;
 

@@ -1,6 +1,9 @@
 //! The query service as a process.
 
-use std::{process::ExitCode, sync::Arc};
+// Their macros panic when whoever reads the stream has left.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use stategate_query::QueryService;
 use stategate_server::{Config, Drain, Env, Positions, Services, Telemetry};
@@ -15,7 +18,8 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stategate-query: {error:#}");
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "stategate-query: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,9 @@
 //! The stream service as a process.
 
-use std::{process::ExitCode, sync::Arc};
+// Their macros panic when whoever reads the stream has left.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_server::{Config, Drain, Env, Services, Tasks, Telemetry, config, variables};
@@ -16,7 +19,8 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stategate-stream: {error:#}");
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "stategate-stream: {error:#}");
             ExitCode::FAILURE
         }
     }

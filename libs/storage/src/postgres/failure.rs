@@ -25,7 +25,12 @@ pub(super) fn unreachable(operation: &'static str, error: &Sql) -> Error {
 
 /// What the server says of itself, for callers too.
 fn trouble(error: &Sql) -> Option<Trouble> {
-    let code = error.as_db_error()?.code();
+    let Some(said) = error.as_db_error() else {
+        // The driver looks at a new connection before anybody uses it.
+        let takes_no_writes = told(error).contains("does not allow writes");
+        return takes_no_writes.then_some(Trouble::ReadOnly);
+    };
+    let code = said.code();
     let words = [
         (SqlState::DISK_FULL, Trouble::Full),
         (SqlState::IO_ERROR, Trouble::Disk),

@@ -3,7 +3,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,11 @@ use crate::{Error, Kind, Result, Trouble};
 
 /// A file as it was when it was opened: device and number.
 type Identity = (u64, u64);
+
+/// What is added to an append's bytes for what SQLite writes with them.
+const OVERHEAD_BYTES: u64 = 64 << 10;
+/// No more room than this is looked for: what the largest append takes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// The files of an open log, and where they are.
 #[derive(Debug)]
@@ -54,6 +60,35 @@ impl Place {
                 .because(what));
         }
         Ok(())
+    }
+
+    /// Fails if there is no room for an append of so many bytes: a file that is removed before it is written
+    /// takes as much. The header alone may find room where the next append does not.
+    pub(super) fn check_room(&self, operation: &'static str, bytes: u64) -> Result<()> {
+        let Some((wal, _)) = self.0.get(1) else {
+            return Ok(());
+        };
+        let mut path = wal.clone().into_os_string();
+        path.push("-room");
+        // Where no file can be made beside the log, the log may be written to all the same.
+        let Ok(mut file) = fs::File::create(&path) else {
+            return Ok(());
+        };
+        let removed = fs::remove_file(&path);
+        let bytes = (bytes + bytes / 4 + OVERHEAD_BYTES).min(MOST_BYTES);
+        let written = removed
+            .and_then(|()| io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file))
+            .and_then(|_| file.flush());
+        written.map_err(|error| {
+            let trouble = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
+                io::ErrorKind::ReadOnlyFilesystem => Trouble::ReadOnly,
+                _ => Trouble::Disk,
+            };
+            Error::new(Kind::Unavailable, operation)
+                .with_trouble(Some(trouble))
+                .because(error)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
 };
@@ -16,7 +16,7 @@ use std::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, ToSql};
-use stategate_model::{EntityRef, IdempotencyKey, Lane, Position};
+use stategate_model::{EntityRef, Event, IdempotencyKey, Lane, Position};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Appended, Batch, Error, Kind, Loaded, Result};
@@ -41,8 +41,8 @@ pub(super) struct Writer {
     tasks: mpsc::UnboundedSender<Task>,
     thread: ThreadId,
     place: Arc<Place>,
-    /// Whether the last append failed for something other than what was in it.
-    is_troubled: Arc<AtomicBool>,
+    /// See [`File::needs`].
+    needs: Arc<AtomicU64>,
 }
 
 /// One append and who waits for it.
@@ -68,14 +68,16 @@ impl Writer {
         place: Arc<Place>,
         threads: &mut Threads,
     ) -> std::io::Result<Self> {
-        let is_troubled = Arc::new(AtomicBool::new(false));
+        let needs = Arc::new(AtomicU64::new(0));
         let (appends, waiting) = mpsc::channel(WAITING);
         let (tasks, hosted) = mpsc::unbounded_channel();
         let file = File {
             place: Arc::clone(&place),
-            is_troubled: Arc::clone(&is_troubled),
+            needs: Arc::clone(&needs),
         };
         let run = move || {
+            let ending = Ending(checkpoints);
+            let checkpoints = &ending.0;
             let mut host = Host::new(connection, Inbox { waiting, hosted });
             host.run(|connection, group| {
                 // A panic leaves the group's callers with an unknown outcome, which is what it is, and
@@ -88,7 +90,6 @@ impl Writer {
                 stategate_faults::pass("sqlite-writer");
                 checkpoints.committed(connection);
             });
-            checkpoints.close();
             host.end()
         };
         Ok(Self {
@@ -96,7 +97,7 @@ impl Writer {
             tasks,
             thread: threads.start("sqlite-writer", run)?.id(),
             place,
-            is_troubled,
+            needs,
         })
     }
 
@@ -153,7 +154,7 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let file = File {
             place: Arc::clone(&self.place),
-            is_troubled: Arc::clone(&self.is_troubled),
+            needs: Arc::clone(&self.needs),
         };
         self.host(Box::pin(async move {
             // Whoever asked may have given up, if an append before this took long.
@@ -180,7 +181,18 @@ impl Writer {
 /// The file that is written to.
 struct File {
     place: Arc<Place>,
-    is_troubled: Arc<AtomicBool>,
+    /// 0 while appends go well. Otherwise how many bytes the last one had, which failed for something other
+    /// than what was in it.
+    needs: Arc<AtomicU64>,
+}
+
+/// The end of the thread that writes, one way or the other.
+struct Ending(Arc<Checkpoints>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl File {
@@ -189,11 +201,14 @@ impl File {
     /// touched, on every append, for what only a defect elsewhere can cause.)
     fn commit(&self, connection: &Connection, group: &mut Vec<Append>) {
         let committed = self.transact(connection, group);
-        let is_troubled = |error: &Error| *error.kind() != Kind::Rejected;
-        self.is_troubled.store(
-            committed.as_ref().is_err_and(is_troubled),
-            Ordering::Relaxed,
-        );
+        let needs = match &committed {
+            Err(error) if *error.kind() != Kind::Rejected => {
+                let events = group.iter().flat_map(|append| &append.batch.events);
+                events.map(Event::size).sum::<usize>().max(1) as u64
+            }
+            _ => 0,
+        };
+        self.needs.store(needs, Ordering::Relaxed);
         match committed {
             Ok(outcomes) => {
                 for (append, outcome) in group.drain(..).zip(outcomes) {
@@ -246,13 +261,15 @@ impl File {
         })
     }
 
-    /// Whether the file can be written to. Once an append has failed it is tried: what the file's header
-    /// says is written again, so that it says the same.
+    /// Whether the file can be written to. Once an append has failed it is tried: there is room for it, and
+    /// what the file's header says is written again, so that it says the same.
     fn check(&self, connection: &Connection, operation: &'static str) -> Result<()> {
         self.place.check(operation)?;
-        if !self.is_troubled.load(Ordering::Relaxed) {
+        let needs = self.needs.load(Ordering::Relaxed);
+        if needs == 0 {
             return Ok(());
         }
+        self.place.check_room(operation, needs)?;
         roll_back(connection);
         connection
             .execute_batch("BEGIN IMMEDIATE")
@@ -262,7 +279,7 @@ impl File {
                 failure(operation)(error)
             })?;
         commit(connection, operation)?;
-        self.is_troubled.store(false, Ordering::Relaxed);
+        self.needs.store(0, Ordering::Relaxed);
         Ok(())
     }
 }

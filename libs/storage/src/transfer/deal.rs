@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use stategate_model::{Event, Heads, Lane, Lanes, Position, Timestamp};
 
-use super::{Result, Side};
+use super::{Failure, Result, Side};
 use crate::{KeyRecord, ReadLimit, Storage};
 
 /// How much of a lane is read at once.
@@ -157,12 +157,35 @@ impl Reader {
         }
         let events = self.storage.read_log(self.lane, self.read, READ).await;
         let events = events.map_err(self.side.failed())?;
-        let inside = events
-            .into_iter()
-            .filter(|event| event.position <= self.end);
-        self.events.extend(inside);
-        self.read = self.events.back().map_or(self.end, |last| last.position);
+        for event in events {
+            if self.read >= self.end {
+                break;
+            }
+            self.is_next(event.position)?;
+            self.read = event.position;
+            self.events.push_back(event);
+        }
+        if self.events.is_empty() {
+            return Err(self.missing());
+        }
         Ok(())
+    }
+
+    /// Fails unless it is the position after the last one that was read.
+    fn is_next(&self, position: Position) -> Result<()> {
+        match position == self.read.next() {
+            true => Ok(()),
+            false => Err(self.missing()),
+        }
+    }
+
+    fn missing(&self) -> Failure {
+        let (lane, next) = (self.lane, self.read.next());
+        let what = format!("lane {lane} has no event at position {next}, and events after it");
+        match self.side {
+            Side::Source => Failure::Damaged(what),
+            Side::Target => Failure::Target(format!("is damaged: {what}")),
+        }
     }
 
     async fn next(&mut self) -> Result<Option<Event>> {

@@ -8,11 +8,13 @@
 
 mod deal;
 mod digest;
+mod sequence;
 
 use std::sync::Arc;
 
 use stategate_model::{Event, Heads, Lanes, LogId, Position, limits};
 
+pub use self::sequence::{Scope, Sequence};
 use self::{deal::Deal, digest::LogDigest};
 use crate::{Appended, Batch, Error, Identity, Info, KeyRecord, Kind, ReadLimit, Storage};
 
@@ -30,6 +32,9 @@ pub enum Failure {
     /// The source is being written to.
     #[error("the source is being written to; {0}")]
     Busy(&'static str),
+    /// The source is no log, for events are missing in it, doubled, moved or altered.
+    #[error("the source is damaged: {0}; go back to a backup of it")]
+    Damaged(String),
     /// What was read back differs.
     #[error("the copy differs from the source: {0}")]
     Differs(String),
@@ -379,7 +384,7 @@ impl Copier<'_> {
         let lanes = self.target.info().lanes;
         let total = sum(heads) * 2;
         let mut done = 0;
-        let mut digest = async |mut deal: Deal| {
+        let mut digest = async |mut deal: Deal, mut sequence: Option<Sequence>| {
             let mut digest = LogDigest::new(lanes);
             while let Some(group) = deal.next().await? {
                 let before = done;
@@ -391,22 +396,25 @@ impl Copier<'_> {
                         total,
                     });
                 }
+                if let Some(sequence) = &mut sequence {
+                    for event in &group.events {
+                        sequence.take(event).map_err(|why| {
+                            Failure::Damaged(format!("an event of {} {why}", event.entity))
+                        })?;
+                    }
+                }
                 digest.take(&group);
             }
             Ok::<_, Failure>(digest)
         };
         let beginning = Heads::beginning(self.source.info().lanes);
-        let expected = digest(self.deal(&beginning, heads)).await?;
+        // From the first event on; a target that compares equal is as whole.
+        let sequence = Sequence::new(Scope::Whole(lanes));
+        let expected = digest(self.deal(&beginning, heads), Some(sequence)).await?;
         let there = self.heads(Side::Target).await?;
         let beginning = Heads::beginning(lanes);
-        let found = digest(Deal::new(
-            self.target,
-            Side::Target,
-            &beginning,
-            &there,
-            lanes,
-        ))
-        .await?;
+        let there = Deal::new(self.target, Side::Target, &beginning, &there, lanes);
+        let found = digest(there, None).await?;
         let keys = found.keys();
         match expected.difference(&found) {
             None => Ok((found.finish(), keys)),

@@ -87,14 +87,19 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
         let path = config.path.display();
         return Err(Failure::failed(format!("--from: there is no file {path}")));
     }
-    let source = stategate_storage::open(&args.from)
-        .await
-        .map_err(|error| unopened("--from", &error))?;
+    let stop = signals::stop();
+    tokio::pin!(stop);
+    let interrupted = || Failure::failed("interrupted; begin again to go on with the copy");
+    let source = tokio::select! {
+        source = stategate_storage::open(&args.from) => source.map_err(|error| unopened("--from", &error))?,
+        () = &mut stop => return Err(interrupted()),
+    };
     let lanes = args.lanes.unwrap_or(source.info().lanes);
     let identity = transfer::identity(source.info(), lanes);
-    let target = create_as(&args.to, identity)
-        .await
-        .map_err(|error| unopened("--to", &error))?;
+    let target = tokio::select! {
+        target = create_as(&args.to, identity) => target.map_err(|error| unopened("--to", &error))?,
+        () = &mut stop => return Err(interrupted()),
+    };
     if target.info().lanes != lanes {
         return Err(Failure::new(
             Exit::Refused,
@@ -110,12 +115,25 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     let bar = bar();
     let mut says = |progress| show(&bar, progress);
     let copied = tokio::select! {
-        copied = transfer::copy(&source, &target, &mut says) => copied.map_err(|failure| of(&failure)),
-        () = signals::stop() => Err(Failure::failed("interrupted; begin again to go on with the copy")),
+        copied = transfer::copy(&source, &target, &mut says) => Some(copied.map_err(|failure| of(&failure))),
+        () = stop => None,
     };
     bar.finish_and_clear();
-    target.close().await;
-    source.close().await;
+    let close = async {
+        target.close().await;
+        source.close().await;
+    };
+    let copied = match copied {
+        Some(copied) => {
+            close.await;
+            copied
+        }
+        None => {
+            // Every batch is whole or not there; a storage that hangs is not waited for.
+            let _ = tokio::time::timeout(signals::LAST_WORDS, close).await;
+            Err(interrupted())
+        }
+    };
     report(&copied?, began, output)
 }
 
@@ -133,7 +151,9 @@ fn of(failure: &transfer::Failure) -> Failure {
         transfer::Failure::Storage { error, .. } if *error.kind() == Kind::Unavailable => {
             Exit::Unavailable
         }
-        transfer::Failure::Differs(_) | transfer::Failure::Storage { .. } => Exit::Failed,
+        transfer::Failure::Damaged(_)
+        | transfer::Failure::Differs(_)
+        | transfer::Failure::Storage { .. } => Exit::Failed,
     };
     Failure::new(exit, failure.to_string())
 }

@@ -2,28 +2,35 @@
 //! ids, times, positions and claims of its events, which no call can write.
 
 use std::{
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _},
-    path::PathBuf,
-    sync::Arc,
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::Serialize;
-use serde_json::value::RawValue;
-use stategate_model::{
-    Claims, EntityRef, Event, EventId, Heads, Lane, Lanes, Limits, LogId, Method, Position,
-    Timestamp, Token, TraceParent, Values, Version, json as strict, limits,
+use stategate_model::{Event, Heads, Lane, Position, limits};
+use stategate_storage::{
+    Appended, Batch, Identity, Kind, ReadLimit, Storage, StorageConfig, create_as,
 };
-use stategate_storage::{Appended, Batch, Identity, Kind, Storage, StorageConfig, create_as};
-use uuid::Uuid;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    archive::{End, Header, Restored, is_history},
+    archive::{Header, Item, Reader},
     failure::{Exit, Failure},
+    input::{self, Opened},
     migrate::storage,
     output::{Form, Output},
     progress::Progress,
     signals, text,
+};
+
+/// How much of what is there already is read at once, to be compared.
+const OLD: ReadLimit = ReadLimit {
+    events: 1_000,
+    bytes: 1 << 20,
 };
 
 const EXAMPLES: &str = r#"Examples:
@@ -42,7 +49,7 @@ To make a history again in a gateway that has other data, use `import`."#;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The file that `export --history` wrote
+    /// The file that `export --history` wrote, as it is or compressed by gzip or zstd; - reads stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The storage to make the log in: empty, or a part of the same restore
@@ -59,6 +66,9 @@ struct Report {
     written: u64,
 }
 
+/// Lines that are read ahead of those that are written.
+const READ_AHEAD: usize = 256;
+
 /// Restores a log.
 pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
     if matches!(args.to, StorageConfig::Memory(_)) {
@@ -66,29 +76,22 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
             "--to: a log in memory is gone when this process ends",
         ));
     }
-    let shown = args.file.display().to_string();
-    let opened = File::open(&args.file);
-    let opened = opened.map_err(|error| Failure::failed(format!("{shown}: {error}")))?;
-    let size = opened.metadata().map(|metadata| metadata.len()).ok();
-    let mut input = Lines {
-        file: BufReader::new(opened),
-        shown,
-        number: 0,
-        read: 0,
-        line: String::new(),
+    let stop = signals::stop();
+    tokio::pin!(stop);
+    let interrupted = || Failure::failed("interrupted; the same again goes on");
+    let mut reading = tokio::select! {
+        reading = Reading::begin(&args.file) => reading?,
+        () = &mut stop => return Err(interrupted()),
     };
-    let identity = identity(&mut input)?;
-    let target = create_as(&args.to, identity)
-        .await
-        .map_err(|error| Failure::failed(format!("--to: {error}")))?;
+    let identity = reading.identity()?;
+    let target = tokio::select! {
+        target = create_as(&args.to, identity) => target.map_err(|error| Failure::failed(format!("--to: {error}")))?,
+        () = &mut stop => return Err(interrupted()),
+    };
     let (log_id, lanes) = (target.info().log_id, target.info().lanes);
-    let restored = if (log_id, lanes) == (identity.log_id, identity.lanes) {
-        tokio::select! {
-            restored = restore(&mut input, &target, size) => restored,
-            () = signals::stop() => Err(Failure::failed("interrupted; the same again goes on")),
-        }
-    } else {
-        Err(Failure::new(
+    if (log_id, lanes) != (identity.log_id, identity.lanes) {
+        target.close().await;
+        return Err(Failure::new(
             Exit::Refused,
             format!(
                 "--to: holds another log ({log_id} with {} lanes; the export is of {} with {})",
@@ -96,9 +99,19 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
                 identity.log_id,
                 identity.lanes.get()
             ),
-        ))
+        ));
+    }
+    let restored = tokio::select! {
+        restored = restore(&mut reading, &target) => {
+            target.close().await;
+            restored
+        }
+        () = stop => {
+            // Every batch is whole or not there; a storage that hangs is not waited for.
+            let _ = tokio::time::timeout(signals::LAST_WORDS, target.close()).await;
+            Err(interrupted())
+        }
     };
-    target.close().await;
     let (events, written) = restored?;
     match output.form() {
         Form::Json => output.json(&Report {
@@ -117,58 +130,78 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     output.flush()
 }
 
-/// Most bytes of a line: the largest values and claims with every byte written as an escape. A file that
-/// is not what it seems must not be read into memory to its end.
-const LINE_BYTES: u64 = 32 << 20;
-
-/// The lines of the file.
-struct Lines {
-    file: BufReader<File>,
+/// A file that a thread reads.
+struct Reading {
+    header: Header,
     shown: String,
-    number: u64,
-    read: u64,
-    line: String,
+    items: mpsc::Receiver<(u64, Item)>,
+    reader: JoinHandle<Result<(), Failure>>,
+    size: Option<u64>,
+    read: Arc<AtomicU64>,
 }
 
-impl Lines {
-    /// The next line; `None` at the end, and for a line that was cut off.
-    fn next(&mut self) -> Result<Option<&str>, Failure> {
-        self.line.clear();
-        self.number += 1;
-        let read = (&mut self.file).take(LINE_BYTES).read_line(&mut self.line);
-        let read = read.map_err(|error| {
-            Failure::failed(format!("{}, line {}: {error}", self.shown, self.number))
-        })?;
-        self.read += read as u64;
-        if read as u64 == LINE_BYTES && !self.line.ends_with('\n') {
-            return Err(self.refuse("is longer than any event"));
+impl Reading {
+    async fn begin(file: &Path) -> Result<Self, Failure> {
+        let shown = file.display().to_string();
+        let ended = |_| Failure::failed("the reader of the file ended early");
+        let begun = tokio::task::spawn_blocking({
+            let shown = shown.clone();
+            move || {
+                let Opened {
+                    text, size, read, ..
+                } = input::open(&shown)?;
+                let reader = Reader::begin(text, &shown)?;
+                Ok::<_, Failure>((reader, size, read))
+            }
+        });
+        let (reader, size, read) = begun.await.map_err(ended)??;
+        let Some(mut reader) = reader else {
+            return Err(Failure::failed(format!(
+                "{shown}, line 1 is not the beginning of what `export --history` writes"
+            )));
+        };
+        let header = reader.header().clone();
+        let (send, items) = mpsc::channel(READ_AHEAD);
+        let reader = tokio::task::spawn_blocking(move || {
+            while let Some(item) = reader.next()? {
+                if send.blocking_send(item).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(Self {
+            header,
+            shown,
+            items,
+            reader,
+            size,
+            read,
+        })
+    }
+
+    /// Whose log it is.
+    fn identity(&self) -> Result<Identity, Failure> {
+        let refuse = |problem| Failure::failed(format!("{}, line 1 {problem}", self.shown));
+        if !self.header.selection.is_everything() {
+            return Err(refuse(
+                "says that this is a part of a log; export all of it, without a domain, a type or a filter, or use `import`",
+            ));
         }
-        Ok(self.line.strip_suffix('\n'))
+        match self.header.identity() {
+            Some((log_id, lanes)) => Ok(Identity { log_id, lanes }),
+            None => Err(refuse("names no log: `log_id` or `lanes` cannot be")),
+        }
     }
 
-    fn refuse(&self, problem: impl std::fmt::Display) -> Failure {
-        Failure::failed(format!("{}, line {} {problem}", self.shown, self.number))
-    }
-}
-
-/// Whose log it is.
-fn identity(input: &mut Lines) -> Result<Identity, Failure> {
-    let first = input.next()?.unwrap_or_default().to_owned();
-    if !is_history(first.as_bytes()) {
-        return Err(input.refuse("is not the beginning of what `export --history` writes"));
-    }
-    let header = Header::parse(&first).map_err(|problem| input.refuse(problem))?;
-    if !header.selection.is_everything() {
-        return Err(input.refuse(
-            "says that this is a part of a log; export all of it, without a domain, a type or a filter, or use `import`",
-        ));
-    }
-    let log_id = Uuid::parse_str(&header.log_id).map(LogId).ok();
-    let lanes = u8::try_from(header.lanes).ok();
-    let lanes = lanes.and_then(|lanes| Lanes::new(lanes).ok());
-    match (log_id, lanes) {
-        (Some(log_id), Some(lanes)) => Ok(Identity { log_id, lanes }),
-        _ => Err(input.refuse("names no log: `log_id` or `lanes` cannot be")),
+    /// The next line; `None` where the file ends.
+    async fn next(&mut self) -> Result<Option<(u64, Item)>, Failure> {
+        if let Some(item) = self.items.recv().await {
+            return Ok(Some(item));
+        }
+        let ended = |_| Failure::failed("the reader of the file ended early");
+        (&mut self.reader).await.map_err(ended)??;
+        Ok(None)
     }
 }
 
@@ -180,80 +213,77 @@ struct Pending {
 }
 
 /// Writes what the target lacks; answers how many events there are, and how many were written now.
-async fn restore(
-    input: &mut Lines,
-    target: &Arc<dyn Storage>,
-    size: Option<u64>,
-) -> Result<(u64, u64), Failure> {
+async fn restore(reading: &mut Reading, target: &Arc<dyn Storage>) -> Result<(u64, u64), Failure> {
     let there = target.heads().await.map_err(|error| failed(&error))?;
     let mut heads = there.clone();
     let mut pending: Vec<Pending> = heads.iter().map(|_| Pending::default()).collect();
-    let mut progress = Progress::new("events", size);
+    let mut old: Vec<VecDeque<Event>> = heads.iter().map(|_| VecDeque::new()).collect();
+    let mut progress = Progress::new("events", reading.size);
+    let read = Arc::clone(&reading.read);
     let (mut events, mut written) = (0, 0);
-    // An export that was gone on with has one in its middle, too.
+    // An export that was gone on with may have one in its middle, too.
     let mut end = None;
-    while let Some(line) = input.next()? {
-        if let Ok(found) = serde_json::from_str::<End>(line) {
-            end = Some(found);
-            continue;
-        }
-        let event = event(line).map_err(|problem| input.refuse(problem))?;
+    while let Some((_, item)) = reading.next().await? {
+        let event = match item {
+            Item::Event(event) => *event,
+            Item::End(token) => {
+                end = Some(token);
+                continue;
+            }
+        };
         end = None;
         events += 1;
         let lane = event.lane;
-        let Some(batch) = pending.get_mut(lane.index()) else {
-            return Err(input.refuse("names a lane that the log does not have"));
+        let (Some(batch), Some(old)) = (pending.get_mut(lane.index()), old.get_mut(lane.index()))
+        else {
+            return Err(other_events());
         };
         if event.position <= there.get(lane) {
             // There from an earlier run, if it is the same.
-            if event.position == there.get(lane) {
-                let found = target.get_event(&event.entity, event.id).await;
-                let found = found.map_err(|error| failed(&error))?.value;
-                if found.as_ref() != Some(&event) {
-                    return Err(Failure::new(
-                        Exit::Refused,
-                        "--to: holds other events than the export; a restore needs a storage that is empty",
-                    ));
-                }
+            if old.is_empty() {
+                let before = Position::new(event.position.get() - 1);
+                let found = target.read_log(lane, before, OLD).await;
+                old.extend(found.map_err(|error| failed(&error))?);
+            }
+            if old.pop_front().as_ref() != Some(&event) {
+                return Err(other_events());
             }
             continue;
-        }
-        if event.position != heads.get(lane).plus(batch.events.len() as u64 + 1) {
-            return Err(input.refuse("does not continue its lane: an event before it is missing"));
         }
         batch.bytes += event.size();
         batch.events.push(event);
         if batch.events.len() >= limits::BATCH_EVENTS || batch.bytes >= limits::BATCH_BYTES / 2 {
             written += append(target, lane, &mut heads, batch).await?;
         }
-        progress.show(events, 0, || input.read);
+        progress.show(events, 0, || read.load(Ordering::Relaxed));
     }
     for (lane, batch) in (0..).map(Lane).zip(&mut pending) {
         written += append(target, lane, &mut heads, batch).await?;
     }
     progress.finish();
-    let Some(End { end }) = end else {
+    let Some(end) = end else {
         return Err(Failure::failed(
             "the file ends before its export did, and all that is in it was restored; `stategate export --history --resume` completes it, and the same again goes on",
         ));
     };
-    let wanted: Option<Token> = end.parse().ok();
-    let goes_on = |(lane, head): (Lane, Position)| {
-        let ends = wanted.as_ref().and_then(|wanted| wanted.get(lane));
-        ends.is_some_and(|ends| head > ends)
-    };
-    if heads.iter().any(goes_on) {
+    // The file was found to hold everything up to its end.
+    if heads
+        .iter()
+        .any(|(lane, head)| head > end.get(lane).unwrap_or_default())
+    {
         return Err(Failure::new(
             Exit::Refused,
             format!("--to: the log there goes on after the end of the export, {end}"),
         ));
     }
-    if wanted != Some(Token::of_heads(target.info().log_id, &heads)) {
-        return Err(Failure::failed(format!(
-            "the export ends at {end}, and the log does not: events are missing in the file"
-        )));
-    }
     Ok((events, written))
+}
+
+fn other_events() -> Failure {
+    Failure::new(
+        Exit::Refused,
+        "--to: holds other events than the export; a restore needs a storage that is empty",
+    )
 }
 
 /// Appends what is pending of a lane.
@@ -291,46 +321,4 @@ fn failed(error: &stategate_storage::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("--to: {error}"))
-}
-
-/// An event from its line.
-fn event(line: &str) -> Result<Event, String> {
-    let restored: Restored<'_> =
-        serde_json::from_str(line).map_err(|error| format!("is no event: {error}"))?;
-    let is_not = |field: &'static str| format!("has no legal `{field}`");
-    let position: u64 = restored.position.parse().map_err(|_| is_not("position"))?;
-    let version: u64 = restored.version.parse().map_err(|_| is_not("version"))?;
-    let entity = &restored.entity;
-    Ok(Event {
-        id: EventId::parse(&restored.id).map_err(|_| is_not("id"))?,
-        entity: EntityRef::new(&entity.domain, &entity.kind, &entity.key)
-            .map_err(|_| is_not("entity"))?,
-        values: values(entity.values).map_err(|_| is_not("entity.values"))?,
-        version: Version::new(version),
-        lane: Lane(restored.lane),
-        position: Position::new(position),
-        time: restored
-            .time
-            .parse()
-            .map(Timestamp)
-            .map_err(|_| is_not("time"))?,
-        method: Method::parse(&restored.method).ok_or_else(|| is_not("method"))?,
-        claims: match restored.claims {
-            Some(claims) => Claims::from_stored(values(claims).map_err(|_| is_not("claims"))?),
-            None => Claims::none(),
-        },
-        trace_parent: match restored.trace_parent.as_str() {
-            "" => None,
-            text => Some(TraceParent::parse(text).ok_or_else(|| is_not("trace_parent"))?),
-        },
-    })
-}
-
-/// Values as they were, whatever the limits were then.
-fn values(json: &RawValue) -> Result<Values, String> {
-    let object = strict::parse_object(json.get())?;
-    let limits = Limits {
-        value_bytes: usize::MAX,
-    };
-    Values::new(object, &limits).map_err(|invalid| invalid.to_string())
 }

@@ -94,10 +94,16 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
         prints_progress: args.progress,
         left: (args.limit > 0).then_some(args.limit),
     };
-    let mut watch = client.subscribe(args.subscription()).await?;
+    let stop = super::signals::stop();
+    tokio::pin!(stop);
+    let mut watch = tokio::select! {
+        watch = client.subscribe(args.subscription()) => watch?,
+        // Nothing was read that there would be something to say of.
+        () = &mut stop => return Ok(()),
+    };
     let ended = tokio::select! {
         ended = printer.run(&mut watch, output) => ended,
-        () = super::signals::stop() => output.flush(),
+        () = stop => output.flush(),
     };
     if let (Ok(()), Some(token)) = (&ended, watch.token()) {
         Note::stderr().say(&format!("read up to {token}"));

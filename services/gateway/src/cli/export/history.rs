@@ -1,18 +1,13 @@
 //! The history: every event of the log, up to where it ended when the export began.
 
-use std::{
-    fs::OpenOptions,
-    io::{BufRead as _, BufReader},
-    path::Path,
-};
+use std::{fs::OpenOptions, io::BufReader, path::Path};
 
-use serde::Deserialize;
-use stategate_client::{Client, Error, Event, Lane, Position, Token};
+use stategate_client::{Client, Error, Event, Token};
 use stategate_model::{Filter, Glob};
 
-use super::{Exported, Target, What, Writing, unwritable};
+use super::{Exported, Target, What, Writing, on_thread, unwritable};
 use crate::cli::{
-    archive::{End, Header, Line, Selection},
+    archive::{End, Header, Item, Line, Reader, Selection},
     failure::{Exit, Failure},
     walk::{self, Walk},
 };
@@ -31,7 +26,10 @@ pub(super) async fn export(
         selection.clone(),
     );
     let old = match &target {
-        Target::Old(path) => resume(path, &header, &heads)?,
+        Target::Old(path) => {
+            let (path, header, heads) = (path.clone(), header.clone(), heads.clone());
+            on_thread(move || resume(&path, &header, &heads)).await?
+        }
         Target::New(_) | Target::Stdout => None,
     };
     let (from, before) = match old {
@@ -88,16 +86,9 @@ impl Wanted {
     }
 }
 
-/// Where an event is.
-#[derive(Debug, Deserialize)]
-struct Place {
-    #[serde(default)]
-    lane: u8,
-    position: String,
-}
-
 /// Where a file goes on, and how many events it has; `None` when there is nothing in it. What comes
-/// after its last whole event is cut off.
+/// after its last whole event is cut off: the rest of a line, or the line that says that an export came
+/// to its end. Nothing else is: a file that is not what an export writes is left as it is.
 fn resume(path: &Path, header: &Header, heads: &Token) -> Result<Option<(Token, u64)>, Failure> {
     let failed = |error| unwritable(path, &error);
     let file = OpenOptions::new()
@@ -105,54 +96,55 @@ fn resume(path: &Path, header: &Header, heads: &Token) -> Result<Option<(Token, 
         .write(true)
         .open(path)
         .map_err(failed)?;
-    let mut input = BufReader::new(&file);
     let mut token = beginning(heads)?;
-    let (mut line, mut whole, mut count) = (String::new(), 0, 0);
-    for number in 1_u64.. {
-        line.clear();
-        let read = input.read_line(&mut line).map_err(failed)?;
-        if read == 0 || !line.ends_with('\n') {
-            break;
-        }
-        let place = if number == 1 {
-            same(path, &line, header)?;
-            None
-        } else {
-            match serde_json::from_str::<Place>(&line) {
-                Ok(place) => Some(place),
-                // The last line of an export that was whole.
-                Err(_) => break,
+    let (mut whole, mut count) = (0, 0);
+    let name = path.display().to_string();
+    if let Some(mut reader) = Reader::begin(BufReader::new(&file), &name)?
+        && reader.is_ended()
+    {
+        same(path, reader.header(), header)?;
+        whole = reader.whole();
+        while let Some((_, item)) = reader.next()? {
+            if !reader.is_ended() {
+                break;
             }
-        };
-        whole += read as u64;
-        if let Some((lane, position)) = place.and_then(|place| {
-            let position = place.position.parse().ok()?;
-            Some((Lane(place.lane), Position::new(position)))
-        }) {
-            token.advance(lane, position);
-            count += 1;
+            if let Item::Event(event) = item {
+                if token.get(event.lane).is_none() {
+                    return Err(foreign(path, "it has lanes that the log does not have"));
+                }
+                token.advance(event.lane, event.position);
+                count += 1;
+                whole = reader.whole();
+            }
         }
+    }
+    if heads
+        .iter()
+        .any(|(lane, head)| token.get(lane).unwrap_or_default() > head)
+    {
+        return Err(foreign(path, "it goes on after the end of the log"));
     }
     file.set_len(whole).map_err(failed)?;
     Ok((whole > 0).then_some((token, count)))
 }
 
-fn same(path: &Path, line: &str, header: &Header) -> Result<(), Failure> {
-    let path = path.display();
-    let old =
-        Header::parse(line).map_err(|problem| Failure::failed(format!("{path} {problem}")))?;
-    if old == *header {
+fn same(path: &Path, old: &Header, header: &Header) -> Result<(), Failure> {
+    if old == header {
         return Ok(());
     }
-    let why = if old.log_id == header.log_id {
-        "it has another selection of the log's events"
-    } else {
-        "it is the history of another log"
-    };
-    Err(Failure::new(
-        Exit::Refused,
-        format!("{path} cannot be resumed: {why}"),
+    Err(foreign(
+        path,
+        if old.log_id == header.log_id {
+            "it has another selection of the log's events"
+        } else {
+            "it is the history of another log"
+        },
     ))
+}
+
+fn foreign(path: &Path, why: &str) -> Failure {
+    let path = path.display();
+    Failure::new(Exit::Refused, format!("{path} cannot be resumed: {why}"))
 }
 
 /// Before the first event of every lane.

@@ -16,6 +16,7 @@ use stategate_client::Client;
 use super::{
     archive::Selection,
     failure::Failure,
+    input::unpacked_name,
     output::{Form, Note, Output},
     progress::Progress,
     signals, text,
@@ -25,8 +26,10 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The current state: an entity a line, with domain, type, key, values and version, in the order of its \
-keys. `import` sets them again from NDJSON or JSON. CSV, which is made in memory, is for spreadsheets: \
-a column for each top-level value, what is nested as JSON. A change made meanwhile may or may not be in \
+keys. `import` sets them again. CSV and TSV, which are made in memory, are for spreadsheets: a column for each \
+top-level value, what is nested as JSON, and an apostrophe before texts that a spreadsheet would take for \
+formulas (= + - @, a tab or a line break first), JSON or nothing; `import` takes it away again, and --exact \
+leaves it out. A change made meanwhile may or may not be in \
 it. A glob of domains or types is resolved by reading the log.
 
 The history (--history): a header, then every event with everything it has, in the order of its lane, up \
@@ -38,6 +41,7 @@ A history that is whole grows by what happened since.
 Examples:
   stategate export faa airport --out airports.ndjson
   stategate export faa plane --filter '{\"seats\": {\"$gte\": 300}}' -o large.csv
+  stategate export faa airport --format csv --exact | head
   stategate export faa '*' --out faa.ndjson
   stategate export --history --out history.ndjson
   stategate export --history --out history.ndjson --resume
@@ -72,6 +76,9 @@ pub(crate) struct Args {
     /// Go on with the file where it was cut off
     #[arg(long, requires = "out")]
     resume: bool,
+    /// Write CSV cells as the values are, also those that a spreadsheet would take for formulas
+    #[arg(long)]
+    exact: bool,
     /// Write the file anew if it is there
     #[arg(long, requires = "out", conflicts_with = "resume")]
     overwrite: bool,
@@ -86,6 +93,8 @@ enum Format {
     Json,
     /// Comma-separated values, the first line naming the columns
     Csv,
+    /// Tab-separated values, the first line naming the columns
+    Tsv,
 }
 
 /// Exports.
@@ -101,6 +110,11 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
             "{what} written with --format ndjson"
         )));
     }
+    if args.exact && !matches!(format, Format::Csv | Format::Tsv) {
+        return Err(Failure::usage(
+            "--exact is for CSV and TSV; JSON is always exact",
+        ));
+    }
     let file = args.target()?;
     let to = args.out.clone();
     let exported = tokio::select! {
@@ -108,7 +122,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
             if args.history {
                 history::export(client, args.selection(), file).await
             } else {
-                state::export(client, args.selection(), format, file).await
+                state::export(client, args.selection(), format, args.exact, file).await
             }
         } => exported,
         () = signals::stop() => Err(Failure::failed("interrupted")),
@@ -139,6 +153,7 @@ impl Args {
         match (self.format, extension.and_then(|name| name.to_str())) {
             (Some(format), _) => format,
             (None, Some("csv")) => Format::Csv,
+            (None, Some("tsv")) => Format::Tsv,
             (None, Some("json")) => Format::Json,
             (None, _) => Format::Ndjson,
         }
@@ -157,6 +172,12 @@ impl Args {
         let Some(path) = &self.out else {
             return Ok(Target::Stdout);
         };
+        let name = path.to_string_lossy();
+        if unpacked_name(&name) != name {
+            return Err(Failure::usage(format!(
+                "--out {name}: an export is not compressed; leave it out and write `stategate export … | gzip > {name}`, or leave the ending out"
+            )));
+        }
         if self.resume && path.exists() {
             return Ok(Target::Old(path.clone()));
         }
@@ -182,6 +203,14 @@ enum Target {
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot write {}: {error}", path.display()))
+}
+
+/// What reads a file for long, beside a command that can be interrupted.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let ended = |_| Failure::failed("the reader of the file ended early");
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
 /// What is written, and how much of it.
@@ -272,7 +301,10 @@ impl Writing {
     fn finish(mut self) -> Result<Exported, Failure> {
         self.progress.finish();
         self.to.flush()?;
-        if let Some(file) = &self.file {
+        // A pipe has no disk under it.
+        if let Some(file) = &self.file
+            && file.metadata()?.is_file()
+        {
             file.sync_all()?;
         }
         Ok(Exported {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use stategate_client::{Client, Error, KindRef, Search};
 use stategate_model::Glob;
 
-use super::{Exported, Format, Target, What, Writing, sheet::Sheet, unwritable};
+use super::{Exported, Format, Target, What, Writing, on_thread, sheet::Sheet, unwritable};
 use crate::cli::{archive::Selection, failure::Failure, json::Entity, walk::Walk};
 
 /// Entities asked for at once.
@@ -31,12 +31,16 @@ pub(super) async fn export(
     client: &Client,
     selection: Selection,
     format: Format,
+    is_exact: bool,
     target: Target,
 ) -> Result<Exported, Failure> {
     let keys = Glob::parse("key", &selection.key).map_err(Error::from)?;
     let kinds = kinds(client, &selection).await?;
     let (last, before) = match &target {
-        Target::Old(path) => resume(path)?,
+        Target::Old(path) => {
+            let path = path.clone();
+            on_thread(move || resume(&path)).await?
+        }
         Target::New(_) | Target::Stdout => (None, 0),
     };
     let mut writing = Writing::new(target, What::Entities, None)?;
@@ -61,7 +65,7 @@ pub(super) async fn export(
                         writing.to.write_all(before)?;
                         serde_json::to_writer(&mut writing.to, &entity).map_err(io::Error::from)?;
                     }
-                    Format::Csv => sheet.push(entity),
+                    Format::Csv | Format::Tsv => sheet.push(entity),
                 }
                 writing.count += 1;
             }
@@ -77,7 +81,8 @@ pub(super) async fn export(
         Format::Ndjson => {}
         Format::Json if writing.count == 0 => writing.to.write_all(b"[]\n")?,
         Format::Json => writing.to.write_all(b"\n]\n")?,
-        Format::Csv => sheet.write(&mut writing.to)?,
+        Format::Csv => sheet.write(b',', is_exact, &mut writing.to)?,
+        Format::Tsv => sheet.write(b'\t', is_exact, &mut writing.to)?,
     }
     writing.finish()
 }
@@ -110,7 +115,8 @@ fn is_before(entity: &Entity, last: Option<&Name>) -> bool {
     })
 }
 
-/// The last whole line of a file, and how many it has. What comes after it is cut off.
+/// The last whole line of a file, and how many it has. What comes after it is cut off: the rest of a
+/// line. A file that is not what an export writes is left as it is.
 fn resume(path: &Path) -> Result<(Option<Name>, u64), Failure> {
     let failed = |error| unwritable(path, &error);
     let file = OpenOptions::new()
@@ -119,20 +125,29 @@ fn resume(path: &Path) -> Result<(Option<Name>, u64), Failure> {
         .open(path)
         .map_err(failed)?;
     let mut input = BufReader::new(&file);
-    let (mut line, mut whole, mut count, mut last) = (String::new(), 0, 0, None);
+    let (mut line, mut whole, mut count) = (Vec::new(), 0, 0);
+    let mut last: Option<Name> = None;
     loop {
         line.clear();
-        let read = input.read_line(&mut line).map_err(failed)?;
-        if read == 0 || !line.ends_with('\n') {
+        let read = input.read_until(b'\n', &mut line).map_err(failed)?;
+        if read == 0 || !line.ends_with(b"\n") {
             break;
         }
-        last = Some(serde_json::from_str::<Name>(&line).map_err(|_| {
+        let cannot = |why: &str| {
             Failure::failed(format!(
-                "{} cannot be resumed: line {} is no exported entity",
+                "{} cannot be resumed: line {} {why}",
                 path.display(),
                 count + 1
             ))
-        })?);
+        };
+        let name: Name =
+            serde_json::from_slice(&line).map_err(|_| cannot("is no exported entity"))?;
+        if last.as_ref().is_some_and(|last| *last >= name) {
+            return Err(cannot(
+                "is not after the one before it in the order of keys, so entities are doubled or out of order",
+            ));
+        }
+        last = Some(name);
         whole += read as u64;
         count += 1;
     }

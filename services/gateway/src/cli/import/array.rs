@@ -17,7 +17,7 @@ use stategate_model::json;
 
 use super::{
     row::{Place, Refused},
-    source::{Plan, RowBytes, Sink, skip_bom, unreadable},
+    source::{Plan, RowBytes, Sink, unreadable},
 };
 use crate::cli::failure::Failure;
 
@@ -28,10 +28,13 @@ pub(super) fn read(
     sink: Sink<'_>,
 ) -> Result<(), Failure> {
     let line = Line::default();
-    skip_bom(&mut input)
-        .and_then(|()| skip_blank(&mut input, &line))
-        .map_err(|error| unreadable(line.now(), &error))?;
+    skip_blank(&mut input, &line).map_err(|error| unreadable(line.now(), &error))?;
     let is_array = match input.fill_buf() {
+        Ok([]) => {
+            return Err(Failure::failed(
+                "the file is empty, which is no JSON; an array without rows is []",
+            ));
+        }
         Ok(bytes) => bytes.first() == Some(&b'['),
         Err(error) => return Err(unreadable(line.now(), &error)),
     };

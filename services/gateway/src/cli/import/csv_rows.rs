@@ -2,22 +2,25 @@
 
 use std::{
     borrow::Cow,
-    cell::Cell,
-    collections::HashSet,
-    io::{self, BufRead, BufReader, Read},
-    rc::Rc,
+    io::{BufReader, Read},
 };
 
-use csv::{ByteRecord, ReaderBuilder};
+use stategate_client::{EntityRef, Payload};
 use stategate_model::{Object, Value};
 
 use super::{
     cell,
+    columns::Header,
     key::Template,
-    row::{Parsed, Place, Refused},
+    records::{Broken, Cell, Dialect, Quote, Record, Records},
+    row::{Parsed, Place, Refused, Row},
     source::{Names, Plan, RowBytes, Sink, unreadable},
 };
-use crate::cli::{failure::Failure, text};
+use crate::cli::{
+    failure::Failure,
+    sheet::{self, OF_MANY, OF_ONE},
+    text,
+};
 
 pub(super) fn read(
     input: impl Read,
@@ -26,136 +29,321 @@ pub(super) fn read(
     row: &RowBytes,
     sink: Sink<'_>,
 ) -> Result<(), Failure> {
-    let line = Rc::new(Cell::new(0));
-    let mut reader = ReaderBuilder::new()
-        .delimiter(plan.delimiter.unwrap_or(delimiter))
-        // A record of the wrong length is a bad row, not the end of the file.
-        .flexible(true)
-        .from_reader(ByLine {
-            input: BufReader::new(input),
-            line: line.clone(),
-            is_begun: false,
-        });
+    let dialect = Dialect {
+        delimiter,
+        has_quotes: !plan.no_quotes,
+    };
+    let mut records = Records::new(BufReader::new(input), dialect);
+    let mut record = Record::default();
     row.begin();
-    let header = reader
-        .byte_headers()
-        .map_err(|error| unreadable(0, &error.into()))?;
-    let columns = columns(header, plan)?;
-    let mut record = ByteRecord::new();
-    loop {
-        row.begin();
-        let more = reader
-            .read_byte_record(&mut record)
-            .map_err(|error| unreadable(line.get(), &error.into()))?;
-        if !more {
-            return Ok(());
-        }
-        let breaks = record.iter().flatten().filter(|byte| **byte == b'\n');
-        let place = Place::line(line.get().saturating_sub(breaks.count() as u64));
-        let parsed = parse(place, &record, &columns, plan);
-        if sink(parsed).is_break() {
-            return Ok(());
-        }
-    }
-}
-
-/// Hands out a line at a time and counts them, so that the count is where the record ends that was
-/// read last. (The parser's own count is a line behind where lines end in CR LF.)
-struct ByLine<R> {
-    input: BufReader<R>,
-    line: Rc<Cell<u64>>,
-    /// Whether part of the current line was handed out.
-    is_begun: bool,
-}
-
-impl<R: Read> Read for ByLine<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.input.fill_buf()?;
-        let most = bytes.len().min(buffer.len());
-        let end = bytes[..most].iter().position(|byte| *byte == b'\n');
-        let taken = end.map_or(most, |at| at + 1);
-        buffer[..taken].copy_from_slice(&bytes[..taken]);
-        self.input.consume(taken);
-        if taken > 0 {
-            self.line.set(self.line.get() + u64::from(!self.is_begun));
-            self.is_begun = end.is_none();
-        }
-        Ok(taken)
-    }
-}
-
-fn columns(header: &ByteRecord, plan: &Plan) -> Result<Vec<String>, Failure> {
-    let mut columns = Vec::with_capacity(header.len());
-    for name in header {
-        let name = std::str::from_utf8(name)
-            .map_err(|_| Failure::failed("line 1: the names of the columns are not UTF-8"))?;
-        columns.push(name.to_owned());
-    }
-    if columns.is_empty() {
+    let is_there = records
+        .next(&mut record)
+        .map_err(|broken| why(broken, 0, &[]))?;
+    if !is_there {
         return Err(Failure::failed(
             "the file is empty; its first line must name the columns",
         ));
     }
-    let mut seen = HashSet::new();
-    if let Some(twice) = columns.iter().find(|name| !seen.insert(name.as_str())) {
-        let twice = text::plain(twice);
-        return Err(Failure::failed(format!(
-            "line 1: two columns are named `{twice}`"
-        )));
-    }
-    let key = match &plan.names {
-        Names::Made { key, .. } => Some(key),
-        Names::Told => None,
-    };
-    let keys = key.into_iter().flat_map(Template::columns);
-    let keys = keys.map(|name| ("--key", name));
-    let texts = plan.texts.iter().map(|name| ("--text", name.as_str()));
-    for (option, name) in keys.chain(texts) {
-        if !seen.contains(name) {
-            return Err(Failure::usage(format!(
-                "{option} names the column `{name}`, which the file does not have; it has {}",
-                text::plain(&columns.join(", "))
-            )));
+    let columns = Columns::of(&record, plan)?;
+    loop {
+        row.begin();
+        let last = record.line;
+        let more = records.next(&mut record);
+        let more = more.map_err(|broken| why(broken, last, &columns.header.names))?;
+        if !more || sink(columns.row(&record, plan)).is_break() {
+            return Ok(());
         }
     }
-    Ok(columns)
 }
 
-fn parse(place: Place, record: &ByteRecord, columns: &[String], plan: &Plan) -> Parsed {
-    let refuse = |refused| (place, refused);
-    if record.len() != columns.len() {
-        let (has, wants) = (record.len(), columns.len());
-        let cells = if has == 1 { "cell" } else { "cells" };
-        let why = format!("has {has} {cells}; the header names {wants} columns");
-        return Err(refuse(Refused::row(why)));
-    }
-    let mut values = Object::new();
-    for (name, bytes) in columns.iter().zip(record) {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| refuse(Refused::column(name, "is not UTF-8")))?;
-        let value = if plan.texts.contains(name) {
-            Value::from(text)
-        } else if plan.nulls.contains(text) {
-            Value::Null
-        } else {
-            cell::value(text)
+/// Why nothing from here on can be read.
+fn why(broken: Broken, after: u64, names: &[String]) -> Failure {
+    let opens = |quote: &Quote| {
+        let number = quote.cell + 1;
+        let column = match names.get(quote.cell) {
+            Some(name) => format!("column `{}`", text::plain(name)),
+            None => format!("column {number}"),
         };
-        values.insert(name.clone(), value);
+        format!("line {}: {column} opens a quote that", quote.line)
+    };
+    let rest = |quote: &Quote| {
+        format!(
+            "nothing from line {} on was imported. A quote within a cell between quotes is written \"\"; with --no-quotes, quotes mean nothing",
+            quote.line
+        )
+    };
+    match broken {
+        Broken::Io(error) => unreadable(after, &error),
+        Broken::Open(quote) => Failure::failed(format!(
+            "{} is never closed: what follows it was read as one cell, up to line {} ({}), unless the file was cut off there; {}",
+            opens(&quote),
+            quote.at,
+            text::plain(&quote.follows),
+            rest(&quote)
+        )),
+        Broken::Followed(quote) => Failure::failed(format!(
+            "{} is closed on line {} and followed by more ({}), as when a quote before it was never closed; {}",
+            opens(&quote),
+            quote.at,
+            text::plain(&quote.follows),
+            rest(&quote)
+        )),
     }
-    // A key is made of the texts as they stand: `007` and `1.50` are names there.
-    let text_of = |wanted: &str| {
-        let at = columns.iter().position(|name| name == wanted);
-        let text = at.and_then(|at| std::str::from_utf8(record.get(at)?).ok());
-        match (text, values.get(wanted)) {
-            (None, _) => Err("is missing"),
-            (Some(""), _) => Err("is empty"),
-            (_, Some(Value::Null)) => Err("is null"),
-            (Some(text), _) => Ok(Cow::Borrowed(text)),
+}
+
+/// What the columns are.
+struct Columns {
+    header: Header,
+    /// The name that each has as a value; `None` for those that are none.
+    values: Vec<Option<String>>,
+    is_text: Vec<bool>,
+    /// The columns that the key is made of, as the template names them.
+    keys: Vec<(String, usize)>,
+}
+
+impl Columns {
+    fn of(record: &Record, plan: &Plan) -> Result<Self, Failure> {
+        let mut names = Vec::with_capacity(record.len());
+        for (at, cell) in record.iter().enumerate() {
+            let name = std::str::from_utf8(cell.bytes)
+                .map_err(|_| Failure::failed("line 1: the names of the columns are not UTF-8"))?;
+            if name.contains('\0') {
+                return Err(Failure::failed(
+                    "line 1: the names of the columns hold NUL bytes, as text in UTF-16 does; save the file as UTF-8",
+                ));
+            }
+            let is_of_export = at >= plan.sheet.columns() && plan.sheet.is_escaped();
+            let name = if is_of_export {
+                sheet::text_of(name)
+            } else {
+                name
+            };
+            names.push(name.to_owned());
         }
-    };
-    let Names::Made { key, space, .. } = &plan.names else {
-        return Err(refuse(Refused::row("names no entity")));
-    };
-    let key = key.render(space.as_deref(), text_of).map_err(refuse)?;
-    plan.row(place, &key, &values)
+        let header = Header {
+            names,
+            first: plan.sheet.columns(),
+            is_exported: plan.sheet != Sheet::None,
+        };
+        let mut values = plan.selection.names(&header)?;
+        values
+            .iter_mut()
+            .take(header.first)
+            .for_each(|name| *name = None);
+        let key = match &plan.names {
+            Names::Made { key, .. } => Some(key),
+            Names::Told => None,
+        };
+        let mut keys = Vec::new();
+        for name in key.into_iter().flat_map(Template::columns) {
+            keys.push((name.to_owned(), header.find("--key", name)?));
+        }
+        let mut is_text = vec![false; header.names.len()];
+        for name in &plan.texts {
+            if let Some(is_text) = is_text.get_mut(header.find("--text", name)?) {
+                *is_text = true;
+            }
+        }
+        Ok(Self {
+            header,
+            values,
+            is_text,
+            keys,
+        })
+    }
+
+    fn row(&self, record: &Record, plan: &Plan) -> Parsed {
+        let place = Place::line(record.line);
+        self.fits(record, plan)
+            .and_then(|()| self.values(record, plan))
+            .and_then(|values| self.named(place, record, plan, &values))
+            .map_err(|refused| (place, refused))
+    }
+
+    /// Whether each cell has its column.
+    fn fits(&self, record: &Record, plan: &Plan) -> Result<(), Refused> {
+        let (has, wants) = (record.len(), self.header.names.len());
+        let is_empty = |at| record.get(at).is_some_and(|cell| cell.bytes.is_empty());
+        let is_more = has > wants && (wants..has).all(is_empty);
+        // What no name stands above is not among those that were asked for.
+        if has != wants && !(is_more && plan.selection.is_of_named()) {
+            let cells = if has == 1 { "cell" } else { "cells" };
+            let mut why = format!("has {has} {cells}; the header names {wants} columns");
+            if is_more {
+                why.push_str(
+                    "; where they are named by --columns, empty cells after them are passed over",
+                );
+            } else if record.is_cut {
+                why.push_str("; the file ends there, and may be cut off");
+            }
+            return Err(Refused::row(why));
+        }
+        if record.has_return {
+            return Err(Refused::row(
+                "has a carriage return outside quotes, where other lines do not end with one",
+            ));
+        }
+        Ok(())
+    }
+
+    fn values(&self, record: &Record, plan: &Plan) -> Result<Object, Refused> {
+        let mut values = Object::new();
+        for ((at, name), cell) in self.values.iter().enumerate().zip(record.iter()) {
+            // A cell that is no value may still be part of the key.
+            let column = self.header.names.get(at).map_or("", String::as_str);
+            let text = text_of(cell).map_err(|why| Refused::column(column, why))?;
+            let Some(name) = name else {
+                continue;
+            };
+            let is_text = self.is_text.get(at).copied().unwrap_or_default();
+            let value = match plan.sheet.is_escaped() {
+                _ if is_text && plan.sheet.is_escaped() => Some(sheet::text_of(text).into()),
+                _ if is_text => Some(text.into()),
+                true if plan
+                    .nulls
+                    .as_ref()
+                    .is_some_and(|nulls| nulls.contains(text)) =>
+                {
+                    Some(Value::Null)
+                }
+                true => sheet::value_of(text, cell.is_quoted),
+                false if is_null(text, plan) => Some(Value::Null),
+                false => Some(cell::value(text)),
+            };
+            if let Some(value) = value {
+                values.insert(name.clone(), value);
+            }
+        }
+        Ok(values)
+    }
+
+    fn named(
+        &self,
+        place: Place,
+        record: &Record,
+        plan: &Plan,
+        values: &Object,
+    ) -> Result<Row, Refused> {
+        let text_at = |at: usize| {
+            let text = record.get(at).and_then(|cell| text_of(cell).ok())?;
+            Some(match plan.sheet.is_escaped() {
+                true => sheet::text_of(text),
+                false => text,
+            })
+        };
+        match &plan.names {
+            // A key is made of the texts as they stand: `007` and `1.50` are names there.
+            Names::Made { key, space, .. } => {
+                let key = key.render(space.as_deref(), |wanted| {
+                    let at = self.keys.iter().find(|(name, _)| name == wanted);
+                    let at = at.map(|(_, at)| *at);
+                    let is_text = at.and_then(|at| self.is_text.get(at)).copied();
+                    match at.and_then(text_at) {
+                        None => Err("is missing"),
+                        Some("") => Err("is empty"),
+                        Some(text)
+                            if !is_text.unwrap_or_default()
+                                && plan.sheet == Sheet::None
+                                && is_null(text, plan) =>
+                        {
+                            Err("is null")
+                        }
+                        Some(text) => Ok(Cow::Borrowed(text)),
+                    }
+                })?;
+                plan.row(place, &key, values)
+                    .map_err(|(_, refused)| refused)
+            }
+            Names::Told => {
+                let cell = |at| text_at(at).unwrap_or_default();
+                let entity = EntityRef::new(cell(0), cell(1), cell(2))
+                    .map_err(|invalid| Refused::row(invalid.to_string()))?;
+                Ok(Row {
+                    place,
+                    number: 0,
+                    entity,
+                    values: Payload::from(values),
+                })
+            }
+        }
+    }
+}
+
+fn is_null(text: &str, plan: &Plan) -> bool {
+    match &plan.nulls {
+        Some(nulls) => nulls.contains(text),
+        None => cell::NULLS.contains(&text),
+    }
+}
+
+fn text_of(cell: Cell<'_>) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(cell.bytes).map_err(|_| "is not UTF-8")?;
+    match text.contains('\0') {
+        true => Err("holds a NUL byte"),
+        false => Ok(text),
+    }
+}
+
+/// Whether `export` wrote the sheet, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sheet {
+    None,
+    /// Of one type.
+    Keys {
+        is_exact: bool,
+    },
+    /// Of several types, which its rows name.
+    Names {
+        is_exact: bool,
+    },
+}
+
+impl Sheet {
+    /// By the first line.
+    pub(super) fn of(first: &[u8], delimiter: u8, is_exact: bool) -> Self {
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let line = first.split(is_end).next().unwrap_or_default();
+        let cells = line.split(|byte| *byte == delimiter);
+        // A program that wrote it anew may have put quotes around its cells.
+        let cells: Vec<&[u8]> = cells
+            .take(OF_MANY.len())
+            .map(|cell| {
+                let inner = cell.strip_prefix(b"\"");
+                inner
+                    .and_then(|cell| cell.strip_suffix(b"\""))
+                    .unwrap_or(cell)
+            })
+            .collect();
+        let begins = |names: &[&str]| {
+            cells.len() >= names.len()
+                && names
+                    .iter()
+                    .zip(&cells)
+                    .all(|(name, cell)| name.as_bytes() == *cell)
+        };
+        if begins(OF_MANY) {
+            Self::Names { is_exact }
+        } else if begins(OF_ONE) {
+            Self::Keys { is_exact }
+        } else {
+            Self::None
+        }
+    }
+
+    /// How many columns say which entity a row is.
+    fn columns(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Keys { .. } => OF_ONE.len(),
+            Self::Names { .. } => OF_MANY.len(),
+        }
+    }
+
+    /// Whether texts in it were kept from being formulas.
+    fn is_escaped(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Keys { is_exact } | Self::Names { is_exact } => !is_exact,
+        }
+    }
 }

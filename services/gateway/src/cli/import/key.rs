@@ -74,6 +74,11 @@ impl FromStr for Template {
 }
 
 impl Template {
+    /// One column.
+    pub(crate) fn column(name: &str) -> Self {
+        Self(vec![Part::Column(name.to_owned())])
+    }
+
     /// The columns that a key is made of.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {

@@ -6,8 +6,10 @@
 
 mod array;
 mod cell;
+mod columns;
 mod csv_rows;
 mod key;
+mod records;
 mod replay;
 mod row;
 mod send;
@@ -16,19 +18,19 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs::File,
-    io::{self, BufRead as _, BufReader, Read},
-    num::NonZeroUsize,
-    ops::ControlFlow,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{num::NonZeroUsize, ops::ControlFlow, pin::Pin};
 
 use stategate_client::KindRef;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinHandle},
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use self::{
+    columns::Selection,
+    csv_rows::Sheet,
     key::Template,
     row::Parsed,
     send::{Flight, Outcome, Sent},
@@ -39,9 +41,13 @@ use super::{
     archive,
     connection::Connection,
     failure::{Exit, Failure},
-    output::{Form, Note, Output},
+    input::{self, Input, Opened},
+    output::{Note, Output},
     signals,
 };
+
+/// The column of an exported sheet that holds the keys.
+const KEY_OF_EXPORT: &str = "@key";
 
 /// Rows that are read ahead of those on their way.
 const READ_AHEAD: usize = 64;
@@ -52,6 +58,7 @@ Examples:
   stategate import planes.csv --domain faa --type plane --key tailnum
   stategate import flights.csv --domain nyc --type flight --resume fl-2013 \\
       --key '{carrier}{flight}-{origin}-{time_hour}'
+  stategate import users.csv.gz --domain acme --type user --key id --without '#4' --rename 'e-mail=email'
   stategate import state.ndjson         what `stategate export faa airport` wrote
   stategate import history.ndjson       what `stategate export --history` wrote
 
@@ -75,6 +82,15 @@ also after the gateway was killed, and with --resume by another run of the impor
 on stderr with their line, and the others are imported; with --strict the first one ends the import, \
 after rows on their way have arrived.
 
+A quote that is never closed, or closed too early, ends the import where it opens: nothing after it can \
+be told apart. A column without a name, or with another's, is refused: --columns takes only those named, \
+--without leaves some out, --rename gives them names. For JSON rows these are the members of the object.
+
+A CSV file that `export` wrote (its first column is @key or @domain) comes back as it was: @key names the \
+entity, @version is passed over, texts that an apostrophe kept from being formulas lose it, a cell between \
+quotes is a text (\"5\") or null (\"\"), an empty one no value. A program that writes the file anew may \
+leave the quotes out, and `5` is a number then.
+
 An exported history is made again, write for write: values, versions, methods and the order within \
 each domain come out as they were, in a gateway that does not have these entities yet. Ids, times, \
 claims and positions are given anew: they are the audit trail, and nobody can write them over the API. \
@@ -85,18 +101,13 @@ where it was.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = RULES)]
 pub(crate) struct Args {
-    /// The file; - reads stdin
+    /// The file, as it is or compressed by gzip or zstd; - reads stdin
     file: String,
     /// Business domain or tenant that the entities belong to
-    #[arg(long, requires = "key", requires = "kind")]
+    #[arg(long, requires = "kind")]
     domain: Option<String>,
     /// Kind of entity that the rows are
-    #[arg(
-        long = "type",
-        value_name = "TYPE",
-        requires = "key",
-        requires = "domain"
-    )]
+    #[arg(long = "type", value_name = "TYPE", requires = "domain")]
     kind: Option<String>,
     /// The column, or a template of columns, that makes a row's key; none for what `export` wrote
     #[arg(
@@ -116,11 +127,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     delimiter: Option<u8>,
     /// A CSV cell that is null, instead of NA and empty ones; may be given several times
-    #[arg(long = "null", value_name = "TEXT", default_values = cell::NULLS, hide_default_value = true)]
+    #[arg(long = "null", value_name = "TEXT")]
     nulls: Vec<String>,
     /// A CSV column whose cells are strings and never null; may be given several times
     #[arg(long = "text", value_name = "COLUMN")]
     texts: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Quotes of a CSV file are characters like others, as in most TSV files
+    #[arg(long)]
+    no_quotes: bool,
+    /// The CSV file was written by `export --exact`: its cells are taken as they stand
+    #[arg(long)]
+    exact: bool,
     /// End at the first row that fails
     #[arg(long)]
     strict: bool,
@@ -139,35 +158,57 @@ pub(crate) async fn run(
     args: Args,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let stop = signals::stop();
+    tokio::pin!(stop);
     let is_strict = args.strict;
     let concurrency = args.concurrency.get();
-    let (mut input, size) = open(&args.file)?;
-    let read = Arc::new(AtomicU64::new(0));
-    if args.key.is_none() {
-        let first = first_line(&mut input, &args.file)?;
-        if archive::is_history(&first) {
-            let client = send::patient(connection, 1).await?;
-            return replay::run(&client, input, size, read, output).await;
-        }
+    // On a thread, for a pipe may have nothing to read for long.
+    let opened = task::spawn_blocking({
+        let file = args.file.clone();
+        move || input::open(&file)
+    });
+    let opened = tokio::select! {
+        opened = opened => opened.map_err(|_| Failure::failed("the reader of the file ended early"))??,
+        () = &mut stop => return Err(before_anything()),
+    };
+    if args.names_nothing() && archive::is_history(&opened.first) {
+        Note::stderr().say("an exported history; the same again goes on with it if it is cut off");
+        let client = tokio::select! {
+            client = send::patient(connection, 1) => client?,
+            () = &mut stop => return Err(before_anything()),
+        };
+        return replay::run(&client, opened, stop, output).await;
     }
+    let Opened {
+        text,
+        first,
+        size,
+        read,
+    } = opened;
     let id = args.resume.clone();
     let id = id.unwrap_or_else(|| Uuid::new_v4().simple().to_string()[..12].to_owned());
-    let plan = args.plan()?;
+    let plan = args.plan(&first)?;
     let name = plan.names.to_string();
-    let client = send::patient(connection, concurrency).await?;
+    // Before anything that can be cut off, and wherever it is read.
+    Note::stderr().say(&format!(
+        "import {id}; --resume {id} goes on with it if it is cut off"
+    ));
+    let client = tokio::select! {
+        client = send::patient(connection, concurrency) => client?,
+        () = &mut stop => return Err(Failure::failed(format!(
+            "interrupted before a row was sent; the same with --resume {id} goes on"
+        ))),
+    };
     let mut flight = Flight::new(client, &id, concurrency);
-    if let Form::Text(_) = output.form() {
-        Note::stderr().say(&format!(
-            "import {id}; --resume {id} goes on with it if it is cut off"
-        ));
-    }
 
-    let (rows, reader) = start(input, plan, read.clone());
+    let (rows, reader) = start(text, plan);
     let mut tally = Tally::new("rows", read, size);
-    let ended = carry(rows, &mut flight, &mut tally, is_strict).await;
-    // Whatever ended it, what was written is written: the counts come first, the reason last.
-    tally.finish(&name, Some(&id), output)?;
-    output.flush()?;
+    let ended = carry(rows, &mut flight, &mut tally, is_strict, stop).await;
+    // Whatever ended it, what was written is written: the counts come first, the reason last. Nor does
+    // it matter to how it ended whether anybody reads the counts.
+    let told = tally
+        .finish(&name, Some(&id), output)
+        .and_then(|()| output.flush());
     ended.map_err(|failure| match failure.message() {
         Some(message) if failure.exit() != Exit::RowsFailed => Failure::new(
             failure.exit(),
@@ -178,11 +219,15 @@ pub(crate) async fn run(
     if let Some(failed) = finished(reader).await {
         return Err(failed);
     }
-    tally.verdict()
+    tally.verdict().and(told)
+}
+
+fn before_anything() -> Failure {
+    Failure::failed("interrupted before the first row was sent; the same again begins")
 }
 
 impl Args {
-    fn plan(self) -> Result<Plan, Failure> {
+    fn plan(self, first: &[u8]) -> Result<Plan, Failure> {
         let format = self.format.or_else(|| Format::of_name(&self.file));
         let Some(format) = format else {
             return Err(Failure::usage(format!(
@@ -190,32 +235,61 @@ impl Args {
                 self.file
             )));
         };
-        let names = match (self.domain, self.kind, self.key) {
-            (Some(domain), Some(kind), Some(key)) => {
-                KindRef::new(&domain, &kind).map_err(|invalid| {
-                    Failure::usage(format!("--{}: {}", invalid.field, invalid.problem))
-                })?;
-                Names::Made {
-                    domain,
-                    kind,
-                    key,
-                    space: self.key_space,
-                }
+        let is_sheet = matches!(format, Format::Csv | Format::Tsv);
+        let delimiter = self.delimiter.unwrap_or(format.delimiter());
+        let sheet = match is_sheet {
+            true => Sheet::of(first, delimiter, self.exact),
+            false => Sheet::None,
+        };
+        let made = |domain: String, kind: String, key| {
+            KindRef::new(&domain, &kind).map_err(|invalid| {
+                Failure::usage(format!("--{}: {}", invalid.field, invalid.problem))
+            })?;
+            Ok::<_, Failure>(Names::Made {
+                domain,
+                kind,
+                key,
+                space: self.key_space,
+            })
+        };
+        let names = match (self.domain, self.kind, self.key, sheet) {
+            (Some(domain), Some(kind), Some(key), _) => made(domain, kind, key)?,
+            // Its rows have their keys.
+            (Some(domain), Some(kind), None, Sheet::Keys { .. } | Sheet::Names { .. }) => {
+                made(domain, kind, Template::column(KEY_OF_EXPORT))?
             }
-            _ if matches!(format, Format::Csv | Format::Tsv) => {
+            (Some(_), ..) => {
                 return Err(Failure::usage(
-                    "--domain, --type and --key must say what the rows become; only JSON that `export` wrote goes without",
+                    "--key must name the column, or the columns, that a row's key is made of",
+                ));
+            }
+            (None, _, _, Sheet::Keys { .. }) => {
+                return Err(Failure::usage(
+                    "--domain and --type must say what the rows are; an export of one type does not",
+                ));
+            }
+            (None, _, _, Sheet::None) if is_sheet => {
+                return Err(Failure::usage(
+                    "--domain, --type and --key must say what the rows become; only what `export` wrote goes without",
                 ));
             }
             _ => Names::Told,
         };
         Ok(Plan {
             names,
-            nulls: self.nulls.into_iter().collect(),
+            nulls: (!self.nulls.is_empty()).then(|| self.nulls.into_iter().collect()),
             texts: self.texts.into_iter().collect(),
+            selection: self.selection,
             format,
             delimiter: self.delimiter,
+            no_quotes: self.no_quotes,
+            sheet,
         })
+    }
+
+    /// Whether the file itself must say what is in it.
+    fn names_nothing(&self) -> bool {
+        self.domain.is_none() && self.key.is_none()
     }
 }
 
@@ -228,15 +302,6 @@ fn id(text: &str) -> Result<String, String> {
     }
 }
 
-/// The beginning of a file, which is read again by whoever reads the file.
-fn first_line(input: &mut Input, file: &str) -> Result<Vec<u8>, Failure> {
-    let bytes = input
-        .fill_buf()
-        .map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))?;
-    let line = bytes.split(|byte| *byte == b'\n').next();
-    Ok(line.unwrap_or_default().to_vec())
-}
-
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
@@ -247,42 +312,19 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// A file that is being read.
-type Input = BufReader<Box<dyn Read + Send>>;
-
-/// Opens the file; also its size, where that is known.
-fn open(file: &str) -> Result<(Input, Option<u64>), Failure> {
-    if file == "-" {
-        return Ok((BufReader::new(Box::new(io::stdin())), None));
-    }
-    let unreadable = |error| Failure::failed(format!("cannot read {file}: {error}"));
-    let opened = File::open(file).map_err(unreadable)?;
-    let about = opened.metadata().map_err(unreadable)?;
-    if about.is_dir() {
-        return Err(Failure::failed(format!(
-            "cannot read {file}: it is a directory"
-        )));
-    }
-    let size = about.is_file().then_some(about.len());
-    Ok((BufReader::new(Box::new(opened)), size))
-}
-
 /// Reads on a thread of its own, no further ahead than the rows can be sent.
-fn start(
-    input: Input,
-    plan: Plan,
-    read: Arc<AtomicU64>,
-) -> (mpsc::Receiver<Parsed>, JoinHandle<Result<(), Failure>>) {
+fn start(input: Input, plan: Plan) -> (mpsc::Receiver<Parsed>, JoinHandle<Result<(), Failure>>) {
     let (send, receive) = mpsc::channel(READ_AHEAD);
-    let reader =
-        tokio::task::spawn_blocking(move || {
-            source::read(Box::new(input), &plan, &read, &mut |parsed| match send
-                .blocking_send(parsed)
-            {
+    let reader = task::spawn_blocking(move || {
+        source::read(
+            Box::new(input),
+            &plan,
+            &mut |parsed| match send.blocking_send(parsed) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            })
-        });
+            },
+        )
+    });
     (receive, reader)
 }
 
@@ -300,20 +342,29 @@ async fn carry(
     flight: &mut Flight,
     tally: &mut Tally,
     is_strict: bool,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
     let mut rows = Some(rows);
     let mut ended = Ok(());
     let mut number = 0;
-    let stop = signals::stop();
-    tokio::pin!(stop);
+    // Once it is interrupted: when rows on their way are no longer waited for.
+    let mut until = None;
     while rows.is_some() || !flight.is_empty() {
         // The first of these to happen.
         let (read, sent) = tokio::select! {
             biased;
-            () = &mut stop, if rows.is_some() => {
+            () = stop.as_mut(), if until.is_none() => {
+                until = Some(Instant::now() + signals::LAST_WORDS);
                 rows = None;
-                ended = Err(Failure::failed("interrupted; rows after the last one counted were not read"));
+                ended = Err(Failure::failed("interrupted"));
                 continue;
+            }
+            () = later(until), if until.is_some() => {
+                ended = Err(Failure::failed(format!(
+                    "interrupted while rows were on their way without an answer; {} of them may be written or not",
+                    flight.len()
+                )));
+                break;
             }
             Some(sent) = flight.next(), if !flight.is_empty() => (None, Some(sent)),
             row = next(&mut rows), if rows.is_some() && flight.has_room() => (Some(row), None),
@@ -369,4 +420,11 @@ async fn carry(
 
 async fn next(rows: &mut Option<mpsc::Receiver<Parsed>>) -> Option<Parsed> {
     rows.as_mut()?.recv().await
+}
+
+async fn later(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }

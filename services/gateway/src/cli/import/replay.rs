@@ -5,27 +5,22 @@
 //! has other changes of these entities refuses rather than mixes. The idempotency key of a transaction
 //! is that of its place in the log it came from: a second run finds what the first one wrote.
 
-use std::{
-    collections::HashSet,
-    io::BufRead as _,
-    ops::ControlFlow,
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-};
+use std::{collections::HashSet, pin::Pin};
 
 use serde_json::json;
 use stategate_client::{
     Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, SearchEvents,
     Transaction, Version,
 };
-use stategate_model::{Limits, Values, json as strict};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Input, READ_AHEAD, Tally, finished};
+use super::{READ_AHEAD, Tally, finished};
 use crate::cli::{
-    archive::{End, Header, Record},
+    archive::{Item, Reader},
     failure::{Exit, Failure},
+    input::Opened,
     output::Output,
-    signals, text,
+    text,
 };
 
 /// Most operations of a transaction.
@@ -33,135 +28,73 @@ const OPERATIONS: usize = 500;
 /// Most bytes of a transaction's values; the gateway takes 3 MiB of events.
 const BYTES: usize = 1 << 20;
 
-/// A line of the file.
-enum Line {
-    Event(Box<Past>),
-    /// The export came to its end here.
-    End,
-}
-
 /// An event as it once was.
 struct Past {
     /// Where it stands in the file.
     line: u64,
-    entity: EntityRef,
-    method: Method,
-    version: Version,
-    values: Values,
-    lane: u8,
-    position: String,
+    event: Event,
 }
 
 /// Makes the events of a file again.
 pub(super) async fn run(
     client: &Client,
-    mut input: Input,
-    size: Option<u64>,
-    read: Arc<AtomicU64>,
+    opened: Opened,
+    stop: Pin<&mut impl Future<Output = ()>>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut first = String::new();
-    let taken = input
-        .read_line(&mut first)
-        .map_err(|error| Failure::failed(format!("line 1: {error}")))?;
-    read.fetch_add(taken as u64, Ordering::Relaxed);
-    let header =
-        Header::parse(&first).map_err(|problem| Failure::failed(format!("line 1: {problem}")))?;
-    let (send, lines) = mpsc::channel(READ_AHEAD);
-    let reader = tokio::task::spawn_blocking({
-        let read = Arc::clone(&read);
-        move || {
-            parse(input, &read, |line| match send.blocking_send(line) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            })
+    let Opened {
+        text, size, read, ..
+    } = opened;
+    let (send, mut items) = mpsc::channel(READ_AHEAD);
+    let (tell, told) = oneshot::channel();
+    let reader = tokio::task::spawn_blocking(move || {
+        let Some(mut reader) = Reader::begin(text, "")? else {
+            return Ok(());
+        };
+        // Whoever does not hear it has ended.
+        let _ = tell.send(reader.header().clone());
+        while let Some(item) = reader.next()? {
+            if send.blocking_send(item).is_err() {
+                break;
+            }
         }
+        Ok(())
     });
     let mut replay = Replay {
         client,
-        header,
+        log_id: String::new(),
         tally: Tally::new("events", read, size),
         batch: Vec::new(),
         bytes: 0,
         deleted: HashSet::new(),
     };
     let ended = tokio::select! {
-        ended = replay.carry(lines) => ended,
-        () = signals::stop() => Err(Failure::failed("interrupted; the same again goes on")),
+        ended = async {
+            if let Ok(header) = told.await {
+                replay.log_id = header.log_id;
+            }
+            replay.carry(&mut items).await
+        } => ended,
+        () = stop => Err(Failure::failed("interrupted; the same again goes on")),
     };
-    replay.tally.finish("exported history", None, output)?;
-    output.flush()?;
+    // Nor does it matter to how it ended whether anybody reads the counts.
+    let told = replay.tally.finish("exported history", None, output);
+    let told = told.and_then(|()| output.flush());
     let is_whole = ended?;
     if let Some(failed) = finished(reader).await {
         return Err(failed);
     }
     if is_whole {
-        return Ok(());
+        return told;
     }
     Err(Failure::failed(
         "the file ends before its export did, and all that is in it was imported; `stategate export --history --resume` completes it, and the same again goes on",
     ))
 }
 
-fn parse(
-    mut input: Input,
-    read: &AtomicU64,
-    mut sink: impl FnMut(Line) -> ControlFlow<()>,
-) -> Result<(), Failure> {
-    let mut text = String::new();
-    for number in 2.. {
-        text.clear();
-        let broken = |problem: String| Failure::failed(format!("line {number}: {problem}"));
-        let taken = input
-            .read_line(&mut text)
-            .map_err(|error| broken(error.to_string()))?;
-        if taken == 0 {
-            break;
-        }
-        read.fetch_add(taken as u64, Ordering::Relaxed);
-        // A line that was cut off is not one that is wrong.
-        if !text.ends_with('\n') {
-            break;
-        }
-        let line = match serde_json::from_str::<End>(&text) {
-            Ok(_) => Line::End,
-            Err(_) => Line::Event(Box::new(past(number, &text).map_err(broken)?)),
-        };
-        if sink(line).is_break() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn past(line: u64, text: &str) -> Result<Past, String> {
-    let record: Record<'_> = serde_json::from_str(text)
-        .map_err(|error| format!("is no event of an exported history: {error}"))?;
-    let entity = &record.entity;
-    let values = strict::parse_object(entity.values.get())?;
-    let limits = Limits {
-        value_bytes: usize::MAX,
-    };
-    Ok(Past {
-        line,
-        values: Values::new(values, &limits).map_err(|invalid| invalid.to_string())?,
-        method: Method::parse(&record.method)
-            .ok_or_else(|| format!("has the method `{}`, which is none", record.method))?,
-        version: record
-            .version
-            .parse()
-            .map(Version::new)
-            .map_err(|_| format!("has the version `{}`, which is no number", record.version))?,
-        entity: EntityRef::new(&entity.domain, &entity.kind, &entity.key)
-            .map_err(|invalid| invalid.to_string())?,
-        lane: record.lane,
-        position: record.position,
-    })
-}
-
 struct Replay<'c> {
     client: &'c Client,
-    header: Header,
+    log_id: String,
     tally: Tally,
     batch: Vec<Past>,
     bytes: usize,
@@ -171,26 +104,30 @@ struct Replay<'c> {
 
 impl Replay<'_> {
     /// Makes every event there is; whether the export had come to its end.
-    async fn carry(&mut self, mut lines: mpsc::Receiver<Line>) -> Result<bool, Failure> {
+    async fn carry(&mut self, items: &mut mpsc::Receiver<(u64, Item)>) -> Result<bool, Failure> {
         let mut is_whole = false;
-        while let Some(line) = lines.recv().await {
-            let Line::Event(past) = line else {
+        while let Some((line, item)) = items.recv().await {
+            let Item::Event(event) = item else {
                 is_whole = true;
                 continue;
             };
             is_whole = false;
+            let past = Past {
+                line,
+                event: *event,
+            };
             let is_full = self.batch.len() >= OPERATIONS
-                || self.bytes + past.values.size() > BYTES
+                || self.bytes + past.event.values.size() > BYTES
                 || self
                     .batch
                     .first()
-                    .is_some_and(|first| first.entity.domain() != past.entity.domain());
+                    .is_some_and(|first| first.event.entity.domain() != past.event.entity.domain());
             // What a revert goes back to must have been made.
-            if is_full || past.method == Method::Revert {
+            if is_full || past.event.method == Method::Revert {
                 self.flush().await?;
             }
-            self.bytes += past.values.size();
-            self.batch.push(*past);
+            self.bytes += past.event.values.size();
+            self.batch.push(past);
         }
         self.flush().await?;
         Ok(is_whole)
@@ -215,12 +152,12 @@ impl Replay<'_> {
 
     /// What must hold of an entity for its history to go on with this event.
     fn condition(&mut self, past: &Past) -> Condition {
-        let before = Version::new(past.version.get().saturating_sub(1));
-        let is_absent = before == Version::ZERO || self.deleted.contains(&past.entity);
-        if past.method == Method::Del {
-            self.deleted.insert(past.entity.clone());
+        let before = Version::new(past.event.version.get().saturating_sub(1));
+        let is_absent = before == Version::ZERO || self.deleted.contains(&past.event.entity);
+        if past.event.method == Method::Del {
+            self.deleted.insert(past.event.entity.clone());
         } else if is_absent {
-            self.deleted.remove(&past.entity);
+            self.deleted.remove(&past.event.entity);
         }
         if is_absent {
             Condition::Absent
@@ -236,12 +173,12 @@ impl Replay<'_> {
         };
         let key = format!(
             "history-{}-{}-{}-{}",
-            self.header.log_id,
-            first.lane,
-            first.position,
+            self.log_id,
+            first.event.lane,
+            first.event.position,
             batch.len()
         );
-        let mut transaction = Transaction::new(first.entity.domain()).key(key);
+        let mut transaction = Transaction::new(first.event.entity.domain()).key(key);
         for (past, condition) in batch.iter().zip(conditions) {
             transaction = self.add(transaction, past, *condition).await?;
         }
@@ -259,7 +196,7 @@ impl Replay<'_> {
     async fn make_one(&mut self, past: &Past, condition: Condition) -> Result<(), Failure> {
         let there = self
             .client
-            .event_of_version(&past.entity, past.version)
+            .event_of_version(&past.event.entity, past.event.version)
             .await;
         match there {
             Ok(event) => {
@@ -286,9 +223,9 @@ impl Replay<'_> {
         past: &Past,
         condition: Condition,
     ) -> Result<Transaction, Stopped> {
-        let entity = &past.entity;
-        let values = || past.values.object().cloned().unwrap_or_default();
-        Ok(match past.method {
+        let entity = &past.event.entity;
+        let values = || past.event.values.object().cloned().unwrap_or_default();
+        Ok(match past.event.method {
             Method::Set => transaction.set_if(condition, entity, values())?,
             // With all values: an edit takes none away, so those it did not name are as they were.
             Method::Edit => transaction.edit_if(condition, entity, values())?,
@@ -302,15 +239,16 @@ impl Replay<'_> {
 
     /// The event here that a revert goes back to: the earliest of the entity with the same values.
     async fn reverted_to(&self, past: &Past) -> Result<EventId, Stopped> {
-        let of = KindRef::new(past.entity.domain(), past.entity.kind()).map_err(Error::from)?;
-        let filter = json!({"entity.key": {"$eq": past.entity.key()}});
+        let of = KindRef::new(past.event.entity.domain(), past.event.entity.kind())
+            .map_err(Error::from)?;
+        let filter = json!({"entity.key": {"$eq": past.event.entity.key()}});
         let mut search = SearchEvents::new(&of).filter(&filter).limit(1_000);
         loop {
             let page = self.client.search_events(&search).await?;
             let found = page.items.iter().find(|event| {
-                event.entity == past.entity
-                    && event.version < past.version
-                    && event.values == past.values
+                event.entity == past.event.entity
+                    && event.version < past.event.version
+                    && event.values == past.event.values
             });
             if let Some(event) = found {
                 return Ok(event.id);
@@ -327,15 +265,15 @@ impl Replay<'_> {
 impl Past {
     /// Fails unless an event is this one again.
     fn came_out_as(&self, event: &Event) -> Result<(), Failure> {
-        let is_same = event.version == self.version
-            && event.method == self.method
-            && event.values == self.values;
+        let is_same = event.version == self.event.version
+            && event.method == self.event.method
+            && event.values == self.event.values;
         if is_same {
             return Ok(());
         }
         Err(self.is_elsewhere(&format!(
             "version {} was made here by another change",
-            self.version
+            self.event.version
         )))
     }
 
@@ -345,8 +283,8 @@ impl Past {
             format!(
                 "line {}: {} cannot become version {} as in the history: {}; import into a gateway without these entities",
                 self.line,
-                text::plain(&self.entity.to_string()),
-                self.version,
+                text::plain(&self.event.entity.to_string()),
+                self.event.version,
                 text::plain(why)
             ),
         )

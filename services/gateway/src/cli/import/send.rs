@@ -91,6 +91,11 @@ impl Flight {
         self.held == 0
     }
 
+    /// How many rows are on their way.
+    pub(crate) fn len(&self) -> usize {
+        self.held
+    }
+
     /// Sends a row, once the earlier ones of its entity were answered.
     pub(crate) fn push(&mut self, row: Row) {
         self.held += 1;

@@ -1,31 +1,30 @@
 //! Reads rows out of CSV, NDJSON and JSON, one at a time: a file may be larger than the memory.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     collections::HashSet,
     fmt,
     io::{self, BufRead, BufReader, Read},
     ops::ControlFlow,
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use stategate_client::{EntityRef, Payload};
 use stategate_model::{Object, Value, json, limits::MESSAGE_BYTES};
 
 use super::{
-    array, csv_rows,
+    array,
+    columns::Selection,
+    csv_rows::{self, Sheet},
     key::{self, Template},
     row::{Parsed, Place, Refused, Row},
 };
-use crate::cli::failure::Failure;
+use crate::cli::{failure::Failure, input::unpacked_name};
 
 /// Most bytes of one row. No gateway takes a larger message, and a file that is not what it seems (a
 /// quote that is never closed) must not be read into memory to its end.
 const ROW_BYTES: u64 = MESSAGE_BYTES as u64;
-
-/// A byte order mark, which some programs begin a file with.
-const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What kind of file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -41,9 +40,17 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// By the end of a file's name.
+    /// What stands between the cells, where there are any.
+    pub(super) fn delimiter(self) -> u8 {
+        match self {
+            Self::Tsv => b'\t',
+            Self::Csv | Self::Json | Self::Ndjson => b',',
+        }
+    }
+
+    /// By the end of a file's name, compressed or not.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        let (_, extension) = name.rsplit_once('.')?;
+        let (_, extension) = unpacked_name(name).rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
@@ -58,12 +65,18 @@ impl Format {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) names: Names,
-    /// The CSV cells that are null.
-    pub(crate) nulls: HashSet<String>,
+    /// The CSV cells that are null, where the user says so.
+    pub(crate) nulls: Option<HashSet<String>>,
     /// The CSV columns whose cells are strings, whatever they look like.
     pub(crate) texts: HashSet<String>,
+    /// Which columns are values, and under which names.
+    pub(crate) selection: Selection,
     pub(crate) format: Format,
     pub(crate) delimiter: Option<u8>,
+    /// Whether quotes of a CSV file are characters like others.
+    pub(crate) no_quotes: bool,
+    /// Whether `export` wrote the CSV file.
+    pub(crate) sheet: Sheet,
 }
 
 /// What says which entity a row is.
@@ -94,28 +107,26 @@ impl fmt::Display for Names {
 /// Takes rows; `Break` ends the reading.
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(Parsed) -> ControlFlow<()>;
 
-/// Reads a file to its end, or as far as it can be read. `progress` counts its bytes.
-pub(crate) fn read(
-    input: Box<dyn Read>,
-    plan: &Plan,
-    progress: &AtomicU64,
-    sink: Sink<'_>,
-) -> Result<(), Failure> {
+/// Reads a file to its end, or as far as it can be read.
+pub(crate) fn read(input: Box<dyn Read>, plan: &Plan, sink: Sink<'_>) -> Result<(), Failure> {
     let row = RowBytes::default();
     let input = Metered {
         input,
-        progress,
         row: row.clone(),
     };
     match plan.format {
-        Format::Csv => csv_rows::read(input, b',', plan, &row, sink),
-        Format::Tsv => csv_rows::read(input, b'\t', plan, &row, sink),
+        Format::Csv | Format::Tsv => csv_rows::read(input, plan.delimiter(), plan, &row, sink),
         Format::Ndjson => lines(BufReader::new(input), plan, &row, sink),
         Format::Json => array::read(BufReader::new(input), plan, &row, sink),
     }
 }
 
 impl Plan {
+    /// What stands between the cells.
+    fn delimiter(&self) -> u8 {
+        self.delimiter.unwrap_or(self.format.delimiter())
+    }
+
     /// A row out of an object that JSON text stood for.
     pub(super) fn of_json(&self, place: Place, object: &Object) -> Parsed {
         match &self.names {
@@ -123,9 +134,10 @@ impl Plan {
                 let key = key
                     .render(space.as_deref(), |column| key::of_json(object, column))
                     .map_err(|refused| (place, refused))?;
-                self.row(place, &key, object)
+                let values = self.selected(object).map_err(|refused| (place, refused))?;
+                self.row(place, &key, &values)
             }
-            Names::Told => told(place, object).map_err(|refused| (place, refused)),
+            Names::Told => self.told(place, object).map_err(|refused| (place, refused)),
         }
     }
 
@@ -146,25 +158,33 @@ impl Plan {
             values: Payload::from(values),
         })
     }
-}
 
-/// A row that says which entity it is.
-fn told(place: Place, object: &Object) -> Result<Row, Refused> {
-    let text = |name: &str| match object.get(name) {
-        Some(Value::String(text)) => Ok(text.as_str()),
-        _ => Err(Refused::column(name, NOT_EXPORTED)),
-    };
-    let entity = EntityRef::new(text("domain")?, text("type")?, text("key")?)
-        .map_err(|invalid| Refused::row(invalid.to_string()))?;
-    let Some(Value::Object(values)) = object.get("values") else {
-        return Err(Refused::column("values", NOT_EXPORTED));
-    };
-    Ok(Row {
-        place,
-        number: 0,
-        entity,
-        values: Payload::from(values),
-    })
+    fn selected<'o>(&self, object: &'o Object) -> Result<Cow<'o, Object>, Refused> {
+        if self.selection.is_everything() {
+            return Ok(Cow::Borrowed(object));
+        }
+        let selected = self.selection.of(object).map_err(Refused::row)?;
+        Ok(Cow::Owned(selected))
+    }
+
+    /// A row that says which entity it is.
+    fn told(&self, place: Place, object: &Object) -> Result<Row, Refused> {
+        let text = |name: &str| match object.get(name) {
+            Some(Value::String(text)) => Ok(text.as_str()),
+            _ => Err(Refused::column(name, NOT_EXPORTED)),
+        };
+        let entity = EntityRef::new(text("domain")?, text("type")?, text("key")?)
+            .map_err(|invalid| Refused::row(invalid.to_string()))?;
+        let Some(Value::Object(values)) = object.get("values") else {
+            return Err(Refused::column("values", NOT_EXPORTED));
+        };
+        Ok(Row {
+            place,
+            number: 0,
+            entity,
+            values: Payload::from(&*self.selected(values)?),
+        })
+    }
 }
 
 /// Why a row that should say which entity it is does not.
@@ -176,30 +196,20 @@ pub(super) fn unreadable(line: u64, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot read on after line {line}: {error}"))
 }
 
-/// Passes over a byte order mark.
-pub(super) fn skip_bom(input: &mut impl BufRead) -> io::Result<()> {
-    if input.fill_buf()?.starts_with(BOM) {
-        input.consume(BOM.len());
-    }
-    Ok(())
-}
-
 fn lines(
-    mut input: BufReader<Metered<'_>>,
+    mut input: BufReader<Metered>,
     plan: &Plan,
     row: &RowBytes,
     sink: Sink<'_>,
 ) -> Result<(), Failure> {
     let mut number = 0;
     let mut line = Vec::new();
-    skip_bom(&mut input).map_err(|error| unreadable(number, &error))?;
     loop {
         line.clear();
         row.begin();
-        let read = input
-            .read_until(b'\n', &mut line)
-            .map_err(|error| unreadable(number, &error))?;
-        if read == 0 {
+        let is_there =
+            read_line(&mut input, &mut line).map_err(|error| unreadable(number, &error))?;
+        if !is_there {
             return Ok(());
         }
         number += 1;
@@ -222,6 +232,37 @@ fn lines(
     }
 }
 
+/// Reads a line; whether there is one. It ends in a line feed, a carriage return or both, neither of which
+/// JSON has within a text.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if bytes.is_empty() {
+            return Ok(!line.is_empty());
+        }
+        let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let Some(end) = end else {
+            let all = bytes.len();
+            line.extend_from_slice(bytes);
+            input.consume(all);
+            continue;
+        };
+        let is_return = bytes.get(end) == Some(&b'\r');
+        line.extend_from_slice(bytes.get(..end).unwrap_or_default());
+        input.consume(end + 1);
+        if is_return && input.fill_buf()?.first() == Some(&b'\n') {
+            input.consume(1);
+        }
+        // A blank line is one, too.
+        line.push(b'\n');
+        return Ok(true);
+    }
+}
+
 /// Counts the bytes that were read since a row began.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RowBytes(Rc<Cell<u64>>);
@@ -233,25 +274,26 @@ impl RowBytes {
     }
 }
 
-/// A file with a count of what was read, that refuses to go on within a row that has no end.
-pub(super) struct Metered<'p> {
+/// A file that refuses to go on within a row that has no end.
+pub(super) struct Metered {
     input: Box<dyn Read>,
-    progress: &'p AtomicU64,
     row: RowBytes,
 }
 
-impl Read for Metered<'_> {
+impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let since = self.row.0.get();
         if since > ROW_BYTES {
-            return Err(io::Error::other(format!(
-                "the next row is longer than {ROW_BYTES} bytes; is a quote or bracket never closed?"
-            )));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!(
+                    "the next row is longer than {ROW_BYTES} bytes; is a quote or bracket never closed?"
+                ),
+            ));
         }
         let read = self.input.read(buffer)?;
         let count = u64::try_from(read).unwrap_or(u64::MAX);
         self.row.0.set(since.saturating_add(count));
-        self.progress.fetch_add(count, Ordering::Relaxed);
         Ok(read)
     }
 }
@@ -265,6 +307,9 @@ mod tests {
         assert_eq!(Format::of_name("a/b.CSV"), Some(Format::Csv));
         assert_eq!(Format::of_name("b.jsonl"), Some(Format::Ndjson));
         assert_eq!(Format::of_name("b.csv.json"), Some(Format::Json));
+        assert_eq!(Format::of_name("b.CSV.gz"), Some(Format::Csv));
+        assert_eq!(Format::of_name("b.ndjson.zst"), Some(Format::Ndjson));
+        assert_eq!(Format::of_name("b.gz"), None);
         assert_eq!(Format::of_name("b.txt"), None);
         assert_eq!(Format::of_name("-"), None);
     }

@@ -1,6 +1,6 @@
 //! Files in, rows out; and rows through a gateway that refuses, delays and falls silent.
 
-use std::{collections::HashMap, io::Cursor, io::Write as _, time::Duration};
+use std::{collections::HashMap, io::Write as _, time::Duration};
 
 use clap::Parser as _;
 use stategate_client::{EntityRef, Payload};
@@ -24,10 +24,16 @@ fn args(file: &str, more: &[&str]) -> Args {
 
 /// Everything a file yields: `key values`, or where and why not.
 fn read(file: &str, options: &[&str], text: impl AsRef<[u8]>) -> (Vec<String>, Option<String>) {
-    let plan = args(file, options).plan().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(file);
+    std::fs::write(&path, text).unwrap();
+    let opened = match input::open(path.to_str().unwrap()) {
+        Ok(opened) => opened,
+        Err(failure) => return (Vec::new(), Some(failure.message().unwrap().to_owned())),
+    };
+    let plan = args(file, options).plan(&opened.first).unwrap();
     let mut seen = Vec::new();
-    let input = Cursor::new(text.as_ref().to_vec());
-    let done = source::read(Box::new(input), &plan, &AtomicU64::new(0), &mut |parsed| {
+    let done = source::read(Box::new(opened.text), &plan, &mut |parsed| {
         seen.push(match parsed {
             Ok(row) => format!(
                 "{} {}",
@@ -110,7 +116,10 @@ fn a_header_that_cannot_be_meant_ends_it_all() {
             "",
             "the file is empty; its first line must name the columns",
         ),
-        ("a,a\n1,2\n", "line 1: two columns are named `a`"),
+        (
+            "a,a\n1,2\n",
+            "line 1: two columns are named `a`, #1 and #2; --without '#2' leaves one out, --rename '#2=NAME' gives it another name",
+        ),
         (
             "a,b\n1,2\n",
             "--key names the column `faa`, which the file does not have; it has a, b",
@@ -128,9 +137,255 @@ fn a_quote_that_is_never_closed_is_not_read_to_the_end() {
     let (rows, end) = read("x.csv", &["--key", "faa"], text);
     let end = end.unwrap();
     assert!(
-        rows.is_empty() && end.contains("a quote or bracket never closed"),
+        rows.is_empty()
+            && end.starts_with("line 2: column `name` opens a quote that is never closed"),
         "{end}"
     );
+}
+
+#[test]
+fn a_quote_that_is_broken_is_named_with_its_line_and_what_follows() {
+    for (text, count, words) in [
+        (
+            "faa,name,note\n1,Ann,ok\n2,Bo,\"never closed\n3,Cy,fine\n",
+            1,
+            &[
+                "line 3: column `note`",
+                "never closed",
+                "3,Cy,fine",
+                "--no-quotes",
+            ][..],
+        ),
+        (
+            "faa,\"name\n1,Ann\n2,Bo\n",
+            0,
+            &["line 1: column 2", "never closed", "1,Ann"],
+        ),
+        (
+            "faa,name\n1,\"cut off in the mid",
+            0,
+            &["line 2: column `name`", "cut off"],
+        ),
+        (
+            "faa,name\n1,\"open\n2,\"fine\"\n3,x\n",
+            0,
+            &[
+                "line 2: column `name`",
+                "closed on line 3",
+                "followed by more",
+                "fine",
+            ],
+        ),
+        (
+            "faa,name\n1,\"x\"y\n2,z\n",
+            0,
+            &["line 2", "followed by more", "(y)"],
+        ),
+    ] {
+        let (rows, end) = read("x.csv", &["--key", "faa"], text);
+        let end = end.unwrap_or_else(|| panic!("{text:?}: {rows:?}"));
+        assert_eq!(rows.len(), count, "{text:?}: {rows:?}");
+        for word in words {
+            assert!(end.contains(word), "{word}: {end}");
+        }
+        // In a file of tabs, too; and where quotes mean nothing, nothing is wrong with it.
+        let tabs = text.replace(',', "\t");
+        let (_, end) = read("x.tsv", &["--key", "faa"], &tabs);
+        assert!(end.is_some());
+    }
+    let text = "faa\tname\n1\t\"open\n2\tx\"y\n";
+    let (rows, end) = read("x.tsv", &["--key", "faa", "--no-quotes"], text);
+    assert_eq!(
+        (rows, end),
+        (
+            vec![
+                r#"1 {"faa":1,"name":"\"open"}"#.to_owned(),
+                r#"2 {"faa":2,"name":"x\"y"}"#.to_owned()
+            ],
+            None
+        )
+    );
+}
+
+#[test]
+fn files_end_and_run_together_in_many_ways() {
+    let csv = |text: &[u8]| read("x.csv", &["--key", "faa"], text);
+    // Whole, however its lines end.
+    for text in [
+        &b"faa,n\n1,a\n2,b\n"[..],
+        b"faa,n\n1,a\n2,b",
+        b"faa,n\r\n1,a\r\n2,b\r\n",
+        b"faa,n\r1,a\r2,b\r",
+        b"\xef\xbb\xbffaa,n\n\n1,a\n\n2,b\n\n",
+    ] {
+        let (rows, end) = csv(text);
+        assert_eq!(rows, [r#"1 {"faa":1,"n":"a"}"#, r#"2 {"faa":2,"n":"b"}"#]);
+        assert_eq!(end, None);
+    }
+    assert_eq!(csv(b"faa,n\n"), (vec![], None));
+    // Bad rows are named, and the others kept.
+    for (text, word) in [
+        (&b"faa,n\n1\n2,b\n"[..], "line 2: has 1 cell;"),
+        (b"faa,n\n1,a,x\n2,b\n", "line 2: has 3 cells;"),
+        (b"faa,n\n1,a,\n2,b\n", "line 2: has 3 cells;"),
+        (
+            b"faa,n\n1,a\0\n2,b\n",
+            "line 2: column `n`: holds a NUL byte",
+        ),
+        (b"faa,n\n1,\xff\n2,b\n", "line 2: column `n`: is not UTF-8"),
+        (b"faa,n\n1,a\rx\n2,b\n", "line 2: has a carriage return"),
+    ] {
+        let (rows, end) = csv(text);
+        assert!(rows[0].starts_with(word), "{rows:?}");
+        assert_eq!((&rows[1][..], end), (r#"2 {"faa":2,"n":"b"}"#, None));
+    }
+    let (rows, _) = csv(b"faa,n\n1,a\n2");
+    assert!(rows[1].ends_with("may be cut off"), "{rows:?}");
+    // What is no text in UTF-8 is named.
+    for text in [&b"\xff\xfef\0a\0"[..], b"\xfe\xff\0f\0a", b"f\0a\0a\0\n\0"] {
+        let (rows, end) = csv(text);
+        assert!(rows.is_empty() && end.unwrap().contains("UTF-16"));
+    }
+
+    // JSON: cut anywhere, nothing but whole elements is a row, and the end is told.
+    let array = r#"[{"faa":"A","n":12},{"faa":"B","n":34}]"#;
+    for at in 0..array.len() {
+        let (rows, end) = read("x.json", &["--key", "faa"], &array[..at]);
+        assert!(end.is_some(), "{at}: {rows:?}");
+        let whole = [array.find("},").unwrap() + 1, array.len() - 1];
+        let most = whole.iter().filter(|end| **end <= at).count();
+        assert!(rows.len() <= most, "{at}: {rows:?}");
+    }
+    for after in ["x", "]", "[]", "{}", "\0", ",", "[{\"faa\":\"C\"}]"] {
+        let (rows, end) = read("x.json", &["--key", "faa"], format!("{array}\n{after}"));
+        assert_eq!(rows.len(), 2);
+        assert!(end.unwrap().starts_with("line 2: is not JSON"), "{after}");
+    }
+    let one = r#"{"faa":"A","n":12}"#;
+    for at in 0..one.len() {
+        for name in ["x.json", "x.ndjson"] {
+            let (rows, end) = read(name, &["--key", "faa"], &one[..at]);
+            let is_named = rows.len() == 1 && rows[0].starts_with("line 1: is not JSON");
+            assert!(end.is_some() || is_named || at == 0, "{at}: {rows:?}");
+        }
+    }
+    // Lines that ran together are one bad line.
+    let (rows, _) = read("x.ndjson", &["--key", "faa"], format!("{one}{one}\n{one}"));
+    assert!(rows[0].starts_with("line 1: is not JSON"), "{rows:?}");
+    assert_eq!(rows[1], r#"A {"faa":"A","n":12}"#);
+    for ends in ["\r", "\r\n", "\n\n"] {
+        let text = [one, one, ""].join(ends);
+        let (rows, end) = read("x.ndjson", &["--key", "faa"], text);
+        assert_eq!((rows.len(), end), (2, None), "{rows:?}");
+    }
+}
+
+#[test]
+fn columns_are_left_out_and_renamed() {
+    let (rows, end) = read("x.csv", &["--key", "faa"], "faa,a,\n1,x,\n");
+    assert!(rows.is_empty());
+    let end = end.unwrap();
+    assert!(
+        end.contains("#3") && end.contains("--without '#3'"),
+        "{end}"
+    );
+    let (_, end) = read("x.csv", &["--key", "faa"], "faa,a,,\n1,x,,\n");
+    assert!(end.unwrap().contains("--without '#3,#4'"));
+
+    for (options, text, row) in [
+        (
+            &["--without", "#3,#4"][..],
+            "faa,a,,\n1,x,,\n",
+            r#"1 {"a":"x","faa":1}"#,
+        ),
+        (
+            &["--columns", "faa,a"],
+            "faa,a,,\n1,x,,\n",
+            r#"1 {"a":"x","faa":1}"#,
+        ),
+        (
+            &["--columns", "faa,a"],
+            "faa,a\n1,x,,\n",
+            r#"1 {"a":"x","faa":1}"#,
+        ),
+        (&["--columns", "a"], "faa,a\n1,x\n", r#"1 {"a":"x"}"#),
+        (&["--without", "faa"], "faa,a\n1,x\n", r#"1 {"a":"x"}"#),
+        (
+            &["--rename", "#3=b"],
+            "faa,a,\n1,x,y\n",
+            r#"1 {"a":"x","b":"y","faa":1}"#,
+        ),
+        (
+            &["--rename", "a=b", "--rename", "b=a", "--text", "b"],
+            "faa,a,b\n1,x,7\n",
+            r#"1 {"a":"7","b":"x","faa":1}"#,
+        ),
+        (
+            &["--rename", "#2=b"],
+            "faa,faa2\n1,x\n",
+            r#"1 {"b":"x","faa":1}"#,
+        ),
+        (
+            &["--without", "#2"],
+            "faa,a,a\n1,x,y\n",
+            r#"1 {"a":"y","faa":1}"#,
+        ),
+    ] {
+        let options = [&["--key", "faa"], options].concat();
+        let (rows, end) = read("x.csv", &options, text);
+        assert_eq!((rows, end), (vec![row.to_owned()], None), "{options:?}");
+    }
+    for (options, word) in [
+        (
+            &["--without", "x"][..],
+            "--without names the column `x`, which",
+        ),
+        (
+            &["--columns", "#9"],
+            "--columns names the column `#9`, which",
+        ),
+        (&["--rename", "x=y"], "--rename names the column `x`, which"),
+        (
+            &["--rename", "a=faa"],
+            "two columns are named `faa`, #1 and #2",
+        ),
+    ] {
+        let options = [&["--key", "faa"], options].concat();
+        let (_, end) = read("x.csv", &options, "faa,a\n1,x\n");
+        let end = end.unwrap();
+        assert!(end.contains(word), "{end}");
+    }
+    let (rows, _) = read(
+        "x.ndjson",
+        &["--key", "faa", "--without", "faa,b", "--rename", "a=c"],
+        "{\"faa\":\"A\",\"a\":1,\"b\":2,\"d\":3}\n{\"faa\":\"A\",\"a\":1,\"c\":2}\n",
+    );
+    assert_eq!(rows[0], r#"A {"c":1,"d":3}"#);
+    assert!(rows[1].contains("two values named `c`"), "{rows:?}");
+}
+
+#[test]
+fn a_sheet_that_was_exported_comes_back() {
+    let text =
+        "@key,@version,'=h,'@key,a,n,s\n'=k,3,'=1,'@x,,-5,\"5\"\nb,1,'','\"\"\"\",{},1e21,\"\"\n";
+    let text = text.replace("'\"\"\"\"", "x");
+    let (rows, end) = read("x.csv", &[], &text);
+    assert_eq!(
+        (rows, end),
+        (
+            vec![
+                r#"=k {"=h":"=1","@key":"@x","n":-5,"s":"5"}"#.to_owned(),
+                r#"b {"=h":"'","@key":"x","a":{},"n":1e+21,"s":null}"#.to_owned(),
+            ],
+            None
+        )
+    );
+    let (rows, _) = read(
+        "x.csv",
+        &["--exact", "--key", "@key"],
+        "@key,@version,=h\n=k,1,'=x\n",
+    );
+    assert_eq!(rows, [r#"=k {"=h":"'=x"}"#]);
 }
 
 #[test]
