@@ -163,7 +163,14 @@ where
                 }
                 None => return Poll::Pending,
             },
-            Err(panic) => this.refuse(Problem::internal(&panic_message(&*panic))),
+            Err(panic) => {
+                let panic = panic_message(&*panic);
+                let writes = this.call.as_ref().is_some_and(Call::writes);
+                this.refuse(match writes {
+                    true => Problem::after_write(&panic),
+                    false => Problem::internal(&panic),
+                })
+            }
         };
         Poll::Ready(Ok(response))
     }

@@ -136,6 +136,18 @@ impl Call {
         self.method.shape
     }
 
+    /// Whether it may have written something when it breaks off.
+    pub(crate) fn writes(&self) -> bool {
+        matches!(
+            self.method.name,
+            "EntityService/Set"
+                | "EntityService/Edit"
+                | "EntityService/Revert"
+                | "EntityService/Del"
+                | "EntityService/Transact"
+        )
+    }
+
     /// Whether there were as many calls as allowed without this one.
     pub(crate) fn is_too_many(&self) -> bool {
         self.is_too_many

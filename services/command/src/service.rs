@@ -192,7 +192,7 @@ impl CommandService {
         let event = written
             .events()
             .first()
-            .ok_or_else(|| Problem::internal(&"a write without an event"))?;
+            .ok_or_else(|| Problem::after_write(&"a write without an event"))?;
         let mut response = Response::new(());
         self.stamp(response.metadata_mut(), event, written.replayed);
         insert(
@@ -400,9 +400,9 @@ fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
 /// The state that a write of one operation led to.
 fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
     let event = written.events().first();
-    let event = event.ok_or_else(|| Problem::internal(&"a write without an event"))?;
+    let event = event.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
     let entity = convert::entity_message(&event.entity, &event.values, None)
-        .map_err(|corrupt| Problem::internal(&corrupt))?;
+        .map_err(|corrupt| Problem::after_write(&corrupt))?;
     let (metadata, (), extensions) = response.into_parts();
     Ok(Response::from_parts(metadata, entity, extensions))
 }
@@ -516,7 +516,7 @@ impl CommandApi for CommandService {
             .await?;
         let events = written.events().iter().map(encode_event);
         let events: Result<_, _> = events.collect();
-        let events = events.map_err(|corrupt| Problem::internal(&corrupt))?;
+        let events = events.map_err(|corrupt| Problem::after_write(&corrupt))?;
         let mut response = Response::new(Transacted { events });
         if let Some(last) = written.events().last() {
             self.stamp(response.metadata_mut(), last, written.replayed);

@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::json;
 use stategate_client::{
-    Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, SearchEvents,
-    Transaction, Version,
+    Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, Outcome,
+    SearchEvents, Transaction, Version,
 };
 use stategate_model::{Limits, Values, json as strict};
 use tokio::sync::mpsc;
@@ -83,12 +83,15 @@ pub(super) async fn run(
         tally: Tally::new("events", read, size),
         batch: Vec::new(),
         bytes: 0,
+        on_its_way: 0,
         deleted: HashSet::new(),
     };
     let ended = tokio::select! {
         ended = replay.carry(lines) => ended,
         () = signals::stop() => Err(Failure::failed("interrupted; the same again goes on")),
     };
+    // Sent, and given up before it was answered.
+    replay.tally.left_open(replay.on_its_way);
     replay.tally.finish("exported history", None, output)?;
     output.flush()?;
     let is_whole = ended?;
@@ -165,6 +168,8 @@ struct Replay<'c> {
     tally: Tally,
     batch: Vec<Past>,
     bytes: usize,
+    /// Events that were sent, and of which it is not known what became of them.
+    on_its_way: u64,
     /// Entities that are deleted at this point of the history.
     deleted: HashSet<EntityRef>,
 }
@@ -245,13 +250,25 @@ impl Replay<'_> {
         for (past, condition) in batch.iter().zip(conditions) {
             transaction = self.add(transaction, past, *condition).await?;
         }
-        let done = self.client.transact(transaction).await?;
+        let count = batch.len() as u64;
+        self.on_its_way = count;
+        let done = self.client.transact(transaction).await;
+        let outcome = done
+            .as_ref()
+            .map_or_else(Error::outcome, |_| Outcome::Written);
+        if outcome != Outcome::MayBeWritten {
+            self.on_its_way = 0;
+        }
+        if done.is_err() && outcome == Outcome::Written {
+            self.tally.many_written(count, None, false)?;
+        }
+        let done = done?;
+        // Counted first: whatever they came out as, they are there.
+        self.tally
+            .many_written(count, done.token.as_ref(), done.replayed)?;
         for (past, event) in batch.iter().zip(&done.events) {
             past.came_out_as(event)?;
         }
-        let count = batch.len() as u64;
-        self.tally
-            .many_written(count, done.token.as_ref(), done.replayed);
         Ok(())
     }
 
@@ -264,8 +281,7 @@ impl Replay<'_> {
         match there {
             Ok(event) => {
                 past.came_out_as(&event)?;
-                self.tally.many_written(1, None, true);
-                Ok(())
+                self.tally.many_written(1, None, true)
             }
             Err(error) if error.is_not_found() => {
                 let made = self.make(std::slice::from_ref(past), &[condition]).await;
