@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -51,6 +52,14 @@ impl Cli {
         Self {
             binary: binaries::find("stategate"),
             address: gateway.process(Role::Everything).grpc().to_string(),
+        }
+    }
+
+    /// The one of what is at an address.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            binary: binaries::find("stategate"),
+            address: address.to_string(),
         }
     }
 

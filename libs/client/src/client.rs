@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use stategate_model::{Token, limits::MESSAGE_BYTES};
 use stategate_protocol::{
     headers,
-    pb::{entity_service_client::EntityServiceClient, event_service_client::EventServiceClient},
+    pb::{
+        self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
+    },
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -23,10 +24,18 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{Error, Kind, Retry, error::Effect, turns::Turns};
+use crate::{
+    Error, Kind, Outcome, Retry,
+    error::Effect,
+    known::{Answer, Change, Known, View},
+    turns::Turns,
+};
 
 /// How often a connection without traffic is checked, so that a stream notices a gateway that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a read that is in doubt of the log waits to be told where it ends.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// Largest answer taken. A page may be as large as any message, and a gateway newer than this may allow
 /// more.
@@ -44,8 +53,8 @@ struct Inner {
     authorization: Option<MetadataValue<Ascii>>,
     deadline: Duration,
     retry: Retry,
-    /// The newest place seen in each lane; `None` until there is one, or when it is not wanted.
-    seen: Option<Mutex<Option<Token>>>,
+    /// What was seen of the log; `None` when reads are not to wait for it.
+    known: Option<Known>,
     turns: Turns,
 }
 
@@ -252,7 +261,7 @@ impl Builder {
             authorization,
             deadline: self.deadline,
             retry: self.retry,
-            seen: self.reads_its_writes.then(Mutex::default),
+            known: self.reads_its_writes.then(Known::default),
             turns: Turns::default(),
         })))
     }
@@ -334,16 +343,14 @@ impl Client {
     /// The newest place in the log that this client wrote or read: hand it to another client's
     /// [`Client::observe`], and that one's reads are at least as new.
     pub fn position(&self) -> Option<Token> {
-        self.0.seen.as_ref().and_then(|seen| seen.lock().clone())
+        self.0.known.as_ref().and_then(Known::place)
     }
 
-    /// Has reads of this client wait for a place in the log.
+    /// Has reads of this client wait for a place in the log. If that is not the log behind the address,
+    /// the next read says so ([`Kind::LogChanged`]).
     pub fn observe(&self, token: &Token) {
-        let Some(seen) = &self.0.seen else { return };
-        let mut seen = seen.lock();
-        match &mut *seen {
-            Some(known) if known.log_id == token.log_id => known.merge(token),
-            other => *other = Some(token.clone()),
+        if let Some(known) = &self.0.known {
+            known.observe(token);
         }
     }
 
@@ -376,6 +383,76 @@ impl Client {
         Error::of(status, Effect::Read, self.0.stream.address())
     }
 
+    /// The owner of a stream is told that the log of this token is gone, or went back.
+    pub(crate) fn told_of(&self, token: &Token) {
+        if let Some(known) = &self.0.known {
+            known.told_of(token);
+        }
+    }
+
+    /// What was read from one log was written to another. Whoever is told of it is told at once.
+    pub(crate) fn crossed(&self, written: &Token) -> Error {
+        if let Some(known) = &self.0.known {
+            known.said(written);
+        }
+        Error::changed(Change::Replaced, self.0.command.address()).though_written()
+    }
+
+    /// What a subscription goes by when it begins.
+    pub(crate) async fn ask_for_stream(&self, until: Instant) -> Result<View, Error> {
+        self.ask(self.0.stream.address(), until).await
+    }
+
+    /// A read failed: with what it says, or `None` when it is to be made again, since another call found
+    /// out the same and says it.
+    pub(crate) fn refused(&self, view: &View, error: Error) -> Option<Error> {
+        let (Some(known), Some(_)) = (&self.0.known, &view.place) else {
+            return Some(error);
+        };
+        if *error.kind() == Kind::DeadlineExceeded {
+            known.doubt(view);
+        }
+        if !error.is_log_lost() {
+            return Some(error);
+        }
+        known
+            .refused(view)
+            .then(|| error.of_remembered(self.0.query.address()))
+    }
+
+    /// What a read goes by; or what it has to say, if the log was replaced.
+    async fn ask(&self, address: &str, until: Instant) -> Result<View, Error> {
+        let Some(known) = &self.0.known else {
+            return Ok(View::default());
+        };
+        if known.is_doubted() {
+            self.find_heads(known, until).await;
+        }
+        known
+            .ask()
+            .map_err(|change| Error::changed(change, address))
+    }
+
+    /// Finds out where the log ends, which the headers of a stream say. A gateway waits for a place that
+    /// is not there yet; for one that was lost it would be for ever.
+    async fn find_heads(&self, known: &Known, until: Instant) {
+        let view = known.view();
+        let everything = pb::StreamOpts {
+            domain: "*".to_owned(),
+            r#type: "*".to_owned(),
+            ..Default::default()
+        };
+        let mut events = self.streams();
+        let until = until.min(Instant::now() + DOUBT);
+        let opened = timeout_at(until, events.stream(self.request(everything))).await;
+        let heads = opened.ok().and_then(Result::ok);
+        match heads.and_then(|stream| token_of(stream.metadata())) {
+            Some(heads) => known.answered(&view, &heads, Answer::Heads),
+            // Not permitted, perhaps. Reads say what they say.
+            None => known.trust(),
+        }
+    }
+
     pub(crate) fn streams(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.0.stream.next()).max_decoding_message_size(ANSWER_BYTES)
     }
@@ -401,9 +478,7 @@ impl Client {
         T: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let position = self.position();
-        let prepare = |metadata: &mut MetadataMap| at_least(position.as_ref(), metadata);
-        self.attempt(message, Effect::Read, prepare, call, self.deadline())
+        self.attempt(message, Effect::Read, |_| {}, call, self.deadline())
             .await
     }
 
@@ -422,26 +497,37 @@ impl Client {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let mut waits = self.0.retry.waits();
+        // What became of the tries so far.
+        let mut before = Outcome::NotWritten;
         loop {
             let mut request = self.request(message.clone());
+            let (view, address) = match effect {
+                Effect::Read => {
+                    let address = self.0.query.address();
+                    let view = self.ask(address, until).await?;
+                    at_least(view.place.as_ref(), request.metadata_mut());
+                    (view, address)
+                }
+                Effect::Write => (self.view(), self.0.command.address()),
+            };
             request.set_timeout(until.saturating_duration_since(Instant::now()));
             prepare(request.metadata_mut());
             let error = match timeout_at(until, call(request)).await {
                 Ok(Ok(response)) => {
-                    if let Some(token) = token_of(response.metadata()) {
-                        self.observe(&token);
-                    }
+                    self.answered(&view, effect, response.metadata());
                     return Ok(response);
                 }
-                Ok(Err(status)) => {
-                    let address = match effect {
-                        Effect::Read => self.0.query.address(),
-                        Effect::Write => self.0.command.address(),
-                    };
-                    Error::of(status, effect, address)
-                }
+                Ok(Err(status)) => Error::of(status, effect, address),
                 Err(_) => Error::out_of_time(effect),
             };
+            let error = match effect {
+                Effect::Read => match self.refused(&view, error) {
+                    Some(error) => error,
+                    None => continue,
+                },
+                Effect::Write => error.after(before),
+            };
+            before = error.outcome();
             if !error.passes() {
                 return Err(error);
             }
@@ -449,6 +535,21 @@ impl Client {
                 Some(wait) if Instant::now() + wait < until => sleep(wait).await,
                 _ => return Err(error),
             }
+        }
+    }
+
+    /// What is known when a write begins, which does not ask for any of it.
+    fn view(&self) -> View {
+        self.0.known.as_ref().map(Known::view).unwrap_or_default()
+    }
+
+    fn answered(&self, view: &View, effect: Effect, metadata: &MetadataMap) {
+        let answer = match effect {
+            Effect::Write if metadata.get(headers::REPLAYED).is_none() => Answer::Appended,
+            Effect::Write | Effect::Read => Answer::Seen,
+        };
+        if let (Some(known), Some(token)) = (&self.0.known, token_of(metadata)) {
+            known.answered(view, &token, answer);
         }
     }
 }

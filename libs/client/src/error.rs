@@ -1,4 +1,5 @@
-//! What a call failed with, as a caller decides on it and as a person reads it.
+//! What a call failed with, as a caller decides on it and as a person reads it; and what is known then
+//! of a write.
 
 use std::{error::Error as _, fmt, io, time::Duration};
 
@@ -6,17 +7,42 @@ use stategate_model::{Invalid, Version};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::known::Change;
+
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     kind: Kind,
+    outcome: Outcome,
     message: String,
     retry: Option<Duration>,
     #[source]
     status: Option<Box<Status>>,
 }
 
-/// What kind of failure it was.
+/// What is known of a write: one of three (contract §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It is written.
+    Written,
+    /// It may have been written, once.
+    MayBeWritten,
+    /// It surely is not, and will not be.
+    NotWritten,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Written => "written",
+            Self::MayBeWritten => "may have been written",
+            Self::NotWritten => "not written",
+        })
+    }
+}
+
+/// What kind of failure it was. Of a write that failed, [`Error::outcome`] says whether it may have
+/// happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -31,9 +57,18 @@ pub enum Kind {
     },
     /// The idempotency key stands for another request.
     KeyReused,
-    /// The token is of another log, beyond its end, or the log went back: start again from the
-    /// current state.
-    TokenLost,
+    /// The log behind the address is another one than before, or than the one that a token given is of.
+    /// Start again from the current state: what was known of the log before is not in this one.
+    ///
+    /// Where it is the client that remembers the log before, one call is told, and the client (with its
+    /// clones) goes on with the log there is. A subscription, and a token of the caller's own, are refused
+    /// until the caller begins anew.
+    LogChanged,
+    /// The log ends before a place that a token names; told as [`Kind::LogChanged`] is.
+    PositionAhead,
+    /// The log was seen going back: it was restored as it once was, or lost its newest events; told as
+    /// [`Kind::LogChanged`] is.
+    LogRewound,
     /// No token, or one that is not valid.
     Unauthenticated,
     /// The policy says no.
@@ -42,7 +77,7 @@ pub enum Kind {
     Unreachable,
     /// The gateway or its storage is away, or too busy; nothing was written.
     Unavailable,
-    /// A write that may have happened, once.
+    /// A write that may have happened, once: by this try, or by an earlier one of the same call.
     OutcomeUnknown,
     /// The call's time ran out; a write may have happened, once.
     DeadlineExceeded,
@@ -56,6 +91,7 @@ impl Error {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
+            outcome: Outcome::NotWritten,
             message: message.into(),
             retry: None,
             status: None,
@@ -93,7 +129,9 @@ impl Error {
                 }
             }
             (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED") => Kind::KeyReused,
-            (Code::OutOfRange | Code::DataLoss, _) => Kind::TokenLost,
+            (Code::OutOfRange, "LOG_CHANGED") => Kind::LogChanged,
+            (Code::OutOfRange, "POSITION_AHEAD") => Kind::PositionAhead,
+            (Code::DataLoss, "LOG_REWOUND") => Kind::LogRewound,
             (Code::Unauthenticated, _) => Kind::Unauthenticated,
             (Code::PermissionDenied, _) => Kind::Denied,
             (_, "OUTCOME_UNKNOWN") => Kind::OutcomeUnknown,
@@ -113,23 +151,41 @@ impl Error {
             }
             _ => Kind::Other,
         };
-        let message = match (&kind, reason) {
+        let is_committed = info.is_some_and(|info| {
+            let committed = info.metadata.get("committed");
+            committed.is_some_and(|committed| committed == "true")
+        });
+        let outcome = match effect {
+            Effect::Read => Outcome::NotWritten,
+            Effect::Write if is_committed => Outcome::Written,
+            Effect::Write => outcome(&kind, reason),
+        };
+        let base = match (&kind, reason) {
             (Kind::Unreachable, _) => unreachable(address, connect_error(&status)),
             (Kind::Unsupported, "") => {
                 format!("{address} does not serve this call; is it a stategate gateway?")
             }
-            (Kind::DeadlineExceeded, "") => out_of_time(effect),
-            // Nothing of it is left open.
-            (Kind::Unavailable, "") => lost(&status, Effect::Read, address),
-            (_, "") if status.code() != Code::NotFound => lost(&status, effect, address),
+            (Kind::DeadlineExceeded, _) => OUT_OF_TIME.to_owned(),
+            (Kind::NotFound | Kind::Unauthenticated | Kind::Denied, _) => {
+                status.message().to_owned()
+            }
             (Kind::Invalid(fields), _) if !fields.is_empty() => {
                 let fields = fields.iter().map(|(field, why)| format!("{field}: {why}"));
                 fields.collect::<Vec<_>>().join("; ")
             }
+            (Kind::Invalid(_), _) => status.message().to_owned(),
+            (_, "") => lost(&status, address),
             _ => status.message().to_owned(),
+        };
+        let message = match outcome {
+            // Says so in its own words.
+            Outcome::MayBeWritten if reason == "OUTCOME_UNKNOWN" => base,
+            Outcome::MayBeWritten => left_open(&base),
+            Outcome::Written | Outcome::NotWritten => base,
         };
         Self {
             kind,
+            outcome,
             message,
             retry,
             status: Some(Box::new(status)),
@@ -138,7 +194,79 @@ impl Error {
 
     /// For a call that was given up when its time was over.
     pub(crate) fn out_of_time(effect: Effect) -> Self {
-        Self::new(Kind::DeadlineExceeded, out_of_time(effect))
+        match effect {
+            Effect::Read => Self::new(Kind::DeadlineExceeded, OUT_OF_TIME),
+            Effect::Write => Self {
+                outcome: Outcome::MayBeWritten,
+                ..Self::new(Kind::DeadlineExceeded, left_open(OUT_OF_TIME))
+            },
+        }
+    }
+
+    /// For a call that finds out that the log is not the one that the client remembers.
+    pub(crate) fn changed(change: Change, address: &str) -> Self {
+        match change {
+            Change::Replaced => Self::new(
+                Kind::LogChanged,
+                format!(
+                    "the log at {address} is another one now (its storage was restored or replaced): what was written and read before is not in it; read the current state again"
+                ),
+            ),
+            Change::WentBack => Self::new(
+                Kind::LogRewound,
+                format!(
+                    "the log at {address} went back (its storage was restored as it once was): the last of what was written and read before is not in it; read the current state again"
+                ),
+            ),
+        }
+    }
+
+    /// The same for a read that the gateway refused: it says which.
+    pub(crate) fn of_remembered(self, address: &str) -> Self {
+        let change = match self.kind {
+            Kind::LogChanged => Change::Replaced,
+            _ => Change::WentBack,
+        };
+        Self {
+            message: Self::changed(change, address).message,
+            ..self
+        }
+    }
+
+    /// After a write that was answered well, with something that cannot be used.
+    pub(crate) fn though_written(self) -> Self {
+        Self {
+            outcome: Outcome::Written,
+            message: format!("the write happened, but {}", self.message),
+            ..self
+        }
+    }
+
+    /// What is to be said when the tries before came to this.
+    pub(crate) fn after(self, before: Outcome) -> Self {
+        // These are found after the key was looked up, by which an earlier try would have been found.
+        let decides = matches!(
+            self.kind,
+            Kind::VersionMismatch { .. } | Kind::NotFound | Kind::KeyReused
+        );
+        let is_open = before == Outcome::MayBeWritten && self.outcome == Outcome::NotWritten;
+        if !is_open || decides {
+            return self;
+        }
+        Self {
+            outcome: Outcome::MayBeWritten,
+            message: format!(
+                "{}; the last try: {}",
+                left_open("an earlier try was not answered"),
+                self.message
+            ),
+            // Of these a caller knows that nothing was written.
+            kind: match self.kind {
+                Kind::Unreachable | Kind::Unavailable => Kind::OutcomeUnknown,
+                kind => kind,
+            },
+            ..self
+        }
     }
 
     /// For a connection that could not be made.
@@ -149,6 +277,19 @@ impl Error {
     /// What kind of failure it was.
     pub fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// What is known of the write that failed so. A call that only reads writes nothing.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether the log is not the one, or not where, a token says: start again from the current state.
+    pub fn is_log_lost(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::LogChanged | Kind::PositionAhead | Kind::LogRewound
+        )
     }
 
     /// The entity or event does not exist.
@@ -184,27 +325,43 @@ pub(crate) enum Effect {
     Write,
 }
 
-fn out_of_time(effect: Effect) -> String {
-    format!("no answer in time{}", left_open(effect))
-}
+const OUT_OF_TIME: &str = "no answer in time";
 
-fn left_open(effect: Effect) -> &'static str {
-    match effect {
-        Effect::Read => "",
-        Effect::Write => "; it may have been written, once: read the entity to find out",
+/// What a write of this kind of failure came to. A proxy's answer, which has no reason, says nothing of
+/// what is behind it, unless it refuses to let the call through.
+fn outcome(kind: &Kind, reason: &str) -> Outcome {
+    match kind {
+        Kind::OutcomeUnknown | Kind::DeadlineExceeded => Outcome::MayBeWritten,
+        Kind::NotFound
+        | Kind::Invalid(_)
+        | Kind::VersionMismatch { .. }
+        | Kind::KeyReused
+        | Kind::Unauthenticated
+        | Kind::Denied
+        | Kind::Unreachable
+        | Kind::Unavailable
+        | Kind::Unsupported => Outcome::NotWritten,
+        Kind::LogChanged | Kind::PositionAhead | Kind::LogRewound | Kind::Other => {
+            if reason.is_empty() {
+                Outcome::MayBeWritten
+            } else {
+                Outcome::NotWritten
+            }
+        }
     }
 }
 
-fn lost(status: &Status, effect: Effect, address: &str) -> String {
+fn left_open(what: &str) -> String {
+    format!("{what}; it may have been written, once: read the entity to find out")
+}
+
+fn lost(status: &Status, address: &str) -> String {
     if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
-        return out_of_time(effect);
+        return OUT_OF_TIME.to_owned();
     }
     let words = causes(status).last().map(ToString::to_string);
     let words = words.as_deref().unwrap_or(status.message());
-    format!(
-        "the connection to {address} was lost ({words}){}",
-        left_open(effect)
-    )
+    format!("the connection to {address} was lost ({words})")
 }
 
 fn unreachable(address: &str, error: Option<&(dyn std::error::Error + 'static)>) -> String {

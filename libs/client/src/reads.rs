@@ -2,10 +2,10 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stategate_model::{At, EntityRef, Event, EventId, KindRef, Timestamp, Version, json};
+use stategate_model::{At, EntityRef, Event, EventId, KindRef, Timestamp, Token, Version, json};
 use stategate_protocol::{convert, pb};
 
-use crate::{Client, Error, Kind};
+use crate::{Client, Error, Kind, client::token_of};
 
 /// An entity as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -207,21 +207,27 @@ fn page<T>(items: Result<Vec<T>, Error>, token: String) -> Result<Page<T>, Error
 impl Client {
     /// An entity as it is now. [`Kind::NotFound`] if it does not exist.
     pub async fn get(&self, entity: &EntityRef) -> Result<Entity, Error> {
-        self.get_message(entity_ref(entity, None)).await
+        Ok(self.get_placed(entity_ref(entity, None)).await?.0)
     }
 
     /// An entity as it was at a version or time. [`Kind::NotFound`] if it did not exist then; the
     /// message says when it was deleted, if it was.
     pub async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Entity, Error> {
-        self.get_message(entity_ref(entity, Some(at))).await
+        Ok(self.get_placed(entity_ref(entity, Some(at))).await?.0)
     }
 
-    async fn get_message(&self, message: pb::EntityRef) -> Result<Entity, Error> {
+    /// An entity, and the place in the log it was read at.
+    pub(crate) async fn get_placed(
+        &self,
+        message: pb::EntityRef,
+    ) -> Result<(Entity, Option<Token>), Error> {
         let call = |request| {
             let mut entities = self.entities();
             async move { entities.get(request).await }
         };
-        entity(self.read(message, call).await?.into_inner(), None)
+        let response = self.read(message, call).await?;
+        let place = token_of(response.metadata());
+        Ok((entity(response.into_inner(), None)?, place))
     }
 
     /// A page of the entities that a search finds.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::Value;
 use stategate_model::{Event, Lane, Method, Position, Timestamp, Token};
 use stategate_protocol::{event::PROGRESS, pb};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Streaming;
 
 use crate::{
     Client, Error, Kind,
     client::{at_least, token_of},
+    known::View,
     reads,
     retry::{Retry, Waits},
 };
@@ -183,7 +184,21 @@ impl Watch {
             Err(status) => self.client.stream_error(status),
         };
         self.stream = None;
+        self.learn(&lost);
         self.waits_after(lost)
+    }
+
+    /// What the owner of this subscription is told of the log, no other call has to say.
+    fn learn(&self, error: &Error) {
+        let token = match (&self.token, &self.subscription.start) {
+            (Some(token), _) => token,
+            // That a place the caller names is beyond the end says nothing of the log.
+            (None, Start::After(token)) if *error.kind() == Kind::LogChanged => token,
+            _ => return,
+        };
+        if error.is_log_lost() {
+            self.client.told_of(token);
+        }
     }
 
     fn arrived(&mut self, message: pb::Event) -> Result<Step, Error> {
@@ -237,20 +252,28 @@ impl Watch {
             (None, Start::Beginning) => Some(Wire::FromBeginning(true)),
             (None, Start::Since(time)) => Some(Wire::Since(time.0)),
         };
-        let mut events = self.client.streams();
-        let mut request = self.client.request(opts);
-        if self.token.is_none() {
-            at_least(self.client.position().as_ref(), request.metadata_mut());
-        }
-        let opening = timeout(OPENING, events.stream(request)).await;
-        let response = opening
-            .map_err(|_| {
-                Error::new(
+        let until = Instant::now() + OPENING;
+        let response = loop {
+            let mut request = self.client.request(opts.clone());
+            let mut view = View::default();
+            if self.token.is_none() {
+                view = self.client.ask_for_stream(until).await?;
+                at_least(view.place.as_ref(), request.metadata_mut());
+            }
+            let mut events = self.client.streams();
+            let error = match timeout_at(until, events.stream(request)).await {
+                Ok(Ok(response)) => break response,
+                Ok(Err(status)) => self.client.stream_error(status),
+                Err(_) => Error::new(
                     Kind::DeadlineExceeded,
                     "the subscription was not in force in time",
-                )
-            })?
-            .map_err(|status| self.client.stream_error(status))?;
+                ),
+            };
+            self.learn(&error);
+            if let Some(error) = self.client.refused(&view, error) {
+                return Err(error);
+            }
+        };
         if self.token.is_none() {
             self.token = token_of(response.metadata());
         }

@@ -204,7 +204,8 @@ impl Client {
             .events
             .into_iter()
             .map(reads::event)
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, _>>()
+            .map_err(Error::though_written)?;
         Ok(Transacted {
             events,
             token,

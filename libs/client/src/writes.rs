@@ -73,7 +73,8 @@ pub struct Written {
     pub version: Version,
     /// Its place in the log.
     pub token: Token,
-    /// Whether an earlier try had done it.
+    /// Whether an earlier request with its idempotency key had done it: an earlier try of the same call,
+    /// or another call.
     pub replayed: bool,
 }
 
@@ -185,7 +186,8 @@ fn changed(response: Response<pb::Entity>) -> Result<Changed, Error> {
         token,
         replayed,
     } = written(&response)?;
-    let entity = reads::entity(response.into_inner(), Some(version))?;
+    let entity = reads::entity(response.into_inner(), Some(version));
+    let entity = entity.map_err(Error::though_written)?;
     Ok(Changed {
         entity: entity.entity,
         values: entity.values,
@@ -208,8 +210,9 @@ fn written<T>(response: &Response<T>) -> Result<Written, Error> {
         }),
         _ => Err(Error::new(
             Kind::Other,
-            "the write happened, but the answer does not say where; is a proxy dropping headers?",
-        )),
+            "the answer does not say where; is a proxy dropping headers?",
+        )
+        .though_written()),
     }
 }
 
@@ -386,7 +389,8 @@ impl Client {
     /// between; otherwise does it again, until it works or the time is up.
     ///
     /// An entity that does not exist begins as an empty object. `change` may run several times. Updates
-    /// of one entity through one client (and its clones) take turns.
+    /// of one entity through one client (and its clones) take turns. If the log was replaced after it was
+    /// read, [`Kind::LogChanged`] says so, and [`Error::outcome`] whether the change was written.
     pub async fn update(
         &self,
         entity: &EntityRef,
@@ -409,11 +413,14 @@ impl Client {
             }
             tries += 1;
             let begun = Instant::now();
-            let (mut values, condition) = match self.get(entity).await {
-                Ok(found) => (found.values, Condition::Version(found.version)),
-                Err(error) if error.is_not_found() => {
-                    (Value::Object(serde_json::Map::new()), Condition::Absent)
-                }
+            let read = self.get_placed(reads::entity_ref(entity, None)).await;
+            let (mut values, condition, place) = match read {
+                Ok((found, place)) => (found.values, Condition::Version(found.version), place),
+                Err(error) if error.is_not_found() => (
+                    Value::Object(serde_json::Map::new()),
+                    Condition::Absent,
+                    None,
+                ),
                 Err(error) => return Err(error),
             };
             change(&mut values);
@@ -423,7 +430,13 @@ impl Client {
             {
                 Ok(written) => {
                     pace.won(tries, begun.elapsed());
-                    return Ok(written);
+                    // A version of another log that happens to have the same number.
+                    return match place {
+                        Some(place) if place.log_id != written.token.log_id => {
+                            Err(self.crossed(&written.token))
+                        }
+                        _ => Ok(written),
+                    };
                 }
                 Err(error) => error,
             };

@@ -145,7 +145,7 @@ impl Problem {
                 retry: retry_is_safe.then_some(RETRY_SOON),
                 ..row(Code::Unavailable, "OUTCOME_UNKNOWN", "the write may have happened, once; read the entity to find out".to_owned())
             },
-            Self::DeadlineExceeded => row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the time for this call ran out".to_owned()),
+            Self::DeadlineExceeded => row(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the time for this call ran out; if it is a write, it may have been written, once".to_owned()),
             Self::LogRewound => row(
                 Code::DataLoss,
                 "LOG_REWOUND",
@@ -185,6 +185,15 @@ impl Problem {
             Refusal::VersionMismatch { current } => Self::VersionMismatch { current },
             Refusal::Invalid(invalid) => Self::Invalid(invalid),
             Refusal::Corrupt(corrupt) => Self::internal(&corrupt),
+        }
+    }
+
+    /// A bug after something was written, or may have been: the cause goes to the log. What the client
+    /// is told is that it may be there, since any other error says that it surely is not.
+    pub fn after_write(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a write cannot be answered");
+        Self::OutcomeUnknown {
+            retry_is_safe: false,
         }
     }
 

@@ -20,7 +20,6 @@ use stategate_protocol::{
     Problem,
     compression::{self, Encoding, Packing},
     frames::Bounded,
-    headers,
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -98,7 +97,6 @@ where
         let call = self.guard.methods.begin(request.uri().path());
         let span = tracing::debug_span!("call", method = call.name());
         let (mut deadline, mut packing) = (None, None);
-        let has_key = request.headers().contains_key(headers::IDEMPOTENCY_KEY);
         let inner = Asked::of(request.headers(), &call).map(|asked| {
             if let Some(timeout) = asked.timeout {
                 let at = Instant::now() + timeout.saturating_sub(TICK);
@@ -124,7 +122,6 @@ where
             call: Some(call),
             deadline,
             packing,
-            has_key,
             ending: self.guard.ending.clone(),
             span,
         }
@@ -162,8 +159,6 @@ pub(crate) struct Answering<F> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// What the answer is compressed with.
     packing: Option<Encoding>,
-    /// The request has an idempotency key, so that a retry cannot write twice.
-    has_key: bool,
     ending: CancellationToken,
     span: tracing::Span,
 }
@@ -201,7 +196,7 @@ where
                 this.refuse(match writes {
                     // Nobody knows how far it came; an internal error would say that nothing was written.
                     true => Problem::OutcomeUnknown {
-                        retry_is_safe: this.has_key,
+                        retry_is_safe: false,
                     },
                     false => problem,
                 })

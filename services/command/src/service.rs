@@ -1,6 +1,6 @@
 //! The edge of the command service: calls in, answers out.
 
-use std::{fmt::Display, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -214,10 +214,11 @@ impl CommandService {
             }],
         };
         let alone = |problem: Problem, _| problem.into();
-        let retry_is_safe = write.idempotency.is_some();
         let written = self.write(entity.domain(), write, alone).await?;
-        let event = written.events().first();
-        let event = event.ok_or_else(|| unprintable(&"a write without an event", retry_is_safe))?;
+        let event = written
+            .events()
+            .first()
+            .ok_or_else(|| Problem::after_write(&"a write without an event"))?;
         let mut response = Response::new(());
         self.stamp(response.metadata_mut(), event, written.replayed);
         insert(
@@ -458,26 +459,13 @@ fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
 }
 
 /// The state that a write of one operation led to.
-fn answer(
-    written: &Written,
-    response: Response<()>,
-    retry_is_safe: bool,
-) -> Result<Response<pb::Entity>, Status> {
-    let unprintable = |cause: &dyn Display| unprintable(cause, retry_is_safe);
+fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
     let event = written.events().first();
-    let event = event.ok_or_else(|| unprintable(&"a write without an event"))?;
+    let event = event.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
     let entity = convert::entity_message(&event.entity, &event.values, None)
-        .map_err(|corrupt| unprintable(&corrupt))?;
+        .map_err(|corrupt| Problem::after_write(&corrupt))?;
     let (metadata, (), extensions) = response.into_parts();
     Ok(Response::from_parts(metadata, entity, extensions))
-}
-
-/// What a caller is told whose write happened, but whose answer cannot be made. An internal error would
-/// say that it surely did not happen (contract §3).
-fn unprintable(cause: &dyn Display, retry_is_safe: bool) -> Problem {
-    // For its line in the log.
-    let _ = Problem::internal(cause);
-    Problem::OutcomeUnknown { retry_is_safe }
 }
 
 #[async_trait]
@@ -505,7 +493,6 @@ impl CommandApi for CommandService {
         let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
         let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
         let detail = values.clone();
-        let retry_is_safe = call.key.is_some();
         let (written, response) = self
             .single(
                 entity,
@@ -514,7 +501,7 @@ impl CommandApi for CommandService {
                 call,
             )
             .await?;
-        answer(&written, response, retry_is_safe)
+        answer(&written, response)
     }
 
     async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
@@ -522,11 +509,10 @@ impl CommandApi for CommandService {
         let (entity, id) = convert::event_ref(&message).map_err(Problem::from)?;
         // Events never change, so that reading this one before the lane decides is as good as then.
         let values = self.target(&entity, id).await?;
-        let retry_is_safe = call.key.is_some();
         let (written, response) = self
             .single(entity, Command::Revert(values), id.0.as_bytes(), call)
             .await?;
-        answer(&written, response, retry_is_safe)
+        answer(&written, response)
     }
 
     async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
@@ -600,13 +586,12 @@ impl CommandApi for CommandService {
             claims: call.claims,
             trace_parent: conditions::trace_parent(&call.metadata),
         };
-        let retry_is_safe = write.idempotency.is_some();
         let written = self
             .write(domain.as_str(), write, Problem::of_operation)
             .await?;
         let events = written.events().iter().map(encode_event);
         let events: Result<_, _> = events.collect();
-        let events = events.map_err(|corrupt| unprintable(&corrupt, retry_is_safe))?;
+        let events = events.map_err(|corrupt| Problem::after_write(&corrupt))?;
         let mut response = Response::new(Transacted { events });
         if let Some(last) = written.events().last() {
             self.stamp(response.metadata_mut(), last, written.replayed);

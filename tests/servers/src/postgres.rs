@@ -155,6 +155,27 @@ impl Postgres {
         self.end(Signal::SIGINT);
     }
 
+    /// Stops every process of it where it stands: connections stay, and nothing answers.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after a [`Postgres::freeze`].
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let server = self.server.lock().unwrap();
+        let id = server.as_ref().expect("a server that runs").id();
+        let id = i32::try_from(id).expect("a process id");
+        // First the one that makes others.
+        kill(Pid::from_raw(id), signal).expect("signal the server");
+        for child in children(id) {
+            let _ = kill(child, signal);
+        }
+    }
+
     fn end(&self, signal: Signal) {
         let Some(mut server) = self.server.lock().unwrap().take() else {
             return;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use stategate_client::{
-    Client, Condition, Entity, EntityRef, Error, Kind, KindRef, Search, Transaction,
+    Client, Condition, Entity, EntityRef, Error, Kind, KindRef, Outcome, Search, Transaction,
 };
 use stategate_model::Glob;
 
@@ -103,19 +103,31 @@ async fn many(client: &Client, args: &Args, output: &mut Output) -> Result<(), F
         let entities = text::counted(count, "entity", "entities");
         confirm(&format!("Delete {entities} of {name}?"))?;
     }
+    // A person took their time to answer: what was found must still be what there is.
+    if let Some(first) = found.first() {
+        match client.get(&first.entity).await {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+    }
     let mut deleted = 0;
     for batch in batches(&found) {
-        delete(client, &args.domain, batch)
-            .await
-            .map_err(|failure| {
-                let message = failure.message().unwrap_or_default();
-                let done = text::count(deleted);
-                Failure::new(
-                    failure.exit(),
-                    format!("{message}; {done} were deleted before"),
-                )
-            })?;
-        deleted += batch.len() as u64;
+        let count = batch.len() as u64;
+        let gone = delete(client, &args.domain, batch).await;
+        gone.map_err(|(outcome, failure)| {
+            let message = failure.message().unwrap_or_default();
+            let so_far = text::count(deleted);
+            let these = match outcome {
+                Outcome::NotWritten => String::new(),
+                Outcome::MayBeWritten => {
+                    format!(", and the next {} may have been", text::count(count))
+                }
+                Outcome::Written => format!(", and then {}", text::count(count)),
+            };
+            let message = format!("{message}; {so_far} were deleted before{these}");
+            Failure::new(failure.exit(), message)
+        })?;
+        deleted += count;
     }
     match output.form() {
         Form::Json => output.json(&Deleted { deleted }),
@@ -173,19 +185,33 @@ fn batches(found: &[Entity]) -> Vec<&[Entity]> {
     batches
 }
 
-async fn delete(client: &Client, domain: &str, batch: &[Entity]) -> Result<(), Failure> {
+/// Deletes entities as they were found; or says why not, and what is known of it.
+async fn delete(client: &Client, domain: &str, batch: &[Entity]) -> Result<(), (Outcome, Failure)> {
+    let known = |error: Error| (error.outcome(), Failure::from(error));
     let mut transaction = Transaction::new(domain);
     for entity in batch {
         let as_found = Condition::Version(entity.version);
-        transaction = transaction.del_if(as_found, &entity.entity)?;
+        transaction = transaction
+            .del_if(as_found, &entity.entity)
+            .map_err(known)?;
     }
+    let found_in = client.position();
     match client.transact(transaction).await {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), Kind::VersionMismatch { .. }) => Err(Failure::new(
-            Exit::Refused,
-            "an entity changed since it was found; look at it and run this again",
-        )),
-        Err(error) => Err(error.into()),
+        Ok(done) => {
+            let logs = (found_in.map(|at| at.log_id), done.token.map(|at| at.log_id));
+            match logs {
+                (Some(found), Some(deleted)) if found != deleted => {
+                    let why = "the log of the gateway was replaced since they were found, and those of the new one that are at the same versions were deleted; `stategate revert` brings one back";
+                    Err((Outcome::Written, Failure::new(Exit::Refused, why)))
+                }
+                _ => Ok(()),
+            }
+        }
+        Err(error) if matches!(error.kind(), Kind::VersionMismatch { .. }) => {
+            let why = "an entity changed since it was found; look at it and run this again";
+            Err((error.outcome(), Failure::new(Exit::Refused, why)))
+        }
+        Err(error) => Err(known(error)),
     }
 }
 

@@ -78,6 +78,7 @@ Examples:
   stategate get faa airport JFK
   stategate get faa airport JFK --version 1
   stategate get faa airport JFK --at 2h
+  stategate get faa airport JFK --at '2026-01-31 15:47:44'
   stategate get faa airport JFK --at 2026-01-31T08:00:00Z --json")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
@@ -85,7 +86,8 @@ pub(crate) struct GetArgs {
     /// As it was at this version
     #[arg(long, value_name = "N", conflicts_with = "at")]
     version: Option<u64>,
-    /// As it was at this time: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
+    /// As it was at the end of this time, as commands show times: 2026-01-31 15:47:44, 2026-01-31,
+    /// 2026-01-31T15:47:44Z, nanoseconds, or how long ago (10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]
     at: Option<When>,
 }
@@ -150,7 +152,8 @@ struct Target {
     /// To what it was at this version
     #[arg(long, value_name = "N")]
     version: Option<u64>,
-    /// To what it was at this time: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
+    /// To what it was at the end of this time, as commands show times: 2026-01-31 15:47:44, 2026-01-31,
+    /// 2026-01-31T15:47:44Z, nanoseconds, or how long ago (10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]
     at: Option<When>,
 }
@@ -162,7 +165,7 @@ pub(crate) async fn get(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let entity = args.entity.entity()?;
-    let found = match (args.version, args.at) {
+    let found = match (args.version, &args.at) {
         (Some(version), _) => {
             client
                 .get_at(&entity, At::Version(Version::new(version)))
@@ -172,7 +175,7 @@ pub(crate) async fn get(
         (None, None) => client.get(&entity).await,
     };
     let found = near::found(client, &entity, found).await;
-    let found = json::Entity::from(found.map_err(|failure| dated(failure, args.at))?);
+    let found = json::Entity::from(found.map_err(|failure| dated(failure, args.at.as_ref()))?);
     match output.form().clone() {
         Form::Json => output.json(&found),
         Form::Text(screen) => print_entity(&found, output, &screen),
@@ -218,7 +221,7 @@ pub(crate) async fn revert(
 ) -> Result<(), Failure> {
     let entity = args.entity.entity()?;
     let terms = args.terms.terms();
-    let changed = match (args.to.event, args.to.version, args.to.at) {
+    let changed = match (args.to.event, args.to.version, &args.to.at) {
         (Some(id), _, _) => {
             let id = EventId::parse(&id).map_err(Error::from)?;
             client.revert_if(terms, &entity, id).await
@@ -228,30 +231,31 @@ pub(crate) async fn revert(
             client.revert_to_if(terms, &entity, version).await
         }
         (None, None, when) => {
-            let when = when.map_or(At::Time(Timestamp(0)), at);
+            let when = when.as_ref().map_or(At::Time(Timestamp(0)), at);
             client.revert_to_if(terms, &entity, when).await
         }
     };
     let changed = near::found(client, &entity, changed).await;
-    let changed = changed.map_err(|failure| dated(failure, args.to.at))?;
+    let changed = changed.map_err(|failure| dated(failure, args.to.at.as_ref()))?;
     Done::new(&entity, changed.version, &changed.token, changed.replayed)
         .with(changed.values)
         .print("reverted", output)
 }
 
 /// The gateway names times by their nanoseconds; people do not.
-fn dated(failure: Failure, when: Option<When>) -> Failure {
+fn dated(failure: Failure, when: Option<&When>) -> Failure {
     match (failure.message(), when) {
         (Some(message), Some(when)) => {
-            let number = format!("time {}", when.nanoseconds());
+            let number = format!("time {}", when.last());
             Failure::new(failure.exit(), message.replace(&number, &when.to_string()))
         }
         _ => failure,
     }
 }
 
-fn at(when: When) -> At {
-    At::Time(Timestamp(when.nanoseconds()))
+/// At the end of it: what happened in the second that is named, had happened.
+pub(crate) fn at(when: &When) -> At {
+    At::Time(Timestamp(when.last()))
 }
 
 fn values(text: String) -> Result<Payload, Failure> {

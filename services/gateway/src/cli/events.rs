@@ -23,6 +23,7 @@ Examples:
   stategate events faa airport
   stategate events faa airport '{\"entity.key\": {\"$in\": [\"JFK\", \"LGA\"]}}'
   stategate events faa airport --min 1h --reverse --limit 20
+  stategate events faa airport --min 2026-01-01 --max 2026-01-31
   stategate events faa airport '{\"method\": \"/stategate.EntityService/Del\"}'
   stategate events faa plane '{\"claims.sub\": \"ada\"}' --sort entity.values.seats")]
 pub(crate) struct Args {
@@ -34,10 +35,11 @@ pub(crate) struct Args {
     /// A JSON filter over the event, such as '{"entity.key": "JFK"}'; none: everything
     #[arg(default_value = "", hide_default_value = true)]
     filter: String,
-    /// Only events at this time or later: 2013-01-01T05:00:00Z, or how long ago (10m, 2h, 1d)
+    /// Only events from the beginning of this time on, as commands show times: 2026-01-31 15:47:44,
+    /// 2026-01-31, 2026-01-31T15:47:44Z, nanoseconds, or how long ago (10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]
     min: Option<When>,
-    /// Only events at this time or earlier
+    /// Only events up to the end of this time
     #[arg(long, value_name = "TIME")]
     max: Option<When>,
     /// Sort by the value at this path; else in the order they happened
@@ -69,10 +71,11 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
         (None, false) => search,
     };
     if let Some(min) = args.min {
-        search = search.min(Timestamp(min.nanoseconds()));
+        search = search.min(Timestamp(min.first()));
     }
     if let Some(max) = args.max {
-        search = search.max(Timestamp(max.nanoseconds()));
+        // None is bound by 0, and nothing happened before.
+        search = search.max(Timestamp(max.last().max(1)));
     }
     output.begin_list();
     let mut found = 0_u64;

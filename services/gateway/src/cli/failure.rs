@@ -84,7 +84,9 @@ fn exit_of(kind: &Kind) -> Exit {
         Kind::Invalid(_)
         | Kind::VersionMismatch { .. }
         | Kind::KeyReused
-        | Kind::TokenLost
+        | Kind::LogChanged
+        | Kind::PositionAhead
+        | Kind::LogRewound
         | Kind::Unauthenticated
         | Kind::Denied
         | Kind::Unsupported => Exit::Refused,
@@ -102,7 +104,6 @@ pub(crate) fn explain(error: &Error) -> String {
     let hint = match error.kind() {
         Kind::Unreachable => "start one with `stategate dev`, or name another with --addr",
         Kind::Unauthenticated => "give a token with --token-file or STATEGATE_TOKEN",
-        Kind::TokenLost => "begin again from the current state, or with --from beginning",
         Kind::DeadlineExceeded => "--timeout waits longer",
         _ => return what,
     };
@@ -119,7 +120,9 @@ mod tests {
             (Kind::NotFound, Exit::NotFound),
             (Kind::Invalid(Vec::new()), Exit::Refused),
             (Kind::VersionMismatch { current: None }, Exit::Refused),
-            (Kind::TokenLost, Exit::Refused),
+            (Kind::LogChanged, Exit::Refused),
+            (Kind::PositionAhead, Exit::Refused),
+            (Kind::LogRewound, Exit::Refused),
             (Kind::Denied, Exit::Refused),
             (Kind::Unreachable, Exit::Unavailable),
             (Kind::OutcomeUnknown, Exit::Unavailable),

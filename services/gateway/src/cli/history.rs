@@ -2,13 +2,11 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use stategate_client::{
-    At, Client, EntityRef, Error, KindRef, Method, SearchEvents, Timestamp, Version,
-};
+use stategate_client::{Client, EntityRef, Error, KindRef, Method, SearchEvents, Version};
 
 use super::{
     diff::{self, Change},
-    entity::RefArgs,
+    entity::{self, RefArgs},
     failure::{Exit, Failure},
     json::{self as answers, Event},
     near,
@@ -21,8 +19,9 @@ use super::{
 /// What `history` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each version is shown with what it changed: + what came, - what went, ~ what became something else. \
-As JSON, each is the whole event.
+Each version is shown with what it changed: + what came, - what went, ~ what became something else; and \
+with its time, as exact as it must be to name this version in `get --at` and `revert --at`. As JSON, each is \
+the whole event.
 
 Examples:
   stategate history faa airport JFK
@@ -46,11 +45,13 @@ Examples:
   stategate diff faa airport JFK 1 3
   stategate diff faa airport JFK 1            version 1 and now
   stategate diff faa airport JFK 1d 1h        yesterday and an hour ago
+  stategate diff faa airport JFK '2026-01-31 15:47:44'
   stategate diff faa airport JFK 2026-01-31T08:00:00Z now --json")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     entity: RefArgs,
-    /// A version (3), a time (2013-01-01T05:00:00Z), or how long ago (10m, 2h, 1d)
+    /// A version (3), the end of a time as commands show it (2026-01-31 15:47:44, 2026-01-31,
+    /// 2026-01-31T15:47:44Z, nanoseconds), or how long ago (10m, 2h, 1d)
     #[arg(value_name = "A")]
     from: Moment,
     /// Another, or `now`
@@ -59,7 +60,7 @@ pub(crate) struct DiffArgs {
 }
 
 /// A point in an entity's past.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Moment {
     Now,
     Version(Version),
@@ -74,13 +75,12 @@ impl std::str::FromStr for Moment {
             return Ok(Self::Now);
         }
         let number = text.strip_prefix('v').unwrap_or(text);
-        match number.parse::<u64>() {
-            Ok(0) => Err("versions start at 1".to_owned()),
-            Ok(version) => Ok(Self::Version(Version::new(version))),
-            Err(_) => text
-                .parse()
-                .map(Self::Time)
-                .map_err(|problem| format!("{problem}; or write a version, or now")),
+        match (text.parse(), number.parse::<u64>()) {
+            // Of so many digits, nanoseconds: no entity has as many versions.
+            (Ok(time), _) => Ok(Self::Time(time)),
+            (Err(_), Ok(0)) => Err("versions start at 1".to_owned()),
+            (Err(_), Ok(version)) => Ok(Self::Version(Version::new(version))),
+            (Err(problem), Err(_)) => Err(format!("{problem}; or write a version")),
         }
     }
 }
@@ -108,7 +108,7 @@ pub(crate) async fn run(
         for event in &found.items {
             told.event(Event::from(event), &mut appetite, output)?;
         }
-        // One more than is wanted says what the last one changed.
+        // One more than is wanted says what the last one changed, or when it was over.
         match found.next {
             Some(page) if !told.is_over(appetite) => search = search.page(page),
             _ => break,
@@ -123,12 +123,14 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Versions as they are printed: with what each changed, which the one before it tells.
+/// Versions as they are printed: with what each changed, which the one before it tells, and with a time
+/// that ends before that of the one after it.
 struct Told {
     is_reverse: bool,
     is_empty: bool,
-    /// The last event that came; when the newest come first, it is still to be printed.
-    last: Option<Event>,
+    /// The event that came last and is not printed yet, and the one that came before that.
+    waits: Option<Event>,
+    past: Option<Event>,
 }
 
 impl Told {
@@ -136,12 +138,13 @@ impl Told {
         Self {
             is_reverse,
             is_empty: true,
-            last: None,
+            waits: None,
+            past: None,
         }
     }
 
     fn is_over(&self, appetite: Appetite) -> bool {
-        appetite.is_sated() && !(self.is_reverse && self.last.is_some())
+        appetite.is_sated() && self.waits.is_none()
     }
 
     fn event(
@@ -159,27 +162,34 @@ impl Told {
                 Ok(())
             };
         };
-        if self.is_reverse {
-            if let Some(newer) = self.last.take() {
-                print(&newer, Some(&event), output, &screen)?;
-            }
-            self.last = is_wanted.then_some(event);
-        } else if is_wanted {
-            print(&event, self.last.as_ref(), output, &screen)?;
-            self.last = Some(event);
-        } else {
-            self.last = None;
+        if let Some(waits) = self.waits.take() {
+            self.print(&waits, Some(&event), output, &screen)?;
+            self.past = Some(waits);
         }
+        self.waits = is_wanted.then_some(event);
         Ok(())
     }
 
     fn end(&mut self, output: &mut Output) -> Result<(), Failure> {
-        match (self.last.take(), output.form().clone()) {
-            (Some(oldest), Form::Text(screen)) if self.is_reverse => {
-                print(&oldest, None, output, &screen)
-            }
+        match (self.waits.take(), output.form().clone()) {
+            (Some(last), Form::Text(screen)) => self.print(&last, None, output, &screen),
             _ => Ok(()),
         }
+    }
+
+    fn print(
+        &self,
+        event: &Event,
+        next: Option<&Event>,
+        output: &mut Output,
+        screen: &Screen,
+    ) -> Result<(), Failure> {
+        let (older, newer) = if self.is_reverse {
+            (next, self.past.as_ref())
+        } else {
+            (self.past.as_ref(), next)
+        };
+        print(event, older, newer, output, screen)
     }
 }
 
@@ -187,6 +197,7 @@ impl Told {
 fn print(
     event: &Event,
     before: Option<&Event>,
+    after: Option<&Event>,
     output: &mut Output,
     screen: &Screen,
 ) -> Result<(), Failure> {
@@ -200,19 +211,21 @@ fn print(
     output.line(&format!(
         "{}  {method}  {}  {}",
         paint.bold(&format!("v{}", event.version)),
-        screen.clock.time(event.time),
+        screen
+            .clock
+            .time_before(event.time, after.map(|after| after.time)),
         paint.faint(&id)
     ))?;
     if let Some(author) = event.author() {
         let by = text::cut(&text::plain(author), screen.width.saturating_sub(5));
         output.line(&format!("  {}", paint.faint(&format!("by {by}"))))?;
     }
-    let Some(after) = event.state() else {
+    let Some(state) = event.state() else {
         return output.line(&format!("  {}", paint.red("- everything")));
     };
-    let changes = diff::changes(before.and_then(Event::state), Some(after));
+    let changes = diff::changes(before.and_then(Event::state), Some(state));
     if changes.is_empty() {
-        let nothing = if after.is_empty() {
+        let nothing = if state.is_empty() {
             "no values"
         } else {
             "changed nothing"
@@ -289,10 +302,7 @@ async fn side(client: &Client, entity: &EntityRef, moment: Moment) -> Result<Sid
     };
     let found = match moment {
         Moment::Now => client.get(entity).await,
-        Moment::Time(when) => {
-            let time = At::Time(Timestamp(when.nanoseconds()));
-            client.get_at(entity, time).await
-        }
+        Moment::Time(when) => client.get_at(entity, entity::at(&when)).await,
         // By its event, since a version that deleted the entity is one to compare with, too.
         Moment::Version(version) => {
             let event = client.event_of_version(entity, version).await;
@@ -331,6 +341,13 @@ mod tests {
             event(3, Method::Del, r#"{"alt":14,"name":"John F Kennedy Intl"}"#),
             event(4, Method::Revert, r#"{"alt":13}"#),
         ];
+        // The third follows within the second; the others have the same one, and look different.
+        for (event, more) in events
+            .iter_mut()
+            .zip([0, 1_500_000_000, 1_500_900_000, 3_000_000_000])
+        {
+            event.time.0 += more;
+        }
         if is_reverse {
             events.reverse();
         }
@@ -353,18 +370,23 @@ mod tests {
 
     #[test]
     fn each_version_says_what_it_changed() {
-        let version = |n, method| {
-            format!("v{n}  {method:<6}  2013-01-01 06:00:00  1b4e28ba-2fa1-4d2b-883f-0016d3cca427")
+        let version = |n, method, second| {
+            format!(
+                "v{n}  {method:<6}  2013-01-01 06:00:{second}  1b4e28ba-2fa1-4d2b-883f-0016d3cca427"
+            )
         };
         let blocks = [
             vec![
-                version(1, "Set"),
+                version(1, "Set", "00"),
                 "  + alt   13".to_owned(),
                 "  + name  John F Kennedy Intl".to_owned(),
             ],
-            vec![version(2, "Edit"), "  ~ alt  13 → 14".to_owned()],
-            vec![version(3, "Del"), "  - everything".to_owned()],
-            vec![version(4, "Revert"), "  + alt  13".to_owned()],
+            vec![
+                version(2, "Edit", "01.500000"),
+                "  ~ alt  13 → 14".to_owned(),
+            ],
+            vec![version(3, "Del", "01"), "  - everything".to_owned()],
+            vec![version(4, "Revert", "03"), "  + alt  13".to_owned()],
         ];
         assert_eq!(told(false, 0), blocks.concat());
         assert_eq!(told(false, 2), blocks[..2].concat());
@@ -379,7 +401,14 @@ mod tests {
         assert_eq!("now".parse(), Ok(Moment::Now));
         assert_eq!("3".parse(), Ok(Moment::Version(Version::new(3))));
         assert_eq!("v3".parse(), Ok(Moment::Version(Version::new(3))));
-        assert!(matches!("2h".parse(), Ok(Moment::Time(_))));
+        for time in [
+            "2h",
+            "2013-01-01 06:00:00",
+            "2013-01-01",
+            "1357020000000000000",
+        ] {
+            assert!(matches!(time.parse(), Ok(Moment::Time(_))), "{time}");
+        }
         for wrong in ["0", "-1", "then", ""] {
             assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
         }

@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Show times in UTC instead of this machine's zone
     #[arg(long, global = true, help_heading = HEADING, conflicts_with = "relative")]
     utc: bool,
-    /// Show how long ago things were: `2 hours ago`
+    /// Show how long ago things were: `2 hours ago`; typed later, that is another time
     #[arg(long, global = true, help_heading = HEADING)]
     relative: bool,
     /// Do not page long answers through $PAGER (less)
@@ -145,7 +145,7 @@ impl Output {
                 clock: if options.relative {
                     Clock::Ago(Timestamp::now())
                 } else if options.utc {
-                    Clock::Zone(TimeZone::UTC)
+                    Clock::Utc
                 } else {
                     Clock::Zone(TimeZone::system())
                 },

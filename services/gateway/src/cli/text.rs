@@ -72,32 +72,58 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     shown
 }
 
-/// How times are shown.
+/// How times are shown: so that what is shown can be typed where a time is asked for (see
+/// [`When`](super::when::When)).
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
-    /// In a time zone.
+    /// In a time zone, that of this machine.
     Zone(TimeZone),
+    /// In UTC, and saying so.
+    Utc,
     /// As how long before this one they were.
     Ago(Timestamp),
 }
 
+/// Digits of a second's fraction that a time may be shown with.
+const FRACTIONS: [(usize, i64); 4] = [(0, 1_000_000_000), (3, 1_000_000), (6, 1_000), (9, 1)];
+
 impl Clock {
     /// A time to the second.
     pub(crate) fn time(&self, nanoseconds: i64) -> String {
-        self.show(nanoseconds, "%Y-%m-%d %H:%M:%S")
+        self.show(nanoseconds, 0)
     }
 
     /// A time to the millisecond.
     pub(crate) fn exact_time(&self, nanoseconds: i64) -> String {
-        self.show(nanoseconds, "%Y-%m-%d %H:%M:%S%.3f")
+        self.show(nanoseconds, 3)
     }
 
-    fn show(&self, nanoseconds: i64, shape: &str) -> String {
+    /// A time to the second, or as exact as it must be to end before the next one.
+    pub(crate) fn time_before(&self, nanoseconds: i64, next: Option<i64>) -> String {
+        let ends_before = |(_, unit): &(usize, i64)| {
+            next.is_none_or(|next| next.div_euclid(*unit) > nanoseconds.div_euclid(*unit))
+        };
+        let digits = FRACTIONS.into_iter().find(ends_before);
+        self.show(nanoseconds, digits.map_or(9, |(digits, _)| digits))
+    }
+
+    fn show(&self, nanoseconds: i64, digits: usize) -> String {
         let Ok(time) = Timestamp::from_nanosecond(nanoseconds.into()) else {
             return nanoseconds.to_string();
         };
+        let shape = match digits {
+            0 => "%Y-%m-%d %H:%M:%S".to_owned(),
+            digits => format!("%Y-%m-%d %H:%M:%S%.{digits}f"),
+        };
         match self {
-            Self::Zone(zone) => time.to_zoned(zone.clone()).strftime(shape).to_string(),
+            Self::Zone(zone) => {
+                let time = time.to_zoned(zone.clone());
+                // Where clocks are put back, the hour is there twice.
+                let is_twice = zone.to_ambiguous_zoned(time.datetime()).is_ambiguous();
+                let shape = if is_twice { shape + "%:z" } else { shape };
+                time.strftime(&shape).to_string()
+            }
+            Self::Utc => time.strftime(&(shape + "Z")).to_string(),
             Self::Ago(now) => ago(now.as_second().saturating_sub(time.as_second())),
         }
     }
@@ -196,6 +222,22 @@ mod tests {
             "2013-01-01 06:00:00.123"
         );
         assert_eq!(clock.time(1_357_020_000_123_456_789), "2013-01-01 06:00:00");
+        assert_eq!(
+            Clock::Utc.time(1_357_020_000_123_456_789),
+            "2013-01-01 06:00:00Z"
+        );
+        for (later, shown) in [
+            (None, "2013-01-01 06:00:00"),
+            (Some(1_000_000_000), "2013-01-01 06:00:00"),
+            (Some(900_000_000), "2013-01-01 06:00:00"),
+            (Some(800_000_000), "2013-01-01 06:00:00.123"),
+            (Some(100_000), "2013-01-01 06:00:00.123456"),
+            (Some(1), "2013-01-01 06:00:00.123456789"),
+        ] {
+            let time = 1_357_020_000_123_456_789;
+            let next = later.map(|later| time + later);
+            assert_eq!(clock.time_before(time, next), shown, "{later:?}");
+        }
         let now = Timestamp::from_second(1_357_020_000).unwrap();
         for (before, shown) in [
             (-3, "just now"),

@@ -2,7 +2,10 @@
 
 use stategate_client::{Client, Event, Start, Step, Subscription, Token, Watch};
 
-use super::{failure::Failure, output::Note};
+use super::{
+    failure::{Exit, Failure},
+    output::Note,
+};
 
 /// A reading of the log that comes to an end.
 pub(crate) struct Walk {
@@ -21,8 +24,10 @@ impl Walk {
         let heads = heads(client, domains).await?;
         let start = from.map_or(Start::Beginning, Start::After);
         let subscription = Subscription::new(domains, "*").from(start);
+        let watch = client.subscribe(subscription).await?;
+        same_log(&heads, watch.token())?;
         Ok(Self {
-            watch: client.subscribe(subscription).await?,
+            watch,
             heads,
             is_lost: false,
         })
@@ -78,6 +83,17 @@ pub(crate) async fn heads(client: &Client, domains: &str) -> Result<Token, Failu
     let live = client.subscribe(Subscription::new(domains, "*")).await?;
     let heads = live.token().cloned();
     heads.ok_or_else(|| Failure::failed("the gateway does not say where its log ends"))
+}
+
+/// Fails if the log was replaced between two looks at it.
+pub(crate) fn same_log(before: &Token, now: Option<&Token>) -> Result<(), Failure> {
+    match now {
+        Some(now) if now.log_id != before.log_id => Err(Failure::new(
+            Exit::Refused,
+            "the log of the gateway was replaced while it was read; begin again",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn positions(token: &Token) -> u64 {

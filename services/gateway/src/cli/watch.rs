@@ -37,8 +37,9 @@ pub(crate) struct Args {
     /// Keys, as a glob
     #[arg(long, value_name = "GLOB", default_value = "*")]
     key: String,
-    /// Where to begin: live, beginning, a token that a write or an earlier watch printed, or a time
-    /// (2013-01-01T05:00:00Z, or how long ago: 10m, 2h)
+    /// Where to begin: live, beginning, a token that a write or an earlier watch printed, or a time as
+    /// commands show it (2026-01-31 15:47:44, 2026-01-31, 2026-01-31T15:47:44Z, nanoseconds, or how long
+    /// ago: 10m, 2h)
     #[arg(long, value_name = "START", default_value = "live")]
     from: From,
     /// A JSON filter over the event, such as '{"entity.values.alt": {"$gt": 1000}}'
@@ -76,14 +77,15 @@ impl FromStr for From {
         match text {
             "live" => Ok(Self::Live),
             "beginning" => Ok(Self::Beginning),
-            token if token.contains('/') => token
-                .parse()
-                .map(Self::After)
-                .map_err(|problem| format!("`{token}` {problem}")),
-            time => time
-                .parse()
-                .map(Self::Since)
-                .map_err(|problem| format!("{problem}; or write live, beginning or a token")),
+            // A time has a slash in the name of its zone.
+            text => match text.parse() {
+                Ok(time) => Ok(Self::Since(time)),
+                Err(_) if text.contains('/') => text
+                    .parse()
+                    .map(Self::After)
+                    .map_err(|problem| format!("`{text}` {problem}")),
+                Err(problem) => Err(format!("{problem}; or write live, beginning or a token")),
+            },
         }
     }
 }
@@ -121,7 +123,7 @@ impl Args {
                 From::Live => Start::Live,
                 From::Beginning => Start::Beginning,
                 From::After(token) => Start::After(token),
-                From::Since(when) => Start::Since(Timestamp(when.nanoseconds())),
+                From::Since(when) => Start::Since(Timestamp(when.first())),
             })
     }
 }
@@ -223,7 +225,9 @@ mod tests {
         assert_eq!(token.parse(), Ok(From::After(token.parse().unwrap())));
         assert!(matches!("10m".parse(), Ok(From::Since(_))));
         assert!(matches!("2013-01-01T05:00:00Z".parse(), Ok(From::Since(_))));
-        for wrong in ["now", "x/0:1", "Live", ""] {
+        let zoned = "2013-01-01 05:00:00 Europe/Berlin";
+        assert!(matches!(zoned.parse(), Ok(From::Since(_))));
+        for wrong in ["then", "x/0:1", "Live", ""] {
             assert!(wrong.parse::<From>().is_err(), "{wrong}");
         }
     }

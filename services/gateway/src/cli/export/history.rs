@@ -38,6 +38,7 @@ pub(super) async fn export(
     };
     let is_new = from.is_none();
     let mut walk = Walk::begin(client, &selection.domain, from).await?;
+    walk::same_log(&heads, Some(walk.heads()))?;
     let mut writing = Writing::new(target, What::Events, Some(walk.size()))?;
     writing.before = before;
     if is_new {

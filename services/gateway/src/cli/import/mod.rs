@@ -20,7 +20,7 @@ mod tests;
 
 use std::{num::NonZeroUsize, ops::ControlFlow, pin::Pin};
 
-use stategate_client::KindRef;
+use stategate_client::{KindRef, Outcome};
 use tokio::{
     sync::mpsc,
     task::{self, JoinHandle},
@@ -33,7 +33,7 @@ use self::{
     csv_rows::Sheet,
     key::Template,
     row::Parsed,
-    send::{Flight, Outcome, Sent},
+    send::{Became, Flight, Sent},
     source::{Format, Names, Plan},
     tally::Tally,
 };
@@ -381,7 +381,7 @@ async fn carry(
                 continue;
             }
             (Some(Some(Err((place, refused)))), _) => {
-                tally.failed(&format!("{place}: {refused}"));
+                tally.failed(Outcome::NotWritten, &format!("{place}: {refused}"));
                 true
             }
             (
@@ -389,20 +389,26 @@ async fn carry(
                 Some(Sent {
                     place,
                     entity,
-                    outcome,
+                    became,
                 }),
             ) => {
-                let failed = !matches!(outcome, Outcome::Written(_));
-                match outcome {
-                    Outcome::Written(written) => tally.written(&written),
-                    Outcome::Refused(why) => {
-                        tally.failed(&format!("{place} (key {}): {why}", entity.key()));
+                let failed = !matches!(became, Became::Written(_));
+                let over = match became {
+                    Became::Written(written) => tally.written(&written),
+                    Became::Failed(outcome, why) => {
+                        let key = entity.key();
+                        tally.failed(outcome, &format!("{place} (key {key}): {why}"));
+                        Ok(())
                     }
-                    Outcome::Over(failure) => {
-                        tally.failed(&format!("{place} (key {}): not written", entity.key()));
-                        rows = None;
-                        ended = ended.and(Err(failure));
+                    Became::Over(outcome, failure) => {
+                        let key = entity.key();
+                        tally.failed(outcome, &format!("{place} (key {key}): {outcome}"));
+                        Err(failure)
                     }
+                };
+                if over.is_err() {
+                    rows = None;
+                    ended = ended.and(over);
                 }
                 failed
             }

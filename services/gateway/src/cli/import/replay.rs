@@ -9,8 +9,8 @@ use std::{collections::HashSet, pin::Pin};
 
 use serde_json::json;
 use stategate_client::{
-    Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, SearchEvents,
-    Transaction, Version,
+    Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, Outcome,
+    SearchEvents, Transaction, Version,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,6 +66,7 @@ pub(super) async fn run(
         tally: Tally::new("events", read, size),
         batch: Vec::new(),
         bytes: 0,
+        on_its_way: 0,
         deleted: HashSet::new(),
     };
     let ended = tokio::select! {
@@ -77,6 +78,8 @@ pub(super) async fn run(
         } => ended,
         () = stop => Err(Failure::failed("interrupted; the same again goes on")),
     };
+    // Sent, and given up before it was answered.
+    replay.tally.left_open(replay.on_its_way);
     // Nor does it matter to how it ended whether anybody reads the counts.
     let told = replay.tally.finish("exported history", None, output);
     let told = told.and_then(|()| output.flush());
@@ -98,6 +101,8 @@ struct Replay<'c> {
     tally: Tally,
     batch: Vec<Past>,
     bytes: usize,
+    /// Events that were sent, and of which it is not known what became of them.
+    on_its_way: u64,
     /// Entities that are deleted at this point of the history.
     deleted: HashSet<EntityRef>,
 }
@@ -182,13 +187,25 @@ impl Replay<'_> {
         for (past, condition) in batch.iter().zip(conditions) {
             transaction = self.add(transaction, past, *condition).await?;
         }
-        let done = self.client.transact(transaction).await?;
+        let count = batch.len() as u64;
+        self.on_its_way = count;
+        let done = self.client.transact(transaction).await;
+        let outcome = done
+            .as_ref()
+            .map_or_else(Error::outcome, |_| Outcome::Written);
+        if outcome != Outcome::MayBeWritten {
+            self.on_its_way = 0;
+        }
+        if done.is_err() && outcome == Outcome::Written {
+            self.tally.many_written(count, None, false)?;
+        }
+        let done = done?;
+        // Counted first: whatever they came out as, they are there.
+        self.tally
+            .many_written(count, done.token.as_ref(), done.replayed)?;
         for (past, event) in batch.iter().zip(&done.events) {
             past.came_out_as(event)?;
         }
-        let count = batch.len() as u64;
-        self.tally
-            .many_written(count, done.token.as_ref(), done.replayed);
         Ok(())
     }
 
@@ -201,8 +218,7 @@ impl Replay<'_> {
         match there {
             Ok(event) => {
                 past.came_out_as(&event)?;
-                self.tally.many_written(1, None, true);
-                Ok(())
+                self.tally.many_written(1, None, true)
             }
             Err(error) if error.is_not_found() => {
                 let made = self.make(std::slice::from_ref(past), &[condition]).await;

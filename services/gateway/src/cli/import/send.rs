@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use stategate_client::{Client, EntityRef, Kind, Retry, Terms, Written};
+use stategate_client::{Client, EntityRef, Kind, Outcome, Retry, Terms, Written};
 use tokio::task::JoinSet;
 
 use super::row::{Place, Row};
@@ -27,13 +27,13 @@ const CONNECTIONS: usize = 4;
 
 /// What became of a row.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Became {
     /// It is written.
     Written(Written),
-    /// It surely is not.
-    Refused(String),
+    /// It is not, as far as is known, and why.
+    Failed(Outcome, String),
     /// Nor will any other be.
-    Over(Failure),
+    Over(Outcome, Failure),
 }
 
 /// A row that was dealt with.
@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Sent {
     pub(crate) place: Place,
     pub(crate) entity: EntityRef,
-    pub(crate) outcome: Outcome,
+    pub(crate) became: Became,
 }
 
 /// Rows on their way.
@@ -137,22 +137,23 @@ impl Flight {
         // run makes a second event.
         let terms = Terms::new().key(format!("import-{}-{}", self.id, row.number));
         self.tasks.spawn(async move {
-            let outcome = set(&client, terms, &row).await;
+            let became = set(&client, terms, &row).await;
             Sent {
                 place: row.place,
                 entity: row.entity,
-                outcome,
+                became,
             }
         });
     }
 }
 
-async fn set(client: &Client, terms: Terms, row: &Row) -> Outcome {
+async fn set(client: &Client, terms: Terms, row: &Row) -> Became {
     let values = row.values.clone();
     let error = match client.set_payload(terms, &row.entity, values).await {
-        Ok(written) => return Outcome::Written(written),
+        Ok(written) => return Became::Written(written),
         Err(error) => error,
     };
+    let outcome = error.outcome();
     match error.kind() {
         // The patience is over, or what is refused for one row is refused for all.
         Kind::Unreachable
@@ -160,11 +161,12 @@ async fn set(client: &Client, terms: Terms, row: &Row) -> Outcome {
         | Kind::OutcomeUnknown
         | Kind::DeadlineExceeded
         | Kind::Unauthenticated
-        | Kind::Unsupported => Outcome::Over(error.into()),
-        Kind::KeyReused => Outcome::Refused(
+        | Kind::Unsupported => Became::Over(outcome, error.into()),
+        Kind::KeyReused => Became::Failed(
+            outcome,
             "another row stood here when this import began; leave out --resume to import anew"
                 .to_owned(),
         ),
-        _ => Outcome::Refused(failure::explain(&error)),
+        _ => Became::Failed(outcome, failure::explain(&error)),
     }
 }

@@ -607,15 +607,15 @@ async fn what_is_refused_for_all_rows_is_refused_once() {
 
 #[tokio::test]
 async fn a_gateway_that_stays_away_is_given_up() {
-    for status in [
-        Status::from(Problem::StorageUnavailable),
-        Status::unknown("transport error"),
+    for (status, known) in [
+        (Problem::StorageUnavailable.into(), Outcome::NotWritten),
+        (Status::unknown("transport error"), Outcome::MayBeWritten),
     ] {
-        stays_away(status).await;
+        stays_away(status, known).await;
     }
 }
 
-async fn stays_away(busy: Status) {
+async fn stays_away(busy: Status, known: Outcome) {
     let fake = Fake::default();
     let always = std::iter::repeat_n(busy, 1_000).collect();
     fake.0
@@ -636,9 +636,10 @@ async fn stays_away(busy: Status) {
         values: Payload::default(),
     });
     let sent = flight.next().await.unwrap();
-    let Outcome::Over(failure) = sent.outcome else {
-        panic!("{:?}", sent.outcome);
+    let Became::Over(outcome, failure) = sent.became else {
+        panic!("{:?}", sent.became);
     };
+    assert_eq!(outcome, known);
     assert_eq!(failure.exit(), Exit::Unavailable);
     assert!(flight.is_empty() && fake.0.lock().unwrap().written.is_empty());
 }
