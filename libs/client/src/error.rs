@@ -6,6 +6,8 @@ use stategate_model::{Invalid, Version};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::handshake;
+
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
@@ -215,6 +217,9 @@ fn unreachable(address: &str, error: Option<&(dyn std::error::Error + 'static)>)
             && io.kind() == io::ErrorKind::ConnectionRefused
         {
             return format!("no gateway at {address}");
+        }
+        if let Some(words) = handshake::in_words(error) {
+            return format!("cannot connect to {address}: {words}");
         }
         last = error.to_string();
         cause = error.source();

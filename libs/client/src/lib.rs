@@ -12,6 +12,7 @@
 
 mod client;
 mod error;
+mod handshake;
 mod reads;
 mod retry;
 mod subscription;

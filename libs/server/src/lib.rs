@@ -31,6 +31,7 @@ pub mod drain;
 pub mod env;
 pub mod freshness;
 mod methods;
+pub mod pem;
 pub mod serve;
 pub mod telemetry;
 pub mod variables;

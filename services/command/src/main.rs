@@ -16,7 +16,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stategate-command: {error:#}");
+            eprintln!("stategate-command: {error}");
             ExitCode::FAILURE
         }
     }
@@ -32,7 +32,9 @@ async fn run() -> anyhow::Result<()> {
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
 
-    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?)
+        .await
+        .map_err(|error| config.storage.unusable(error.reason()))?;
     let log = Log {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
@@ -41,7 +43,9 @@ async fn run() -> anyhow::Result<()> {
         .channel_key
         .as_ref()
         .map(|key| Key::new(key.expose()));
-    let channel = stategate_channel::open(&channel, log, key).await?;
+    let channel = stategate_channel::open(&channel, log, key)
+        .await
+        .map_err(|error| config.channel.unusable(error))?;
     let command = Arc::new(CommandService::start(
         Arc::clone(&storage),
         &channel,

@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, variables};
+use stategate_server::{Config, Drain, Env, Server, Services, Telemetry, serve, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -24,7 +24,7 @@ Examples:
   stategate dev --reset --yes")]
 pub(crate) struct Args {
     /// The port to listen on; metrics and health are on the next one (overrides STATEGATE_PORT)
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<u16>,
     /// The SQLite file to keep everything in (overrides STATEGATE_STORAGE_PROVIDER)
     #[arg(long, value_name = "FILE")]
@@ -41,6 +41,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// An error that names what the user typed instead of the variable that it stands for.
+    fn named(&self, mut error: serve::Error) -> serve::Error {
+        if let serve::Error::Bind { variable, .. } = &mut error
+            && self.port.is_some()
+            && *variable == variables::PORT.name
+        {
+            *variable = "--port";
+        }
+        error
+    }
+
     fn storage(&self, configured: StorageConfig) -> StorageConfig {
         match &self.data {
             Some(path) => StorageConfig::sqlite(path.clone()),
@@ -48,6 +59,12 @@ impl Args {
             None => configured,
         }
     }
+}
+
+/// As `STATEGATE_PORT` is read: the next port is needed too.
+fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port < u16::MAX);
+    port.ok_or_else(|| "a port is a number from 0 to 65534".to_owned())
 }
 
 /// Runs the gateway until it is told to stop.
@@ -70,7 +87,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         reset(&storage, &args)?;
     }
     let kept = storage.location();
-    let storage = stategate_storage::open(&storage).await?;
+    let storage = stategate_storage::open(&storage)
+        .await
+        .map_err(|error| match &args.data {
+            Some(_) => anyhow::anyhow!("--data cannot be used: {}", error.reason()),
+            None => config.storage.unusable(error.reason()).into(),
+        })?;
     let log = Log {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
@@ -80,7 +102,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .as_ref()
         .map(|key| Key::new(key.expose()));
     let channel = config.channel.parse::<ChannelConfig>()?;
-    let channel = stategate_channel::open(&channel, log, key).await?;
+    let channel = stategate_channel::open(&channel, log, key)
+        .await
+        .map_err(|error| config.channel.unusable(error))?;
     let command = Arc::new(CommandService::start(
         Arc::clone(&storage),
         &channel,
@@ -112,7 +136,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         stream: Some(stream),
     };
     let running = Server::bind(&config)
-        .await?
+        .await
+        .map_err(|error| args.named(error))?
         .start(services, &telemetry, &drain)
         .await?;
     running.ready().await;

@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stategate-query: {error:#}");
+            eprintln!("stategate-query: {error}");
             ExitCode::FAILURE
         }
     }
@@ -26,7 +26,9 @@ async fn run() -> anyhow::Result<()> {
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
 
-    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?)
+        .await
+        .map_err(|error| config.storage.unusable(error.reason()))?;
     let query = Arc::new(QueryService::new(Arc::clone(&storage)));
 
     drain.on_close("storage", async move { storage.close().await });

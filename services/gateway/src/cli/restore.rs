@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     let identity = identity(&mut input)?;
     let target = create_as(&args.to, identity)
         .await
-        .map_err(|error| Failure::failed(format!("--to: {error}")))?;
+        .map_err(|error| Failure::failed(format!("--to: {}", error.reason())))?;
     let (log_id, lanes) = (target.info().log_id, target.info().lanes);
     let restored = if (log_id, lanes) == (identity.log_id, identity.lanes) {
         tokio::select! {
