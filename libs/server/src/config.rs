@@ -324,7 +324,11 @@ impl Provider {
         if let Some(field) = text.strip_prefix("missing field ") {
             return format!("lacks the field {field}; add it");
         }
-        let field = self.culprit::<T>(&error.to_string());
+        // A type is told without the field that it is of.
+        let field = match text.starts_with("invalid ") {
+            true => self.culprit::<T>(&error.to_string()),
+            false => None,
+        };
         let field = field.map_or_else(String::new, |field| format!(" (field `{field}`)"));
         format!("is not understood: {text}{field}; correct it")
     }

@@ -1,10 +1,13 @@
 //! Where the gateway is: `http://host:port`, `https://host:port`, or `host:port`, or less.
 
 use std::{
+    ffi::OsStr,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
+
+use clap::{builder::TypedValueParser, error::ErrorKind};
 
 /// The port of a gateway that was started without naming one.
 const PORT: u16 = 8080;
@@ -30,6 +33,30 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Reads the option. A refusal does not repeat what was given, for that may hold a password.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader;
+
+impl TypedValueParser for Reader {
+    type Value = Address;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _option: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Address, clap::Error> {
+        let parsed = value
+            .to_str()
+            .map_or_else(|| Err("it is not text".to_owned()), str::parse::<Address>);
+        parsed.map_err(|problem| {
+            let message =
+                format!("--addr (or STATEGATE_ADDR) is no address of a gateway: {problem}");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
     }
 }
 

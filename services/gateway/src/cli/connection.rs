@@ -5,7 +5,11 @@ use std::{env, path::Path, path::PathBuf, time::Duration};
 use stategate_client::{Builder, Client, Tls};
 use stategate_server::pem;
 
-use super::{address::Address, failure::Failure, when};
+use super::{
+    address::{self, Address},
+    failure::Failure,
+    when,
+};
 
 /// Keeps these apart from a command's own options.
 const HEADING: &str = "Options of every command";
@@ -20,7 +24,8 @@ pub(crate) struct Connection {
         help_heading = HEADING,
         env = "STATEGATE_ADDR",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
+        default_value = "http://127.0.0.1:8080",
+        value_parser = address::Reader
     )]
     pub(crate) addr: Address,
     /// How long a call may take, retries included: 10s, 500ms, 2m
