@@ -616,7 +616,7 @@ mod tests {
         {
             let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO, PART));
             assert!(futures::poll!(&mut waits).is_pending());
-            tokio::time::sleep(2 * LOOK).await;
+            sleep(2 * LOOK).await;
             assert!(futures::poll!(&mut waits).is_pending());
         }
         drop(two);
