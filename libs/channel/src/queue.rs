@@ -39,16 +39,20 @@ impl Waiting {
 }
 
 impl Queue {
-    /// Adds a message, or drops all there are for one [`Notice::Lagged`].
-    pub(crate) fn push(&self, message: &Arc<Message>) {
+    /// Adds a message, or drops all there are for one [`Notice::Lagged`]. Answers how many were
+    /// dropped.
+    pub(crate) fn push(&self, message: &Arc<Message>) -> usize {
+        let mut dropped = 0;
         self.change(|waiting| {
             if waiting.bytes + message.size() > QUEUE_BYTES {
+                dropped = waiting.messages.len() + 1;
                 waiting.lag();
             } else {
                 waiting.bytes += message.size();
                 waiting.messages.push_back(Arc::clone(message));
             }
         });
+        dropped
     }
 
     /// Says that something was lost. What waits is older than that, and of no more use.

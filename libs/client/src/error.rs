@@ -7,7 +7,7 @@ use stategate_model::{Invalid, Version};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::known::Change;
+use crate::{handshake, known::Change};
 
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -372,6 +372,9 @@ fn unreachable(address: &str, error: Option<&(dyn std::error::Error + 'static)>)
             && io.kind() == io::ErrorKind::ConnectionRefused
         {
             return format!("no gateway at {address}");
+        }
+        if let Some(words) = handshake::in_words(error) {
+            return format!("cannot connect to {address}: {words}");
         }
         last = error.to_string();
         cause = error.source();

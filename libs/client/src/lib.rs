@@ -14,6 +14,7 @@
 
 mod client;
 mod error;
+mod handshake;
 mod known;
 mod reads;
 mod retry;

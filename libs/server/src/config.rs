@@ -46,6 +46,8 @@ pub struct Config {
     pub max_caller_subscribers: usize,
     /// Memory for the newest events.
     pub tail_bytes: usize,
+    /// Memory of all subscribers that catch up.
+    pub catchup_bytes: usize,
     /// Log more.
     pub debug: bool,
     /// From the signal to the end of the process.
@@ -90,6 +92,7 @@ impl Config {
             max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
             max_caller_subscribers: read.size(&variables::MAX_CALLER_SUBSCRIBERS),
             tail_bytes: read.size(&variables::TAIL_BYTES),
+            catchup_bytes: read.size(&variables::CATCHUP_BYTES),
             debug: read.flag(&variables::DEBUG),
             grace: Duration::from_secs(read.number(&variables::GRACE_SECONDS)),
         };
@@ -158,16 +161,20 @@ impl Reader<'_> {
         if let Some(value) = self.env.get(variable.name) {
             match value.to_str() {
                 Some(value) => return Some(value.to_owned()),
-                None => self.fault(variable.name, "is not UTF-8"),
+                None => self.fault(variable.name, "is not UTF-8; set it to text"),
             }
         }
-        let instead = self.defaults.iter().find(|(v, _)| *v == variable);
-        let default = instead.map_or(variable.default, |(_, default)| default);
+        let default = self.default(variable);
         (!default.is_empty()).then(|| default.to_owned())
     }
 
+    fn default(&self, variable: &Variable) -> &'static str {
+        let instead = self.defaults.iter().find(|(v, _)| *v == variable);
+        instead.map_or(variable.default, |(_, default)| default)
+    }
+
     fn expected(&mut self, variable: &Variable, value: &str) {
-        let or_unset = match variable.default {
+        let or_unset = match self.default(variable) {
             "" => "or unset it".to_owned(),
             default => format!("or unset it for {default}"),
         };
@@ -280,10 +287,59 @@ impl Provider {
     /// The settings as the provider's own type. It refuses what it does not know; what it says of it
     /// is repeated without the values.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_str(&self.json).map_err(|error| {
-            let problem = format!("is not understood: {}; correct it", without_value(&error));
-            Error::of(self.variable, problem)
-        })
+        serde_json::from_str(&self.json)
+            .map_err(|error| Error::of(self.variable, self.in_words::<T>(&error)))
+    }
+
+    /// The provider cannot be used as it is configured: what is wrong, and what to do.
+    pub fn unusable(&self, reason: impl fmt::Display) -> Error {
+        Error::of(self.variable, format!("cannot be used: {reason}"))
+    }
+
+    fn in_words<T: DeserializeOwned>(&self, error: &serde_json::Error) -> String {
+        if !error.is_data() {
+            return format!(
+                "is not JSON (line {}, column {}); it looks like {}",
+                error.line(),
+                error.column(),
+                self.variable.default
+            );
+        }
+        let text = without_value(error);
+        let text = text.split(" at line ").next().unwrap_or_default();
+        if let Some(rest) = text.strip_prefix("unknown variant ") {
+            return format!("has the unknown name {rest}; correct it");
+        }
+        if let Some(field) = text.strip_prefix("missing field ") {
+            return format!("lacks the field {field}; add it");
+        }
+        // A type is told without the field that it is of.
+        let field = match text.starts_with("invalid ") {
+            true => self.culprit::<T>(&error.to_string()),
+            false => None,
+        };
+        let field = field.map_or_else(String::new, |field| format!(" (field `{field}`)"));
+        format!("is not understood: {text}{field}; correct it")
+    }
+
+    /// The field without which another thing is wrong, or nothing is.
+    fn culprit<T: DeserializeOwned>(&self, error: &str) -> Option<String> {
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&self.json).ok()?;
+        let kind = |text: &str| {
+            text.split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let is_blamed = |name: &String| {
+            let mut rest = fields.clone();
+            rest.remove(name);
+            let parsed = serde_json::from_value::<T>(serde_json::Value::Object(rest));
+            parsed.map_or_else(|other| kind(&other.to_string()) != kind(error), |_| true)
+        };
+        let mut others = fields.keys().filter(|name| *name != "name");
+        others.find(|name| is_blamed(name)).cloned()
     }
 }
 
@@ -393,6 +449,9 @@ mod tests {
         let defaults = [(&variables::HOST, "127.0.0.1")];
         let dev = Config::read(&Env::of([OPEN]), &defaults).unwrap();
         assert_eq!(dev.host.to_string(), "127.0.0.1");
+        let named = Env::of([OPEN, ("STATEGATE_HOST", "localhost")]);
+        let refused = Config::read(&named, &defaults).unwrap_err().to_string();
+        assert!(refused.contains("unset it for 127.0.0.1"), "{refused}");
     }
 
     #[test]
@@ -405,7 +464,8 @@ mod tests {
             (("STATEGATE_MAX_VALUE_BYTES", "4000000"), "3145728"),
             (("STATEGATE_MAX_VALUE_BYTES", "-1"), "unset it for 1048576"),
             (("STATEGATE_GRACE_SECONDS", "1.5"), "integer"),
-            (("STATEGATE_STORAGE_PROVIDER", "{"), "line 1"),
+            (("STATEGATE_STORAGE_PROVIDER", "{"), "is not JSON (line 1"),
+            (("STATEGATE_STORAGE_PROVIDER", "sqlite"), "it looks like {"),
             (("STATEGATE_STORAGE_PROVIDER", "{}"), "no \"name\""),
             (("STATEGATE_CHANNEL_PROVIDER", "[]"), "expected a map"),
             (("STATEGATE_CHANNEL_KEY", "short"), "16 bytes"),
@@ -485,6 +545,7 @@ mod tests {
             "{refused}"
         );
         assert!(refused.to_string().contains("expected u16"), "{refused}");
+        assert!(refused.to_string().contains("(field `port`)"), "{refused}");
         for shown in [format!("{config:?}"), refused.to_string()] {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
@@ -510,6 +571,6 @@ mod tests {
             ("STATEGATE_HOST", OsString::from_vec(vec![0xff])),
         ]);
         let refused = Config::read(&env, &[]).unwrap_err().to_string();
-        assert_eq!(refused, "STATEGATE_HOST is not UTF-8");
+        assert_eq!(refused, "STATEGATE_HOST is not UTF-8; set it to text");
     }
 }

@@ -32,6 +32,7 @@ pub mod env;
 pub mod freshness;
 mod methods;
 mod panics;
+pub mod pem;
 pub mod positions;
 mod readiness;
 mod seldom;

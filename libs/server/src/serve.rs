@@ -3,7 +3,13 @@
 //! gRPC with health and reflection on one port, metrics and health over HTTP on the next. All limits
 //! of the transport are in [`Limits`].
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use stategate_model::limits::MESSAGE_BYTES;
 use stategate_protocol::server::{
@@ -29,6 +35,7 @@ use crate::{
     accept::connections,
     calls::Guard,
     config::Tls,
+    pem,
     readiness::Readiness,
     telemetry,
     variables::{self, Variable},
@@ -85,28 +92,32 @@ impl Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A port is taken, or the address is not one of this machine.
-    #[error("{variable}: cannot listen on {address}: {cause}; set another one or end what uses it")]
+    #[error("{variable}: cannot listen on {address} ({serves}): {problem}")]
     Bind {
         /// The variable that the address is from.
         variable: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
+        /// What was to be served there.
+        serves: &'static str,
+        /// What is wrong, and what to do.
+        problem: String,
     },
-    /// The certificate or key cannot be read.
-    #[error("{variable}: cannot read the file: {cause}; correct the path or its permissions")]
+    /// The certificate or key cannot be used.
+    #[error("{variable}: {} {problem}", path.display())]
     File {
         /// The variable that names the file.
         variable: &'static str,
-        /// What the system says.
-        cause: io::Error,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
     },
-    /// The certificate and key cannot be used.
-    #[error("{}, {}: {cause}; both are PEM, and the key is that of the first certificate", variables::TLS_CERT_FILE.name, variables::TLS_KEY_FILE.name)]
+    /// The certificate and key are good, and cannot be used all the same.
+    #[error("{}, {}: {cause}", variables::TLS_CERT_FILE.name, variables::TLS_KEY_FILE.name)]
     Tls {
         /// What is wrong with them.
-        cause: transport::Error,
+        cause: String,
     },
     /// The descriptors of this build are damaged.
     #[error("reflection: {0}")]
@@ -186,7 +197,7 @@ impl Server {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let limits = Limits::of(config);
         let tls = match &config.tls {
-            Some(tls) => Some(identity(tls).await?.timeout(limits.handshake)),
+            Some(tls) => Some(identity(tls)?.timeout(limits.handshake)),
             None => None,
         };
         // Port 65,535 is refused with the configuration, so there is a next one.
@@ -194,8 +205,8 @@ impl Server {
             0 => 0,
             port => port.saturating_add(1),
         };
-        let grpc = bind(config, config.port).await?;
-        let admin = bind(config, next).await?;
+        let grpc = bind(config, config.port, "gRPC").await?;
+        let admin = bind(config, next, "metrics and health, on the next port").await?;
         let addresses = Addresses {
             grpc: local(&grpc)?,
             admin: local(&admin)?,
@@ -273,26 +284,40 @@ impl Server {
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive_answer));
         match &self.tls {
-            Some(tls) => server
-                .tls_config(tls.clone())
-                .map_err(|cause| Error::Tls { cause }),
+            Some(tls) => server.tls_config(tls.clone()).map_err(|error| Error::Tls {
+                cause: std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string),
+            }),
             None => Ok(server),
         }
     }
 }
 
-async fn bind(config: &Config, port: u16) -> Result<TcpListener, Error> {
+async fn bind(config: &Config, port: u16, serves: &'static str) -> Result<TcpListener, Error> {
     let address = SocketAddr::new(config.host, port);
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|cause| {
-        let variable = match cause.kind() {
-            io::ErrorKind::AddrNotAvailable => variables::HOST.name,
-            _ => variables::PORT.name,
+    bound.map_err(|error| {
+        let (variable, problem) = match error.kind() {
+            io::ErrorKind::AddrInUse => (
+                &variables::PORT,
+                "the port is in use; set another one, or end what uses it".to_owned(),
+            ),
+            io::ErrorKind::AddrNotAvailable => (
+                &variables::HOST,
+                "this machine does not have the address; set one that it has, or 0.0.0.0 for all"
+                    .to_owned(),
+            ),
+            io::ErrorKind::PermissionDenied => (
+                &variables::PORT,
+                "this user may not use the port; set one above 1023".to_owned(),
+            ),
+            _ => (&variables::PORT, format!("{error}; set another one")),
         };
         Error::Bind {
-            variable,
+            variable: variable.name,
             address,
-            cause,
+            serves,
+            problem,
         }
     })
 }
@@ -302,16 +327,26 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
     address.map_err(Error::Listener)
 }
 
-async fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    async fn file(variable: &Variable, path: &Path) -> Result<Vec<u8>, Error> {
-        let variable = variable.name;
-        let read = tokio::fs::read(path).await;
-        read.map_err(|cause| Error::File { variable, cause })
+/// Reads the certificate and the key, and sees that they belong together.
+fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
+    let fault = |variable: &Variable, path: &Path, problem| Error::File {
+        variable: variable.name,
+        path: path.to_owned(),
+        problem,
+    };
+    let of_certificate = |problem| fault(&variables::TLS_CERT_FILE, &tls.certificate, problem);
+    let of_key = |problem| fault(&variables::TLS_KEY_FILE, &tls.key, problem);
+    let certificate = pem::read(&tls.certificate).map_err(of_certificate)?;
+    let key = pem::read(&tls.key).map_err(of_key)?;
+    let certificates = pem::certificates(&certificate).map_err(of_certificate)?;
+    let private_key = pem::key(&key).map_err(of_key)?;
+    if !pem::is_pair(certificates, private_key) {
+        return Err(of_key(format!(
+            "is not the key of the first certificate in {}; name the two that belong together",
+            tls.certificate.display()
+        )));
     }
-    let certificate = file(&variables::TLS_CERT_FILE, &tls.certificate).await?;
-    let key = file(&variables::TLS_KEY_FILE, &tls.key).await?;
-    let identity = Identity::from_pem(certificate, key);
-    Ok(ServerTlsConfig::new().identity(identity))
+    Ok(ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)))
 }
 
 /// Everything that is on the gRPC port.

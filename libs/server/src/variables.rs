@@ -126,6 +126,8 @@ variables! {
             "Most streams at once of one caller (`iss` and `sub` of its token); one more is RESOURCE_EXHAUSTED. Callers without a `sub`, as all are while authentication is off, share STATEGATE_MAX_SUBSCRIBERS alone.";
         TAIL_BYTES = "TAIL_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
             "Memory for the newest events, which subscribers that keep up are served from.";
+        CATCHUP_BYTES = "CATCHUP_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
+            "Memory for what all subscribers together have read of the storage and not sent yet. One that does not read what it is sent loses its share to those who do. Beside it each stream holds what is on its way into its connection: up to some 64 KiB, or the event being sent where that is larger.";
     }
     "Running" {
         DEBUG = "DEBUG", Takes::Flag, "false",

@@ -64,6 +64,20 @@ impl Trouble {
     }
 }
 
+impl Kind {
+    fn in_words(&self) -> &'static str {
+        match self {
+            Self::Unavailable => "storage unavailable",
+            Self::Unknown => "outcome unknown",
+            Self::Rejected => "batch rejected",
+            Self::Invalid(_) => "the question cannot be answered",
+            Self::Corrupt => "stored data is corrupt",
+            Self::Config => "storage cannot be used",
+            Self::Bug => "panicked",
+        }
+    }
+}
+
 /// A failed storage call.
 ///
 /// `Display` shows everything and is for the log; a client is told the kind alone.
@@ -121,6 +135,15 @@ impl Error {
         &self.kind
     }
 
+    /// Why, without the kind and what was being done: for whoever names these in words of their own.
+    pub fn reason(&self) -> String {
+        match (&self.cause, &self.kind) {
+            (Some(cause), _) => cause.to_string(),
+            (None, Kind::Invalid(invalid)) => invalid.to_string(),
+            (None, kind) => kind.in_words().to_owned(),
+        }
+    }
+
     /// What was being done.
     pub fn operation(&self) -> &'static str {
         self.operation
@@ -129,16 +152,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.kind {
-            Kind::Unavailable => "storage unavailable",
-            Kind::Unknown => "outcome unknown",
-            Kind::Rejected => "batch rejected",
-            Kind::Invalid(invalid) => return write!(f, "{}: {invalid}", self.operation),
-            Kind::Corrupt => "stored data is corrupt",
-            Kind::Config => "storage cannot be used",
-            Kind::Bug => "panicked",
-        };
-        write!(f, "{}: {what}", self.operation)?;
+        if let Kind::Invalid(invalid) = &self.kind {
+            return write!(f, "{}: {invalid}", self.operation);
+        }
+        write!(f, "{}: {}", self.operation, self.kind.in_words())?;
         match &self.cause {
             Some(cause) => write!(f, ": {cause}"),
             None => Ok(()),

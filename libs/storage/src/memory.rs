@@ -1,11 +1,14 @@
 //! The reference store: what the contract says, in the plainest way, in the memory of one process.
 //!
 //! The other storages are judged against it, so it prefers being obviously right to being fast: one
-//! lock, ordered maps, and every condition checked on every append. Nothing survives the process.
+//! lock, ordered maps, and every condition checked on every append. A question looks at what it is
+//! about and nothing else, so that it costs the same whatever other domains and types hold. Nothing
+//! survives the process.
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    ops::{Bound, ControlFlow},
     sync::Arc,
 };
 
@@ -14,7 +17,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stategate_model::{
-    At, Cursor, Digest, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
+    At, Cursor, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
     IdempotencyKey, Lane, Lanes, LogId, PageRequest, Position, Scan, Sort, SortKey, State, Tie,
     Timestamp, Version, value::Corrupt,
 };
@@ -50,15 +53,35 @@ pub struct Memory {
     log: Mutex<Option<Log>>,
 }
 
-/// The log and what is derived from it.
+/// The log, and what finds things in it.
 #[derive(Default)]
 struct Log {
-    /// Events of each lane; the one at position `p` is at index `p - 1`.
-    lanes: Vec<Vec<Event>>,
-    /// Events of each entity; the one of version `v` is at index `v - 1`.
-    entities: BTreeMap<EntityRef, Vec<Event>>,
-    ids: HashMap<EventId, Event>,
-    keys: BTreeMap<IdempotencyKey, (Digest, Vec<Event>)>,
+    lanes: Vec<LaneLog>,
+    /// By domain, then by type, so that no question looks at what it is not about.
+    kinds: HashMap<Box<str>, HashMap<Box<str>, OfKind>>,
+    ids: HashMap<EventId, (Lane, Position)>,
+    keys: HashMap<IdempotencyKey, KeyRecord>,
+    /// How many events were looked at.
+    #[cfg(test)]
+    looked_at: std::cell::Cell<usize>,
+}
+
+/// One lane: the truth.
+#[derive(Default)]
+struct LaneLog {
+    /// The event at position `p` is at index `p - 1`. Times increase.
+    events: Vec<Event>,
+    /// In the order of the events they stand for.
+    keys: Vec<KeyRecord>,
+}
+
+/// What a domain has of one type, as positions of its lane.
+#[derive(Default)]
+struct OfKind {
+    /// By key; the event of version `v` is at index `v - 1`.
+    entities: BTreeMap<Box<str>, Vec<Position>>,
+    /// All events, in the order of positions.
+    events: Vec<Position>,
 }
 
 impl Memory {
@@ -84,7 +107,7 @@ impl Memory {
                 at_hand: false,
             },
             log: Mutex::new(Some(Log {
-                lanes: lanes.iter().map(|_| Vec::new()).collect(),
+                lanes: lanes.iter().map(|_| LaneLog::default()).collect(),
                 ..Log::default()
             })),
         }
@@ -107,12 +130,12 @@ impl Memory {
         &self,
         operation: &'static str,
         domain: &str,
-        then: impl FnOnce(&Log) -> Result<T>,
+        then: impl FnOnce(&Log, Lane) -> Result<T>,
     ) -> Result<Read<T>> {
         let lane = self.info.lanes.of(domain);
         self.with(operation, |log| {
             Ok(Read {
-                value: then(log)?,
+                value: then(log, lane)?,
                 lane,
                 position: log.head(lane).position,
             })
@@ -122,7 +145,27 @@ impl Memory {
 
 impl Log {
     fn lane(&self, lane: Lane) -> &[Event] {
-        self.lanes.get(lane.index()).map_or(&[], Vec::as_slice)
+        let of_lane = self.lanes.get(lane.index());
+        of_lane.map_or(&[], |lane| lane.events.as_slice())
+    }
+
+    /// The event at a position. Everything that looks at events goes through here.
+    fn at(&self, lane: Lane, position: Position) -> Option<&Event> {
+        #[cfg(test)]
+        self.looked_at.set(self.looked_at.get() + 1);
+        let before = position.get().checked_sub(1)?;
+        self.lane(lane).get(usize::try_from(before).ok()?)
+    }
+
+    /// How many of these positions, which are in order, come before the first event that `is_before`
+    /// does not hold of.
+    fn count(
+        &self,
+        lane: Lane,
+        positions: &[Position],
+        is_before: impl Fn(&Event) -> bool,
+    ) -> usize {
+        positions.partition_point(|position| self.at(lane, *position).is_some_and(&is_before))
     }
 
     fn head(&self, lane: Lane) -> Head {
@@ -135,34 +178,56 @@ impl Log {
             })
     }
 
-    fn history(&self, entity: &EntityRef) -> &[Event] {
-        self.entities.get(entity).map_or(&[], Vec::as_slice)
+    fn kind(&self, domain: &str, kind: &str) -> Option<&OfKind> {
+        self.kinds.get(domain)?.get(kind)
     }
 
+    /// An event of an entity by its id.
     fn event(&self, entity: &EntityRef, id: EventId) -> Option<&Event> {
-        self.ids.get(&id).filter(|event| event.entity == *entity)
+        let (lane, position) = self.ids.get(&id)?;
+        self.at(*lane, *position)
+            .filter(|event| event.entity == *entity)
     }
 
-    fn state(&self, entity: &EntityRef) -> State {
-        self.history(entity)
-            .last()
+    /// The positions of an entity's versions.
+    fn history(&self, entity: &EntityRef) -> &[Position] {
+        self.kind(entity.domain(), entity.kind())
+            .and_then(|kind| kind.entities.get(entity.key()))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn state(&self, lane: Lane, entity: &EntityRef) -> State {
+        let newest = self.history(entity).last();
+        newest
+            .and_then(|position| self.at(lane, *position))
             .map_or_else(State::default, |event| State {
                 version: event.version,
                 values: event.state().cloned(),
             })
     }
 
+    /// The event that an entity's state followed from.
+    fn state_at(&self, lane: Lane, entity: &EntityRef, at: At) -> Option<&Event> {
+        let history = self.history(entity);
+        let last = match at {
+            At::Version(version) => usize::try_from(version.as_i64()).ok()?,
+            At::Time(time) => self.count(lane, history, |event| event.time <= time),
+        };
+        self.at(lane, *history.get(last.checked_sub(1)?)?)
+    }
+
     /// Why the log does not take a batch that is right in itself.
     fn problem(&self, lane: Lane, batch: &Batch) -> Option<&'static str> {
         let first = batch.events.first()?;
-        if self.head(lane).id.is_some() && first.time <= self.head(lane).time {
+        let head = self.head(lane);
+        if head.id.is_some() && first.time <= head.time {
             return Some("times do not increase");
         }
         let mut versions: HashMap<&EntityRef, Version> = HashMap::new();
         for event in &batch.events {
             let version = versions
                 .entry(&event.entity)
-                .or_insert_with(|| self.state(&event.entity).version);
+                .or_insert_with(|| self.state(lane, &event.entity).version);
             *version = version.next();
             if event.version != *version {
                 return Some("a version does not continue its entity");
@@ -182,26 +247,35 @@ impl Log {
     /// Takes a batch that was checked.
     fn take(&mut self, lane: Lane, batch: &Batch) {
         for event in &batch.events {
-            self.entities
-                .entry(event.entity.clone())
-                .or_default()
-                .push(event.clone());
-            self.ids.insert(event.id, event.clone());
+            let (domain, kind) = (event.entity.domain(), event.entity.kind());
+            let of_domain = self.kinds.entry(domain.into()).or_default();
+            let of_kind = of_domain.entry(kind.into()).or_default();
+            let versions = of_kind.entities.entry(event.entity.key().into());
+            versions.or_default().push(event.position);
+            of_kind.events.push(event.position);
+            self.ids.insert(event.id, (lane, event.position));
         }
-        for record in &batch.keys {
-            let events = batch
-                .events
-                .iter()
-                .skip_while(|event| event.position < record.first)
-                .take(usize::try_from(record.count).unwrap_or(usize::MAX))
-                .cloned()
-                .collect();
-            self.keys
-                .insert(record.key.clone(), (record.digest, events));
+        let mut records = batch.keys.clone();
+        records.sort_by_key(|record| record.first);
+        for record in &records {
+            self.keys.insert(record.key.clone(), record.clone());
         }
-        if let Some(events) = self.lanes.get_mut(lane.index()) {
-            events.extend(batch.events.iter().cloned());
+        if let Some(of_lane) = self.lanes.get_mut(lane.index()) {
+            of_lane.events.extend(batch.events.iter().cloned());
+            of_lane.keys.extend(records);
         }
+    }
+
+    /// What became of the request that a key stands for.
+    fn replay(&self, lane: Lane, key: &IdempotencyKey) -> Option<Replay> {
+        let record = self.keys.get(key)?;
+        let positions = (0..u64::from(record.count)).map(|n| record.first.plus(n));
+        Some(Replay {
+            digest: record.digest,
+            events: positions
+                .filter_map(|position| self.at(lane, position).cloned())
+                .collect(),
+        })
     }
 }
 
@@ -220,16 +294,11 @@ impl Storage for Memory {
         self.with("load", |log| {
             Ok(Loaded {
                 head: log.head(lane),
-                states: entities.iter().map(|entity| log.state(entity)).collect(),
-                replays: keys
+                states: entities
                     .iter()
-                    .map(|key| {
-                        log.keys.get(key).map(|(digest, events)| Replay {
-                            digest: *digest,
-                            events: events.clone(),
-                        })
-                    })
+                    .map(|entity| log.state(lane, entity))
                     .collect(),
+                replays: keys.iter().map(|key| log.replay(lane, key)).collect(),
             })
         })
     }
@@ -253,30 +322,25 @@ impl Storage for Memory {
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {
-        self.read("get", entity.domain(), |log| Ok(log.state(entity)))
+        self.read("get", entity.domain(), |log, lane| {
+            Ok(log.state(lane, entity))
+        })
     }
 
     async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Read<Option<Event>>> {
-        self.read("get_at", entity.domain(), |log| {
-            Ok(log
-                .history(entity)
-                .iter()
-                .rfind(|event| match at {
-                    At::Version(version) => event.version == version,
-                    At::Time(time) => event.time <= time,
-                })
-                .cloned())
+        self.read("get_at", entity.domain(), |log, lane| {
+            Ok(log.state_at(lane, entity, at).cloned())
         })
     }
 
     async fn search_entities(&self, query: &EntityQuery) -> Result<Read<Page<Found>>> {
-        self.read("search_entities", query.of.domain.as_str(), |log| {
-            search_entities(log, query)
+        self.read("search_entities", query.of.domain.as_str(), |log, lane| {
+            search_entities(log, lane, query)
         })
     }
 
     async fn get_event(&self, entity: &EntityRef, id: EventId) -> Result<Read<Option<Event>>> {
-        self.read("get_event", entity.domain(), |log| {
+        self.read("get_event", entity.domain(), |log, _| {
             Ok(log.event(entity, id).cloned())
         })
     }
@@ -301,9 +365,8 @@ impl Storage for Memory {
     }
 
     async fn search_events(&self, query: &EventQuery) -> Result<Read<Page<Event>>> {
-        let lane = self.info.lanes.of(query.of.domain.as_str());
-        self.read("search_events", query.of.domain.as_str(), |log| {
-            search_events(log.lane(lane), query)
+        self.read("search_events", query.of.domain.as_str(), |log, lane| {
+            search_events(log, lane, query)
         })
     }
 
@@ -326,32 +389,17 @@ impl Storage for Memory {
 
     async fn read_keys(&self, lane: Lane, after: Position, most: usize) -> Result<Vec<KeyRecord>> {
         self.with("read_keys", |log| {
-            let mut records: Vec<KeyRecord> = log
-                .keys
-                .iter()
-                .filter_map(|(key, (digest, events))| {
-                    let first = events.first()?;
-                    (first.lane == lane && first.position > after).then(|| KeyRecord {
-                        key: key.clone(),
-                        digest: *digest,
-                        first: first.position,
-                        count: u32::try_from(events.len()).unwrap_or(u32::MAX),
-                    })
-                })
-                .collect();
-            records.sort_by_key(|record| record.first);
-            records.truncate(most);
-            Ok(records)
+            let records = log.lanes.get(lane.index());
+            let records = records.map_or(&[][..], |of_lane| &of_lane.keys);
+            let from = records.partition_point(|record| record.first <= after);
+            Ok(records.iter().skip(from).take(most).cloned().collect())
         })
     }
 
     async fn seek(&self, lane: Lane, time: Timestamp) -> Result<Position> {
         self.with("seek", |log| {
-            Ok(log
-                .lane(lane)
-                .iter()
-                .rfind(|event| event.time < time)
-                .map_or(Position::ZERO, |event| event.position))
+            let before = log.lane(lane).partition_point(|event| event.time < time);
+            Ok(Position::new(before as u64))
         })
     }
 
@@ -383,77 +431,286 @@ fn corrupt(operation: &'static str) -> impl Fn(Corrupt) -> Error {
     move |corrupt| Error::new(Kind::Corrupt, operation).because(corrupt)
 }
 
-fn search_entities(log: &Log, query: &EntityQuery) -> Result<Page<Found>> {
-    let entities = log.entities.iter().filter(|(entity, _)| {
-        entity.domain() == query.of.domain.as_str() && entity.kind() == query.of.kind.as_str()
-    });
-    let mut found = Vec::new();
-    for (entity, events) in entities {
-        let Some((version, values)) = events
-            .last()
-            .and_then(|event| Some((event.version, event.state()?)))
-        else {
+fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Found>> {
+    const OPERATION: &str = "search_entities";
+    let kind = log.kind(query.of.domain.as_str(), query.of.kind.as_str());
+    let sort = query.sort.as_ref();
+    // In the order of keys, a page begins behind the one before it.
+    let after = match &query.page.after {
+        Some(Cursor {
+            tie: Tie::Key(key), ..
+        }) if sort.is_none() => Bound::Excluded(key.as_str()),
+        _ => Bound::Unbounded,
+    };
+    let entities = kind.map(|kind| kind.entities.range::<str, _>((after, Bound::Unbounded)));
+    let mut gathered = Gathered::new(&query.page, sort);
+    for (_, versions) in entities.into_iter().flatten() {
+        let newest = versions.last().and_then(|newest| log.at(lane, *newest));
+        let Some((event, values)) = newest.and_then(|event| Some((event, event.state()?))) else {
             continue;
         };
-        let object = values.object().map_err(corrupt("search_entities"))?;
-        if query.filter.matches_values(object) {
-            let key = query
-                .sort
-                .as_ref()
-                .map(|sort| SortKey::of_values(&sort.path, object));
-            let tie = Tie::Key(entity.key().to_owned());
-            let item = Found {
-                entity: entity.clone(),
-                version,
-                values: values.clone(),
-            };
-            found.push((Cursor { key, tie }, item.size(), item));
+        let object = values.object().map_err(corrupt(OPERATION))?;
+        if !query.filter.matches_values(object) {
+            continue;
         }
-    }
-    page(&query.page, query.sort.as_ref(), found, "search_entities")
-}
-
-fn search_events(events: &[Event], query: &EventQuery) -> Result<Page<Event>> {
-    let inside = events.iter().filter(|event| {
-        event.entity.domain() == query.of.domain.as_str()
-            && event.entity.kind() == query.of.kind.as_str()
-            && query.min.is_none_or(|min| event.time >= min)
-            && query.max.is_none_or(|max| event.time <= max)
-    });
-    let corrupt = corrupt("search_events");
-    let mut found = Vec::new();
-    for event in inside {
-        if query.filter.matches_event(event).map_err(&corrupt)? {
-            let key = match &query.sort {
-                Some(sort) => Some(SortKey::of_event(&sort.path, event).map_err(&corrupt)?),
-                None => None,
-            };
-            let tie = Tie::Place(event.lane, event.position);
-            found.push((Cursor { key, tie }, event.size(), event.clone()));
-        }
-    }
-    page(&query.page, query.sort.as_ref(), found, "search_events")
-}
-
-/// Sorts everything that matches and cuts the page out.
-fn page<T>(
-    request: &PageRequest,
-    sort: Option<&Sort>,
-    mut found: Vec<(Cursor, usize, T)>,
-    operation: &'static str,
-) -> Result<Page<T>> {
-    if sort.is_some() {
-        request
-            .check_sort_window()
-            .map_err(|invalid| Error::new(Kind::Invalid(invalid), operation))?;
-    }
-    let direction = Direction::of(sort);
-    found.sort_by(|(a, ..), (b, ..)| direction.compare(a, b));
-    let mut scan = Scan::new(request, direction);
-    for (cursor, size, item) in found {
-        if scan.offer(cursor, size, item).is_break() {
+        let key = sort.map(|sort| SortKey::of_values(&sort.path, object));
+        let tie = Tie::Key(event.entity.key().to_owned());
+        let item = Found {
+            entity: event.entity.clone(),
+            version: event.version,
+            values: values.clone(),
+        };
+        let offered = gathered.offer(Cursor { key, tie }, item.size(), item);
+        if offered.is_break() {
             break;
         }
     }
-    Ok(scan.finish())
+    gathered.page(&query.page, sort, OPERATION)
+}
+
+fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event>> {
+    const OPERATION: &str = "search_events";
+    let corrupt = corrupt(OPERATION);
+    let (domain, kind) = (query.of.domain.as_str(), query.of.kind.as_str());
+    let of_kind = log.kind(domain, kind);
+    // An entity's own events are asked for by name: the others need not be looked at.
+    let positions = match query.filter.equality(&["entity", "key"]) {
+        Some(key) => of_kind.and_then(|kind| kind.entities.get(key)),
+        None => of_kind.map(|kind| &kind.events),
+    };
+    let positions = positions.map_or(&[][..], Vec::as_slice);
+    let mut from = match query.min {
+        Some(min) => log.count(lane, positions, |event| event.time < min),
+        None => 0,
+    };
+    let to = match query.max {
+        Some(max) => log.count(lane, positions, |event| event.time <= max),
+        None => positions.len(),
+    };
+    let sort = query.sort.as_ref();
+    if let Some(Cursor {
+        tie: Tie::Place(at, after),
+        ..
+    }) = &query.page.after
+        && sort.is_none()
+        && *at == lane
+    {
+        from = from.max(positions.partition_point(|position| position <= after));
+    }
+    let mut gathered = Gathered::new(&query.page, sort);
+    for position in positions.get(from..to).unwrap_or_default() {
+        let Some(event) = log.at(lane, *position) else {
+            continue;
+        };
+        if !query.filter.matches_event(event).map_err(&corrupt)? {
+            continue;
+        }
+        let key = match sort {
+            Some(sort) => Some(SortKey::of_event(&sort.path, event).map_err(&corrupt)?),
+            None => None,
+        };
+        let tie = Tie::Place(event.lane, event.position);
+        let offered = gathered.offer(Cursor { key, tie }, event.size(), event.clone());
+        if offered.is_break() {
+            break;
+        }
+    }
+    gathered.page(&query.page, sort, OPERATION)
+}
+
+/// Takes what matches in the order in which it is stored, and makes the page of it.
+enum Gathered<T> {
+    /// It is the order that was asked for, so a full page is the end.
+    InOrder(Scan<T>),
+    /// It is not, so everything is sorted at the end.
+    ToSort(Vec<(Cursor, usize, T)>),
+}
+
+impl<T> Gathered<T> {
+    fn new(request: &PageRequest, sort: Option<&Sort>) -> Self {
+        match sort {
+            None => Self::InOrder(Scan::new(request, Direction::of(None))),
+            Some(_) => Self::ToSort(Vec::new()),
+        }
+    }
+
+    fn offer(&mut self, cursor: Cursor, size: usize, item: T) -> ControlFlow<()> {
+        match self {
+            Self::InOrder(scan) => scan.offer(cursor, size, item),
+            Self::ToSort(found) => {
+                found.push((cursor, size, item));
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn page(
+        self,
+        request: &PageRequest,
+        sort: Option<&Sort>,
+        operation: &'static str,
+    ) -> Result<Page<T>> {
+        let mut found = match self {
+            Self::InOrder(scan) => return Ok(scan.finish()),
+            Self::ToSort(found) => found,
+        };
+        request
+            .check_sort_window()
+            .map_err(|invalid| Error::new(Kind::Invalid(invalid), operation))?;
+        let direction = Direction::of(sort);
+        found.sort_by(|(a, ..), (b, ..)| direction.compare(a, b));
+        let mut scan = Scan::new(request, direction);
+        for (cursor, size, item) in found {
+            if scan.offer(cursor, size, item).is_break() {
+                break;
+            }
+        }
+        Ok(scan.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_model::{Claims, Filter, KindRef, Method, Path, Values};
+
+    use super::*;
+
+    const MINE: usize = 20;
+    const OTHERS: usize = 2_000;
+
+    /// Appends a first version of an entity.
+    async fn write(storage: &Memory, domain: &str, kind: &str, key: &str, version: u64) {
+        let lane = storage.info.lanes.of(domain);
+        let head = storage.heads().await.unwrap().get(lane);
+        let position = head.next();
+        let time = Timestamp(position.as_i64() * 10);
+        let event = Event {
+            id: EventId::fresh(time),
+            entity: EntityRef::new(domain, kind, key).unwrap(),
+            values: Values::from_canonical(r#"{"a":1}"#),
+            version: Version::new(version),
+            lane,
+            position,
+            time,
+            method: Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        };
+        let record = KeyRecord {
+            key: IdempotencyKey::new(domain, "", "", &position.to_string()).unwrap(),
+            digest: stategate_model::Digest([0; 32]),
+            first: position,
+            count: 1,
+        };
+        let batch = Arc::new(Batch {
+            events: vec![event],
+            keys: vec![record],
+        });
+        let appended = storage.append(lane, head, batch).await.unwrap();
+        assert_eq!(appended, Appended::Done);
+    }
+
+    fn entities(sort: Option<Sort>) -> EntityQuery {
+        EntityQuery {
+            of: KindRef::new("mine", "t").unwrap(),
+            filter: Filter::parse_entity(r#"{"a":1}"#).unwrap(),
+            sort,
+            page: PageRequest::new(0, 0, None).unwrap(),
+        }
+    }
+
+    fn events(filter: &str) -> EventQuery {
+        EventQuery {
+            of: KindRef::new("mine", "t").unwrap(),
+            filter: Filter::parse_event(filter).unwrap(),
+            min: None,
+            max: None,
+            sort: None,
+            page: PageRequest::new(0, 0, None).unwrap(),
+        }
+    }
+
+    /// Puts every question there is, and answers how many events each had to look at.
+    async fn work(storage: &Memory) -> Vec<(&'static str, usize)> {
+        let looked_at = || storage.log.lock().as_ref().unwrap().looked_at.take();
+        let mut work = Vec::new();
+        let mut done = |what| work.push((what, looked_at()));
+        let entity = EntityRef::new("mine", "t", "k3").unwrap();
+        let key = IdempotencyKey::new("mine", "", "", "1").unwrap();
+        let lane = storage.info.lanes.of("mine");
+        looked_at();
+
+        let state = storage.get(&entity).await.unwrap().value;
+        assert_eq!(state.version, Version::new(2));
+        done("get");
+        let loaded = storage.load(lane, &[entity.clone()], &[key]).await.unwrap();
+        assert!(loaded.replays[0].is_some());
+        done("load");
+        for at in [At::Version(Version::new(2)), At::Time(Timestamp(i64::MAX))] {
+            let event = storage.get_at(&entity, at).await.unwrap().value.unwrap();
+            assert_eq!(event.version, Version::new(2));
+            done("get_at");
+            let got = storage.get_event(&entity, event.id).await.unwrap().value;
+            assert_eq!(got, Some(event));
+            done("get_event");
+        }
+        let sort = Sort {
+            path: Path::parse_entity("sort", "a").unwrap(),
+            reverse: true,
+        };
+        for query in [entities(None), entities(Some(sort))] {
+            let found = storage.search_entities(&query).await.unwrap().value;
+            assert_eq!(found.items.len(), MINE);
+            done("search_entities");
+        }
+        let mut page = entities(None);
+        page.page.limit = 2;
+        page.page.after = Some(Cursor {
+            key: None,
+            tie: Tie::Key("k3".to_owned()),
+        });
+        let found = storage.search_entities(&page).await.unwrap().value;
+        assert_eq!(found.items.len(), 2);
+        done("a page of entities");
+        let found = storage.search_events(&events("{}")).await.unwrap().value;
+        assert_eq!(found.items.len(), MINE * 2);
+        done("search_events");
+        let of_one = events(r#"{"entity.key":"k3"}"#);
+        let found = storage.search_events(&of_one).await.unwrap().value;
+        assert_eq!(found.items.len(), 2);
+        done("events of one entity");
+        let mut newest = events("{}");
+        newest.min = Some(found.items[1].time);
+        newest.max = newest.min;
+        let found = storage.search_events(&newest).await.unwrap().value;
+        assert_eq!(found.items.len(), 1);
+        done("events of a time");
+        let records = storage.read_keys(lane, Position::ZERO, 3).await.unwrap();
+        let firsts: Vec<u64> = records.iter().map(|record| record.first.get()).collect();
+        assert_eq!(firsts, [1, 2, 3]);
+        done("read_keys");
+        work
+    }
+
+    #[tokio::test]
+    async fn a_question_looks_at_what_it_is_about_and_nothing_else() {
+        let storage = Memory::new(&MemoryConfig::default()).unwrap();
+        for version in 1..=2 {
+            for n in 0..MINE {
+                write(&storage, "mine", "t", &format!("k{n}"), version).await;
+            }
+        }
+        let alone = work(&storage).await;
+        for n in 0..OTHERS {
+            // Before and after in the order of names, other domains and other types.
+            let (domain, kind) = [("a", "t"), ("z", "t"), ("mine", "s"), ("mine", "u")][n % 4];
+            write(&storage, domain, kind, &format!("k{n}"), 1).await;
+        }
+        let beside = work(&storage).await;
+        println!("events looked at: {beside:?}");
+        assert_eq!(beside, alone);
+        for (what, looked_at) in beside {
+            assert!(looked_at <= MINE * 2, "{what}: {looked_at}");
+        }
+    }
 }

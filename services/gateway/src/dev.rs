@@ -11,7 +11,7 @@ use std::{
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Positions, Services, Tasks, Telemetry, variables};
+use stategate_server::{Config, Drain, Env, Positions, Services, Tasks, Telemetry, serve, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -30,7 +30,7 @@ Examples:
   stategate dev --reset --yes")]
 pub(crate) struct Args {
     /// The port to listen on; metrics and health are on the next one (overrides STATEGATE_PORT)
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<u16>,
     /// The SQLite file to keep everything in (overrides STATEGATE_STORAGE_PROVIDER)
     #[arg(long, value_name = "FILE")]
@@ -47,6 +47,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// An error that names what the user typed instead of the variable that it stands for.
+    fn named(&self, mut error: serve::Error) -> serve::Error {
+        if let serve::Error::Bind { variable, .. } = &mut error
+            && self.port.is_some()
+            && *variable == variables::PORT.name
+        {
+            *variable = "--port";
+        }
+        error
+    }
+
     fn storage(&self, configured: StorageConfig) -> StorageConfig {
         match &self.data {
             Some(path) => StorageConfig::sqlite(path.clone()),
@@ -54,6 +65,12 @@ impl Args {
             None => configured,
         }
     }
+}
+
+/// As `STATEGATE_PORT` is read: the next port is needed too.
+fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port < u16::MAX);
+    port.ok_or_else(|| "a port is a number from 0 to 65534".to_owned())
 }
 
 /// Runs the gateway until it is told to stop.
@@ -77,7 +94,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         reset(&storage, &args)?;
     }
     let kept = storage.location();
-    let storage = stategate_storage::open(&storage).await?;
+    let storage = stategate_storage::open(&storage)
+        .await
+        .map_err(|error| match &args.data {
+            Some(_) => anyhow::anyhow!("--data cannot be used: {}", error.reason()),
+            None => config.storage.unusable(error.reason()).into(),
+        })?;
     let log = Log {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
@@ -87,7 +109,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .as_ref()
         .map(|key| Key::new(key.expose()));
     let channel = config.channel.parse::<ChannelConfig>()?;
-    let channel = stategate_channel::open(&channel, log, key).await?;
+    let channel = stategate_channel::open(&channel, log, key)
+        .await
+        .map_err(|error| config.channel.unusable(error))?;
     let positions = Arc::new(Positions::new(
         storage.info().lanes,
         config.max_calls,
@@ -121,7 +145,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         query: Some(query),
         stream: Some(stream),
     };
-    let running = stategate_server::start(&config, services, &telemetry, &drain).await?;
+    let running = stategate_server::start(&config, services, &telemetry, &drain)
+        .await
+        .map_err(|error| args.named(error))?;
     running.ready().await;
     welcome(&running.addresses(), &kept);
     Ok(running.ended().await?)

@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "stategate-query: {error:#}");
+            let _ = writeln!(std::io::stderr(), "stategate-query: {error}");
             ExitCode::FAILURE
         }
     }
@@ -30,7 +30,9 @@ async fn run() -> anyhow::Result<()> {
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
 
-    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?)
+        .await
+        .map_err(|error| config.storage.unusable(error.reason()))?;
     let positions = Arc::new(Positions::new(
         storage.info().lanes,
         config.max_calls,

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use metrics::{Counter, counter};
-use stategate_channel::{Channel, Events, Message, Notice, Subscription};
+use stategate_channel::{Carries, Channel, Events, Message, Notice, Subscription};
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
 use stategate_server::Seldom;
@@ -154,7 +154,17 @@ impl Follower {
             stategate_faults::pass("follower");
             // What was written before the subscription was in force.
             self.look_at_heads().await;
+            // A channel that looks at the log itself is not asked to while nobody listens. One that is
+            // told is read all the same, or it would keep what it is told.
+            let looks_itself = self.channel.info().carries == Carries::Heads;
+            let mut listened_to = self.hub.listened_to();
             loop {
+                if looks_itself {
+                    tokio::select! {
+                        () = end.cancelled() => return,
+                        _ = listened_to.wait_for(|is_listened_to| *is_listened_to) => {}
+                    }
+                }
                 let until = self.lanes.iter().filter_map(|lane| lane.until).min();
                 let patience = async {
                     match until {
@@ -179,6 +189,7 @@ impl Follower {
                         self.looks.after(found);
                     }
                     () = patience => self.fill_holes().await,
+                    _ = listened_to.changed(), if looks_itself => {}
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! The shared tail of the log and the subscribers that live on it.
 //!
 //! One lock guards both, so that attaching a subscriber and adding an event cannot miss each other.
-//! Everything under it is short and never waits. Memory is bounded twice: the tail in bytes and
-//! events, and each subscriber's queue, which is dropped when it overflows; the subscriber then
-//! reads the storage at its own pace.
+//! Everything under it is short and never waits. Memory is bounded by the tail, in bytes and events:
+//! a subscriber's queue holds nothing that the tail does not. It is dropped when it overflows, or
+//! when the tail moves past what is in it; the subscriber then reads the storage at its own pace.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use stategate_model::{
     EntityRef, Event, EventId, Heads, KindRef, Lane, Lanes, Position, value::Corrupt,
 };
 use stategate_protocol::{Encoded, encode_event};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::selection::Selection;
 
@@ -26,6 +26,8 @@ const QUEUE_EVENTS: usize = 1_024;
 const QUEUE_BYTES: usize = 1 << 20;
 /// Most events handed to an attaching subscriber under the lock; with more it reads on first.
 const ATTACH_EVENTS: usize = 256;
+/// Most bytes of them: a part of its queue, so that there is room for what comes next.
+const ATTACH_BYTES: usize = QUEUE_BYTES / 4;
 /// Most (domain, type) pairs whose subscribers are remembered.
 const KINDS: usize = 10_000;
 
@@ -108,15 +110,36 @@ pub(crate) struct Subscriber {
 struct Queue {
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
+    /// How many of the first were there when it attached, and may not be wanted.
+    left: usize,
     /// The subscriber is off the tail; its queue was dropped.
     detached: bool,
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Arc<Entry>> {
+        let entry = self.entries.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(entry.event.size());
+        Some(entry)
+    }
+
+    fn detach(&mut self) {
+        *self = Self {
+            detached: true,
+            ..Self::default()
+        };
+    }
 }
 
 /// What a subscriber finds in its queue.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// These events, perhaps none.
-    Entries(VecDeque<Arc<Entry>>),
+    /// Nothing is queued.
+    Nothing,
+    /// An event that was there when the subscriber attached, and may not be wanted.
+    Left(Arc<Entry>),
+    /// These events, which are wanted.
+    Offered(Vec<Arc<Entry>>),
     /// It fell behind and has to read the storage.
     FellBehind,
 }
@@ -130,14 +153,39 @@ impl Subscriber {
         }
     }
 
-    /// Takes what was queued.
-    pub(crate) fn take(&self) -> Taken {
+    /// Takes the first of what was queued, about `most` bytes of it.
+    pub(crate) fn take(&self, most: usize) -> Taken {
         let mut queue = self.queue.lock();
         if queue.detached {
             return Taken::FellBehind;
         }
-        queue.bytes = 0;
-        Taken::Entries(std::mem::take(&mut queue.entries))
+        if queue.left > 0 {
+            queue.left -= 1;
+            return queue.pop().map_or(Taken::Nothing, Taken::Left);
+        }
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(entry) = queue.entries.front() {
+            bytes += entry.event.size();
+            if bytes > most && !taken.is_empty() {
+                break;
+            }
+            taken.extend(queue.pop());
+        }
+        match taken.is_empty() {
+            true => Taken::Nothing,
+            false => Taken::Offered(taken),
+        }
+    }
+
+    /// Drops the queue if it holds an event of the lane up to a position. Whether it did.
+    fn detach_if_behind(&self, lane: Lane, gone: Position) -> bool {
+        let mut queue = self.queue.lock();
+        let oldest = queue.entries.iter().find(|entry| entry.event.lane == lane);
+        let is_behind = oldest.is_some_and(|entry| entry.event.position <= gone);
+        if is_behind {
+            queue.detach();
+        }
+        is_behind
     }
 
     /// Queues those of consecutive events of one (domain, type) that match.
@@ -163,10 +211,7 @@ impl Subscriber {
             let size = entry.event.size();
             let full = queue.entries.len() >= QUEUE_EVENTS || queue.bytes + size > QUEUE_BYTES;
             if full && !queue.entries.is_empty() {
-                **queue = Queue {
-                    detached: true,
-                    ..Queue::default()
-                };
+                queue.detach();
                 return Offered::TooMuch(offered);
             }
             queue.bytes += size;
@@ -193,6 +238,8 @@ pub(crate) type Slot = u64;
 pub(crate) struct Hub {
     state: Mutex<State>,
     bounds: TailBounds,
+    /// Whether anybody listens.
+    is_listened_to: watch::Sender<bool>,
     meters: Meters,
 }
 
@@ -235,8 +282,8 @@ impl std::fmt::Debug for Meters {
 /// What an attempt to attach came to.
 #[derive(Debug)]
 pub(crate) enum Attach {
-    /// On the tail: these events are left, then whatever is queued.
-    Attached(Slot, Vec<Arc<Entry>>),
+    /// On the tail: what is left of it is queued, and what comes will be.
+    Attached(Slot),
     /// Not yet: these events come first, and there are more after them.
     ReadOn(Vec<Arc<Entry>>),
     /// The tail does not reach back that far in this lane: read the storage.
@@ -259,6 +306,7 @@ impl Hub {
                 kinds: HashMap::new(),
             }),
             bounds,
+            is_listened_to: watch::Sender::new(false),
             meters: Meters {
                 subscriptions: gauge!("stategate_subscriptions"),
                 attached: gauge!("stategate_subscriptions_live"),
@@ -281,6 +329,7 @@ impl Hub {
                     tail.restart(head);
                 }
             }
+            self.is_listened_to.send_replace(true);
         }
         state.subscriptions += 1;
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
@@ -296,6 +345,7 @@ impl Hub {
         }
         state.subscriptions = state.subscriptions.saturating_sub(1);
         if state.subscriptions == 0 {
+            self.is_listened_to.send_replace(false);
             for tail in &mut state.tails {
                 tail.restart(tail.head);
             }
@@ -307,6 +357,11 @@ impl Hub {
     /// Whether nobody listens.
     pub(crate) fn is_idle(&self) -> bool {
         self.state.lock().subscriptions == 0
+    }
+
+    /// Whether anybody listens, for those who wait for it to change.
+    pub(crate) fn listened_to(&self) -> watch::Receiver<bool> {
+        self.is_listened_to.subscribe()
     }
 
     /// How often the log went back so far.
@@ -328,15 +383,17 @@ impl Hub {
             .map_or_else(Default::default, |tail| (tail.head, tail.head_id))
     }
 
-    /// Puts a subscriber on the tail if it is close enough.
+    /// Puts a subscriber on the tail if it is close enough. Otherwise it reads on by about `part` bytes
+    /// of the tail at a time.
     pub(crate) fn attach(
         &self,
         subscriber: &Arc<Subscriber>,
         lanes: &[Lane],
         cursor: &Heads,
+        part: usize,
     ) -> Attach {
         let mut state = self.state.lock();
-        let mut left = Vec::new();
+        let (mut left, mut bytes) = (VecDeque::new(), 0);
         for lane in lanes {
             let Some(tail) = state.tails.get(lane.index()) else {
                 continue;
@@ -348,18 +405,20 @@ impl Hub {
             // A subscriber that read the storage may be ahead of the tail; what it has is passed over.
             let skip =
                 usize::try_from(at.get() - tail.reaches_back_to().get()).unwrap_or(usize::MAX);
-            left.extend(
-                tail.entries
-                    .iter()
-                    .skip(skip)
-                    .take(ATTACH_EVENTS + 1 - left.len())
-                    .cloned(),
-            );
-            if left.len() > ATTACH_EVENTS {
-                return Attach::ReadOn(left);
+            for entry in tail.entries.iter().skip(skip) {
+                bytes += entry.event.size();
+                left.push_back(Arc::clone(entry));
+                if left.len() > ATTACH_EVENTS || (bytes > ATTACH_BYTES && left.len() > 1) {
+                    return Attach::ReadOn(first_of(left, part));
+                }
             }
         }
-        *subscriber.queue.lock() = Queue::default();
+        *subscriber.queue.lock() = Queue {
+            left: left.len(),
+            entries: left,
+            bytes,
+            detached: false,
+        };
         let slot = state.next_slot;
         state.next_slot += 1;
         state.attached.insert(slot, Arc::clone(subscriber));
@@ -372,7 +431,7 @@ impl Hub {
         }
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         self.meters.attached.set(state.attached.len() as f64);
-        Attach::Attached(slot, left)
+        Attach::Attached(slot)
     }
 
     /// Everything a subscriber has seen once its queue is empty: the heads of the tails. `None` when
@@ -394,6 +453,7 @@ impl Hub {
         let Some(tail) = state.tails.get_mut(lane.index()) else {
             return;
         };
+        let first_new = tail.head.next();
         let mut new = Vec::with_capacity(entries.len());
         for entry in entries {
             if entry.event.position != tail.head.next() {
@@ -409,13 +469,21 @@ impl Hub {
             tail.entries.push_back(Arc::clone(&entry));
             new.push(entry);
         }
+        let mut gone = None;
         while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
             let Some(oldest) = tail.entries.pop_front() else {
                 break;
             };
             tail.bytes -= oldest.size();
+            // What was in the tail before, and in a queue still.
+            if oldest.event.position < first_new && Arc::strong_count(&oldest) > 1 {
+                gone = Some(oldest.event.position);
+            }
         }
         let mut woken = Vec::new();
+        if let Some(gone) = gone {
+            self.leave_behind(&mut state, lane, gone, &mut woken);
+        }
         for run in new.chunk_by(|a, b| a.event.entity.is_of_the_kind_of(&b.event.entity)) {
             self.fan_out(&mut state, run, &mut woken);
         }
@@ -426,6 +494,26 @@ impl Hub {
         drop(state);
         for subscriber in woken {
             subscriber.changed.notify_one();
+        }
+    }
+
+    /// Takes those off the tail that have not passed what it no longer has.
+    fn leave_behind(
+        &self,
+        state: &mut State,
+        lane: Lane,
+        gone: Position,
+        woken: &mut Vec<Arc<Subscriber>>,
+    ) {
+        let attached = state.attached.iter();
+        let behind: Vec<_> = attached
+            .filter(|(_, subscriber)| subscriber.detach_if_behind(lane, gone))
+            .map(|(slot, subscriber)| (*slot, Arc::clone(subscriber)))
+            .collect();
+        for (slot, subscriber) in behind {
+            self.meters.detached.increment(1);
+            self.remove(state, slot);
+            woken.push(subscriber);
         }
     }
 
@@ -510,6 +598,17 @@ impl Hub {
     }
 }
 
+/// The first of some events, about so many bytes of them and at least one.
+fn first_of(mut entries: VecDeque<Arc<Entry>>, most: usize) -> Vec<Arc<Entry>> {
+    let mut bytes = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        bytes += entry.event.size();
+        bytes <= most
+    });
+    entries.truncate(fitting.count().max(1));
+    entries.into()
+}
+
 /// The glob subscribers that a domain and type concern.
 fn globs_of(state: &mut State, entity: &EntityRef) -> Seats {
     // Names of an entity are legal by construction; a pair that were not would concern nobody.
@@ -532,4 +631,105 @@ fn globs_of(state: &mut State, entity: &EntityRef) -> Seats {
     }
     state.kinds.insert(kind, Arc::clone(&seats));
     seats
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_model::{Claims, Method, Timestamp, Values, Version};
+    use stategate_protocol::pb;
+
+    use super::*;
+
+    const PART: usize = 32 << 10;
+
+    fn subscriber(domain: &str) -> Arc<Subscriber> {
+        let opts = pb::StreamOpts {
+            domain: domain.to_owned(),
+            r#type: "*".to_owned(),
+            ..pb::StreamOpts::default()
+        };
+        Arc::new(Subscriber::new(Selection::parse(&opts).unwrap()))
+    }
+
+    fn entry(domain: &str, position: u64) -> Entry {
+        let text = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000));
+        let event = Event {
+            id: EventId::fresh(Timestamp(0)),
+            entity: EntityRef::new(domain, "t", "k").unwrap(),
+            values: Values::from_canonical(&*text),
+            version: Version::new(position),
+            lane: Lane(0),
+            position: Position::new(position),
+            time: Timestamp(0),
+            method: Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        };
+        Entry::new(event, None)
+    }
+
+    fn hub() -> Hub {
+        let bounds = TailBounds {
+            events: 100,
+            bytes: usize::MAX,
+        };
+        let hub = Hub::new(Lanes::ONE, bounds);
+        hub.enter(&Heads::beginning(Lanes::ONE));
+        hub
+    }
+
+    fn attach(hub: &Hub, subscriber: &Arc<Subscriber>) {
+        let cursor = Heads::beginning(Lanes::ONE);
+        let attached = hub.attach(subscriber, &[Lane(0)], &cursor, PART);
+        assert!(matches!(attached, Attach::Attached(_)), "{attached:?}");
+    }
+
+    #[test]
+    fn a_queue_holds_nothing_that_the_tail_does_not() {
+        let hub = hub();
+        let (stalled, other) = (subscriber("seldom"), subscriber("seldom"));
+        attach(&hub, &stalled);
+        attach(&hub, &other);
+        hub.extend(Lane(0), vec![entry("seldom", 1)]);
+        assert!(matches!(other.take(PART), Taken::Offered(taken) if taken.len() == 1));
+        for position in 2..=100 {
+            hub.extend(Lane(0), vec![entry("often", position)]);
+        }
+        assert_eq!(
+            stalled.queue.lock().entries.len(),
+            1,
+            "it is in the tail still"
+        );
+        hub.extend(Lane(0), vec![entry("often", 101)]);
+        // Far from full, and of no more use: what it holds is in the log alone.
+        assert!(matches!(stalled.take(PART), Taken::FellBehind));
+        assert!(matches!(other.take(PART), Taken::Nothing));
+    }
+
+    #[test]
+    fn what_is_taken_at_once_is_bounded() {
+        let hub = hub();
+        let reader = subscriber("d");
+        attach(&hub, &reader);
+        hub.extend(Lane(0), (1..=90).map(|n| entry("d", n)).collect());
+        let mut taken = Vec::new();
+        loop {
+            match reader.take(PART) {
+                Taken::Nothing => break,
+                Taken::Offered(part) => {
+                    let bytes: usize = part.iter().map(|entry| entry.event.size()).sum();
+                    assert!(bytes <= PART, "{bytes}");
+                    taken.extend(part.iter().map(|entry| entry.event.position.get()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(taken, (1..=90).collect::<Vec<_>>());
+        // One that comes later finds what is left in its queue, and reads on where that is much.
+        let late = subscriber("d");
+        attach(&hub, &late);
+        assert!(matches!(late.take(PART), Taken::Left(first) if first.event.position.get() == 1));
+        let one = late.take(1);
+        assert!(matches!(one, Taken::Left(second) if second.event.position.get() == 2));
+    }
 }

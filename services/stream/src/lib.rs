@@ -6,6 +6,7 @@
 //! storage while it does not. An event is encoded once, however many get it.
 
 mod admission;
+mod catchup;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod follower;

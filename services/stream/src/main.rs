@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "stategate-stream: {error:#}");
+            let _ = writeln!(std::io::stderr(), "stategate-stream: {error}");
             ExitCode::FAILURE
         }
     }
@@ -36,7 +36,9 @@ async fn run() -> anyhow::Result<()> {
     let telemetry = Telemetry::install(config.debug)?;
     let drain = Drain::new();
 
-    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?).await?;
+    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?)
+        .await
+        .map_err(|error| config.storage.unusable(error.reason()))?;
     let log = Log {
         log_id: storage.info().log_id,
         heads: Arc::new(stategate_storage::heads_of(&storage)),
@@ -45,7 +47,9 @@ async fn run() -> anyhow::Result<()> {
         .channel_key
         .as_ref()
         .map(|key| Key::new(key.expose()));
-    let channel = stategate_channel::open(&channel, log, key).await?;
+    let channel = stategate_channel::open(&channel, log, key)
+        .await
+        .map_err(|error| config.channel.unusable(error))?;
     let stream = Arc::new(StreamService::start(
         Arc::clone(&storage),
         Arc::clone(&channel),

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     admission::{Admission, Most},
+    catchup::Budget,
     follower::Follower,
     hub::{Hub, Subscriber, TailBounds},
     selection::Selection,
@@ -32,6 +33,8 @@ pub struct Settings {
     pub tail_events: usize,
     /// Most bytes of them.
     pub tail_bytes: usize,
+    /// Most bytes that all those hold who read the log from the storage.
+    pub catchup_bytes: usize,
 }
 
 impl Default for Settings {
@@ -41,6 +44,7 @@ impl Default for Settings {
             subscriptions: Most::default(),
             tail_events: 65_536,
             tail_bytes: 64 << 20,
+            catchup_bytes: 64 << 20,
         }
     }
 }
@@ -54,6 +58,7 @@ impl From<&Config> for Settings {
                 of_one_caller: config.max_caller_subscribers,
             },
             tail_bytes: config.tail_bytes,
+            catchup_bytes: config.catchup_bytes,
             ..Self::default()
         }
     }
@@ -65,6 +70,7 @@ pub struct StreamService {
     hub: Arc<Hub>,
     storage: Arc<dyn Storage>,
     channel: Arc<dyn Channel>,
+    budget: Arc<Budget>,
     end: CancellationToken,
     admission: Arc<Admission>,
     positions: Arc<Positions>,
@@ -116,6 +122,7 @@ impl StreamService {
             hub,
             storage,
             channel,
+            budget: Budget::new(settings.catchup_bytes),
             end,
             admission: Arc::new(Admission::new(settings.subscriptions)),
             follower: Some(follower).into(),
@@ -234,6 +241,7 @@ impl StreamService {
         let ground = Ground {
             hub: Arc::clone(&self.hub),
             storage: Arc::clone(&self.storage),
+            budget: Arc::clone(&self.budget),
             end: self.end.clone(),
         };
         let subscription = Subscription::new(

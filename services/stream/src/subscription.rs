@@ -4,31 +4,31 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, TryStreamExt as _, stream};
-use stategate_model::{Event, Heads, Lane, Timestamp};
-use stategate_protocol::{Encoded, Problem, encode_event, event::encode_progress};
-use stategate_storage::{Kind, Storage};
+use stategate_model::{Heads, Lane, Position, Timestamp};
+use stategate_protocol::{Encoded, Problem, event::encode_progress};
+use stategate_storage::Storage;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
     admission::Permit,
-    follower::READ,
+    catchup::{ASK_AGAIN, Budget, Part, Reader},
     hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
     service::failed,
 };
 
 /// Silence after which a subscriber that asked for it is told how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// Pause before a storage that is away is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How long a storage may be away before the stream ends and the client is sent elsewhere.
-const GIVE_UP: Duration = Duration::from_secs(10);
+/// Most bytes that are taken at once, from the tail or from a page, and so held for a client that
+/// does not read; one event may be larger. The rest stays where it can be dropped.
+const PART: usize = 32 << 10;
 
 /// What a subscription stands on.
 pub(crate) struct Ground {
     pub(crate) hub: Arc<Hub>,
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) end: CancellationToken,
 }
 
@@ -36,6 +36,7 @@ pub(crate) struct Ground {
 pub(crate) struct Subscription {
     ground: Ground,
     subscriber: Arc<Subscriber>,
+    reader: Reader,
     lanes: Vec<Lane>,
     /// How far each lane was passed.
     cursor: Heads,
@@ -79,9 +80,16 @@ impl Subscription {
         permit: Permit,
         progress: bool,
     ) -> Self {
+        let subscriber = Arc::new(subscriber);
+        let reader = Reader::new(
+            Arc::clone(&ground.budget),
+            Arc::clone(&ground.storage),
+            Arc::clone(&subscriber),
+        );
         Self {
             ground,
-            subscriber: Arc::new(subscriber),
+            subscriber,
+            reader,
             lanes,
             told: cursor.clone(),
             cursor,
@@ -127,10 +135,14 @@ impl Subscription {
                 continue;
             }
             match self.place {
-                Place::Storage => self.approach().await?,
-                Place::Tail(_) => match self.subscriber.take() {
-                    Taken::Entries(entries) if entries.is_empty() => self.wait().await,
-                    Taken::Entries(entries) => {
+                Place::Storage => match self.reader.take(PART) {
+                    Some(part) => self.pass_part(part),
+                    None => self.approach().await?,
+                },
+                Place::Tail(_) => match self.subscriber.take(PART) {
+                    Taken::Nothing => self.wait().await,
+                    Taken::Left(entry) => self.pass_selected(&entry)?,
+                    Taken::Offered(entries) => {
                         for entry in entries {
                             self.pass(&entry)?;
                         }
@@ -163,85 +175,75 @@ impl Subscription {
         match self
             .ground
             .hub
-            .attach(&self.subscriber, &self.lanes, &self.cursor)
+            .attach(&self.subscriber, &self.lanes, &self.cursor, PART)
         {
-            Attach::Attached(slot, left) => {
+            Attach::Attached(slot) => {
                 self.place = Place::Tail(slot);
-                self.pass_selected(&left)
+                Ok(())
             }
-            Attach::ReadOn(entries) => self.pass_selected(&entries),
+            Attach::ReadOn(entries) => entries
+                .iter()
+                .try_for_each(|entry| self.pass_selected(entry)),
             Attach::Behind(lane) => self.read(lane).await,
         }
     }
 
-    fn pass_selected(&mut self, entries: &[Arc<Entry>]) -> Result<(), Problem> {
-        for entry in entries {
-            if self
-                .subscriber
-                .selection
-                .matches(&entry.event)
-                .map_err(|corrupt| Problem::internal(&corrupt))?
-            {
-                self.pass(entry)?;
-            } else {
-                self.move_to(&entry.event);
-            }
+    /// Passes an event of the tail that may not be wanted.
+    fn pass_selected(&mut self, entry: &Entry) -> Result<(), Problem> {
+        let selected = self.subscriber.selection.matches(&entry.event);
+        if selected.map_err(|corrupt| Problem::internal(&corrupt))? {
+            return self.pass(entry);
         }
+        self.move_to(entry.event.lane, entry.event.position);
         Ok(())
     }
 
     /// Passes an event that is to be delivered, unless it was passed before.
     fn pass(&mut self, entry: &Entry) -> Result<(), Problem> {
-        if self.move_to(&entry.event) {
+        let (lane, position) = (entry.event.lane, entry.event.position);
+        if self.move_to(lane, position) {
             let encoded = entry
                 .encoded()
                 .map_err(|corrupt| Problem::internal(&corrupt))?;
-            self.deliver(&entry.event, encoded);
+            self.deliver(lane, position, encoded);
         }
         Ok(())
     }
 
-    fn deliver(&mut self, event: &Event, encoded: Encoded) {
-        self.told.set(event.lane, event.position);
+    /// Passes what was read of the storage.
+    fn pass_part(&mut self, part: Part) {
+        for (position, encoded) in part.events {
+            if self.move_to(part.lane, position) {
+                self.deliver(part.lane, position, encoded);
+            }
+        }
+        self.move_to(part.lane, part.reached);
+    }
+
+    fn deliver(&mut self, lane: Lane, position: Position, encoded: Encoded) {
+        self.told.set(lane, position);
         self.ready.push(encoded);
     }
 
-    /// Moves the cursor to an event; `false` if it is there already.
-    fn move_to(&mut self, event: &Event) -> bool {
-        let ahead = event.position > self.cursor.get(event.lane);
+    /// Moves the cursor to a position; `false` if it is there already.
+    fn move_to(&mut self, lane: Lane, position: Position) -> bool {
+        let ahead = position > self.cursor.get(lane);
         if ahead {
-            self.cursor.set(event.lane, event.position);
+            self.cursor.set(lane, position);
         }
         ahead
     }
 
-    /// Reads a part of a lane from the storage.
+    /// Reads a page of a lane from the storage.
     async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
-        let give_up = Instant::now() + GIVE_UP;
-        let events = loop {
-            let read = tokio::select! {
-                () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
-                read = self.ground.storage.read_log(lane, self.cursor.get(lane), READ) => read,
-            };
-            match read {
-                Ok(events) => break events,
-                Err(error) if *error.kind() == Kind::Unavailable && Instant::now() < give_up => {
-                    sleep(ASK_AGAIN).await
-                }
-                Err(error) => return Err(failed(&error)),
-            }
+        let after = self.cursor.get(lane);
+        let has_page = tokio::select! {
+            () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
+            read = self.reader.read(lane, after) => read?,
         };
-        if events.is_empty() {
+        if !has_page {
             // The tail has what the log does not: the log went back, and the follower is about to see it.
             sleep(ASK_AGAIN).await;
-        }
-        for event in events {
-            let corrupt = |corrupt| Problem::internal(&corrupt);
-            let selected = self.subscriber.selection.matches(&event).map_err(corrupt)?;
-            if self.move_to(&event) && selected {
-                let encoded = encode_event(&event).map_err(corrupt)?;
-                self.deliver(&event, encoded);
-            }
         }
         Ok(())
     }

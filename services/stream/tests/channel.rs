@@ -6,10 +6,19 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures::StreamExt as _;
-use stategate_channel::{Channel, Events, InMemory, InMemoryConfig, Message};
+use stategate_channel::{
+    Carries, Channel, Error, Events, InMemory, InMemoryConfig, Info, Message, Reach, Subscription,
+};
 use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
@@ -351,4 +360,63 @@ async fn nothing_is_lost_repeated_or_reordered_behind_a_lossy_channel() {
     );
     let is_enough = troubles.len() == 7 && troubles.values().all(|count| *count >= 100);
     assert!(is_enough, "too little trouble: {troubles:?}");
+}
+
+/// A channel that looks at the log itself whenever its subscription is polled.
+#[derive(Debug, Default)]
+struct Looking {
+    polls: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Channel for Looking {
+    fn info(&self) -> Info {
+        Info {
+            provider: "looking",
+            crosses_processes: true,
+            carries: Carries::Heads,
+        }
+    }
+
+    fn publish(&self, _: Message) {}
+
+    async fn subscribe(&self) -> Result<Subscription, Error> {
+        let polls = Arc::clone(&self.polls);
+        Ok(Box::pin(futures::stream::unfold((), move |()| {
+            let polls = Arc::clone(&polls);
+            async move {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    polls.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        })))
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Up
+    }
+
+    async fn close(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_looks_at_the_log_is_left_alone_while_nobody_listens() {
+    let looking = Arc::new(Looking::default());
+    let polls = Arc::clone(&looking.polls);
+    let channel: Arc<dyn Channel> = looking;
+    let bench = Bench::new(1, &channel, Duration::from_secs(1));
+    let minute = || tokio::time::sleep(Duration::from_secs(60));
+    minute().await;
+    assert_eq!(polls.load(Ordering::Relaxed), 0, "nobody was ever there");
+    for _ in 0..2 {
+        let stream = bench.subscribe("domain").await;
+        minute().await;
+        let listened = polls.swap(0, Ordering::Relaxed);
+        assert!(listened > 1_000, "looked {listened} times for a subscriber");
+        drop(stream);
+        minute().await;
+        let left = polls.swap(0, Ordering::Relaxed);
+        assert!(left <= 1, "looked {left} times for nobody");
+    }
 }

@@ -91,6 +91,12 @@ async fn a_filter_has_one_meaning() {
             (r#"{"maker":{"$ne":"EMBRAER"}}"#, "cdef"),
             (r#"{"maker":{"$nin":["EMBRAER",null]}}"#, "cdf"),
             (r#"{"maker":{"$in":["BOEING","AIRBUS"]}}"#, "cd"),
+            // Of an empty list nothing is one, and everything is none.
+            (r#"{"maker":{"$in":[]}}"#, ""),
+            (r#"{"maker":{"$nin":[]}}"#, "abcdef"),
+            (r#"{"$not":{"maker":{"$in":[]}}}"#, "abcdef"),
+            (r#"{"seats":{"$not":{"$nin":[]}}}"#, ""),
+            (r#"{"$or":[{"maker":{"$in":[]}},{"seats":20}]}"#, "b"),
             // An array is entered one level; the whole is a candidate too.
             (r#"{"tags":"x"}"#, "ac"),
             (r#"{"tags":["x"]}"#, "e"),
@@ -120,8 +126,8 @@ async fn a_filter_has_one_meaning() {
             r#"{"$where":"1"}"#,
             r#"{"a":{"$regex":"x"}}"#,
             r#"{"a":{"$gt":null}}"#,
-            r#"{"a":{"$in":[]}}"#,
             r#"{"a":{"$in":1}}"#,
+            r#"{"a":{"$nin":{}}}"#,
             r#"{"$or":[]}"#,
             r#"{"$not":[]}"#,
             r#"{"a":{"$exists":1}}"#,

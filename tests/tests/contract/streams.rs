@@ -454,6 +454,8 @@ async fn filters_and_methods_select_events() {
             (&at, vec![], vec![3]),
             // Not through a double.
             (&beside, vec![], vec![]),
+            (r#"{"entity.key":{"$in":[]}}"#, vec![], vec![]),
+            (r#"{"version":{"$nin":[]}}"#, vec![], vec![1, 2, 3, 4, 5]),
             (
                 r#"{"method":{"$ne":"/stategate.EntityService/Set"}}"#,
                 vec![],

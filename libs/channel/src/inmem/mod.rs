@@ -1,8 +1,12 @@
 //! The channel within one process: a bounded queue for each subscription.
 
-use std::sync::{Arc, Weak};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
+use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -11,15 +15,24 @@ use crate::{
     queue::{Queue, Reader},
 };
 
+const PROVIDER: &str = "inmem";
+
 /// Settings of the in-memory channel: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InMemoryConfig {}
 
 /// The channel within one process.
-#[derive(Debug)]
 pub struct InMemory {
     subscribers: Mutex<Option<Vec<Weak<Queue>>>>,
+    /// Messages of which a subscription heard no more than that there were some.
+    dropped: Counter,
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemory").finish_non_exhaustive()
+    }
 }
 
 impl InMemory {
@@ -27,6 +40,7 @@ impl InMemory {
     pub fn new(_config: &InMemoryConfig) -> Self {
         Self {
             subscribers: Mutex::new(Some(Vec::new())),
+            dropped: counter!("stategate_channel_unread_total", "provider" => PROVIDER),
         }
     }
 }
@@ -35,7 +49,7 @@ impl InMemory {
 impl Channel for InMemory {
     fn info(&self) -> Info {
         Info {
-            provider: "inmem",
+            provider: PROVIDER,
             crosses_processes: false,
             carries: Carries::Events,
         }
@@ -49,7 +63,7 @@ impl Channel for InMemory {
         };
         subscribers.retain(|subscriber| match subscriber.upgrade() {
             Some(queue) => {
-                queue.push(&message);
+                self.dropped.increment(queue.push(&message) as u64);
                 true
             }
             None => false,

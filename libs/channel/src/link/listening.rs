@@ -137,7 +137,8 @@ impl Task {
         match frame::decode(frame, self.shared.key.as_ref()) {
             Ok(message) if message.log_id == self.shared.log_id => {
                 meters.received.increment(1);
-                self.queue.push(&Arc::new(message));
+                let unread = self.queue.push(&Arc::new(message));
+                meters.unread.increment(unread as u64);
             }
             Ok(_) => meters.strangers.increment(1),
             Err(refused) => meters.refused(refused),

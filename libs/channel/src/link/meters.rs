@@ -19,6 +19,8 @@ pub(super) struct Meters {
     pub(super) dropped: Counter,
     /// Messages over the broker's limit, sent as a bare head.
     pub(super) oversize: Counter,
+    /// Messages that a subscription did not read in time, and heard of as one `Lagged`.
+    pub(super) unread: Counter,
     /// Messages that came.
     pub(super) received: Counter,
     /// Messages of another log.
@@ -64,6 +66,7 @@ impl Meters {
             published: counter!("stategate_channel_published_total", "provider" => provider),
             dropped: counter!("stategate_channel_dropped_total", "provider" => provider),
             oversize: counter!("stategate_channel_oversize_total", "provider" => provider),
+            unread: counter!("stategate_channel_unread_total", "provider" => provider),
             received: counter!("stategate_channel_received_total", "provider" => provider),
             strangers: counter!("stategate_channel_refused_frames_total", "provider" => provider, "reason" => "another_log"),
             lagged: counter!("stategate_channel_lagged_total", "provider" => provider),

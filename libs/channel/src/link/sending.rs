@@ -99,9 +99,13 @@ async fn send(
         .filter_map(|message| frame_within(shared, message, limit))
         .collect();
     let count = frames.len() as u64;
-    within(SEND, "send", sender.send(frames)).await?;
-    shared.meters.published.increment(count);
-    Ok(())
+    let sent = within(SEND, "send", sender.send(frames)).await;
+    match &sent {
+        Ok(()) => shared.meters.published.increment(count),
+        // Some may have arrived; of the others the heads are owed as soon as there is a connection.
+        Err(_) => shared.meters.dropped.increment(count),
+    }
+    sent
 }
 
 /// The frame of a message, or of its head alone where that is all the broker takes.

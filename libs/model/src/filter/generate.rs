@@ -154,7 +154,7 @@ fn operand() -> impl Strategy<Value = String> + Clone {
 }
 
 fn operator() -> impl Strategy<Value = String> + Clone {
-    let list = vec(operand(), 1..7).prop_map(|operands| format!("[{}]", operands.join(",")));
+    let list = vec(operand(), 0..7).prop_map(|operands| format!("[{}]", operands.join(",")));
     let ordered = prop_oneof![number(), text()].prop_map(|value| json::canonical_value(&value));
     let part = text().prop_map(|value| json::canonical_value(&value));
     prop_oneof![

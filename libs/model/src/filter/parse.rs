@@ -103,6 +103,14 @@ impl Sign {
         }
     }
 
+    /// What nothing matches, under this sign.
+    fn nothing(self) -> Expr {
+        match self {
+            Self::Plain => Expr::Any(Vec::new()),
+            Self::Negated => Expr::All(Vec::new()),
+        }
+    }
+
     fn leaf(self, path: &Path, test: Test) -> Expr {
         Expr::Leaf(Condition {
             path: path.clone(),
@@ -231,8 +239,8 @@ impl Place<'_> {
         match key {
             "$eq" => leaf(sign, self.equal(json)?),
             "$ne" => leaf(sign.flipped(), self.equal(json)?),
-            "$in" => leaf(sign, self.one_of(key, json)?),
-            "$nin" => leaf(sign.flipped(), self.one_of(key, json)?),
+            "$in" => self.one_of(key, json, sign),
+            "$nin" => self.one_of(key, json, sign.flipped()),
             "$gt" => leaf(sign, self.compare(key, Relation::Above, json)?),
             "$gte" => leaf(sign, self.compare(key, Relation::AtLeast, json)?),
             "$lt" => leaf(sign, self.compare(key, Relation::Below, json)?),
@@ -278,19 +286,23 @@ impl Place<'_> {
         }
     }
 
-    fn one_of(&self, key: &str, json: &Json) -> Result<Test, Invalid> {
-        match json {
-            Json::Array(items) if !items.is_empty() => {
-                if self.path.root().is_integer() {
-                    let integers = items.iter().map(|item| self.integer(item));
-                    Ok(Test::IntegerIn(integers.collect::<Result<_, _>>()?))
-                } else {
-                    let values = items.iter().map(|item| self.value(item));
-                    Ok(Test::In(values.collect::<Result<_, _>>()?))
-                }
-            }
-            _ => Err(self.refuse(key, "takes a non-empty array")),
+    fn one_of(&self, key: &str, json: &Json, sign: Sign) -> Result<Expr, Invalid> {
+        let Json::Array(items) = json else {
+            return Err(self.refuse(key, "takes an array"));
+        };
+        if items.is_empty() {
+            // Lists are built by programs, and sometimes have nothing in them. Nothing is one of
+            // those, wherever the path leads.
+            return Ok(sign.nothing());
         }
+        let test = if self.path.root().is_integer() {
+            let integers = items.iter().map(|item| self.integer(item));
+            Test::IntegerIn(integers.collect::<Result<_, _>>()?)
+        } else {
+            let values = items.iter().map(|item| self.value(item));
+            Test::In(values.collect::<Result<_, _>>()?)
+        };
+        Ok(sign.leaf(self.path, test))
     }
 
     fn compare(&self, key: &str, relation: Relation, json: &Json) -> Result<Test, Invalid> {

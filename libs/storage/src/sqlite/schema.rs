@@ -143,7 +143,7 @@ fn check_path(path: &Path) -> Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
             Err(refused(format!(
-                "`path` is {shown}, but there is no directory {}",
+                "`path` is {shown}, but there is no directory {}; make it, or correct the path",
                 parent.display()
             )))
         }
@@ -154,13 +154,36 @@ fn check_path(path: &Path) -> Result<()> {
 fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
     let shown = path.display();
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => refused(format!("{shown} is not an SQLite file")),
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            refused(format!("{shown} cannot be opened for writing: {error}"))
+        Some(ErrorCode::NotADatabase) => refused(format!(
+            "{shown} is not an SQLite file, or is damaged at its beginning; name another file, or put a \
+             copy of it from before in its place"
+        )),
+        Some(ErrorCode::DatabaseCorrupt) => damaged(path),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::new(Kind::Unavailable, "open").because(format!(
+                "another process keeps {shown} locked; end it, or wait until it is done"
+            ))
         }
-        Some(ErrorCode::ReadOnly) => refused(format!("{shown} is read-only")),
+        Some(ErrorCode::DiskFull) => Error::new(Kind::Unavailable, "open")
+            .because(format!("the disk of {shown} is full; make room on it")),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => refused(format!(
+            "{shown} cannot be opened for writing; change the owner or permissions of the file and \
+                 its directory"
+        )),
+        Some(ErrorCode::ReadOnly) => refused(format!(
+            "{shown}, or the directory it is in, is read-only; make both writable"
+        )),
+        // The statements are ours and fixed, so it is the tables that are not what they were.
+        Some(ErrorCode::Unknown) => damaged(path),
         _ => failure("open")(error),
     }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::new(Kind::Corrupt, "open").because(format!(
+        "{} is damaged or was cut off; put a copy of it from before in its place",
+        path.display()
+    ))
 }
 
 /// A connection with the settings that every one has. The path is never read as a URI.
@@ -212,7 +235,7 @@ enum Nature {
     Ours,
 }
 
-fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
+fn nature(connection: &Connection, path: &Path) -> std::result::Result<Nature, Step> {
     // One statement, and so one look: another process may be making the file at this moment.
     const SQL: &str = "SELECT (SELECT application_id FROM pragma_application_id), \
                        (SELECT user_version FROM pragma_user_version), \
@@ -222,25 +245,28 @@ fn nature(connection: &Connection) -> std::result::Result<Nature, Step> {
     match (application, format) {
         (APPLICATION_ID, FORMAT) => Ok(Nature::Ours),
         (APPLICATION_ID, newer) if newer > FORMAT => Err(Step::Refused(refused(format!(
-            "the file has format {newer}, made by a newer version of stategate; this one knows formats up to {FORMAT}"
+            "{} has format {newer}, made by a newer version of stategate, and this one knows formats up to \
+             {FORMAT}; start that version, or name another file",
+            path.display()
         )))),
         (0, 0) if tables == 0 => Ok(Nature::Empty),
-        _ => Err(Step::Refused(refused(
-            "the file is an SQLite database of another application",
-        ))),
+        _ => Err(Step::Refused(refused(format!(
+            "{} is an SQLite database of another application; name another file",
+            path.display()
+        )))),
     }
 }
 
 fn try_initialise(path: &Path, new: Identity) -> std::result::Result<Identity, Step> {
     let mut connection = open(path)?;
-    let nature = nature(&connection)?;
+    let nature = nature(&connection, path)?;
     if matches!(nature, Nature::Empty) {
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     }
     // Kept in the file, but lost where it was restored from a dump.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     if matches!(nature, Nature::Empty) {
-        create(&mut connection, new)?;
+        create(&mut connection, path, new)?;
     }
     check_durability(&connection).map_err(Step::Refused)?;
     let found = connection
@@ -254,9 +280,7 @@ fn try_initialise(path: &Path, new: Identity) -> std::result::Result<Identity, S
             lanes: Lanes::new(lanes).ok()?,
         })
     });
-    meta.ok_or_else(|| {
-        Step::Refused(Error::new(Kind::Corrupt, "open").because("the log has no identity"))
-    })
+    meta.ok_or_else(|| Step::Refused(damaged(path)))
 }
 
 /// Says in the file's header which format it has.
@@ -265,9 +289,13 @@ pub(super) fn mark(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Makes the tables, unless another process has by now.
-fn create(connection: &mut Connection, new: Identity) -> std::result::Result<(), Step> {
+fn create(
+    connection: &mut Connection,
+    path: &Path,
+    new: Identity,
+) -> std::result::Result<(), Step> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if matches!(nature(&transaction)?, Nature::Ours) {
+    if matches!(nature(&transaction, path)?, Nature::Ours) {
         return Ok(());
     }
     transaction.execute_batch(SCHEMA)?;

@@ -1,10 +1,15 @@
 //! The way to a gateway: where it is, who asks, and whom to trust.
 
-use std::{env, fs, path::Path, path::PathBuf, time::Duration};
+use std::{env, path::Path, path::PathBuf, time::Duration};
 
 use stategate_client::{Builder, Client, Tls};
+use stategate_server::pem;
 
-use super::{address::Address, failure::Failure, when};
+use super::{
+    address::{self, Address},
+    failure::Failure,
+    when,
+};
 
 /// Keeps these apart from a command's own options.
 const HEADING: &str = "Options of every command";
@@ -19,7 +24,8 @@ pub(crate) struct Connection {
         help_heading = HEADING,
         env = "STATEGATE_ADDR",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
+        default_value = "http://127.0.0.1:8080",
+        value_parser = address::Reader
     )]
     pub(crate) addr: Address,
     /// How long a call may take, retries included: 10s, 500ms, 2m
@@ -105,45 +111,125 @@ impl Connection {
     }
 
     fn tls(&self) -> Result<Tls, Failure> {
+        self.refuse_tls_without_effect()?;
         let mut tls = Tls::new();
         if let Some(path) = &self.tls_ca {
-            tls = tls.authority(read("--tls-ca", path)?);
+            let pem = read("--tls-ca", path)?;
+            pem::certificates(&pem).map_err(|problem| wrong("--tls-ca", path, &problem))?;
+            tls = tls.authority(pem);
         }
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            tls = tls.identity(read("--tls-cert", certificate)?, read("--tls-key", key)?);
+            tls = identity(tls, certificate, key)?;
         }
         if let Some(name) = &self.tls_name {
+            if !pem::is_server_name(name) {
+                return Err(Failure::usage(format!(
+                    "--tls-name: {name:?} is no name of a host; give one such as gateway.example"
+                )));
+            }
             tls = tls.name(name);
         }
         Ok(tls)
     }
 
+    /// Without TLS nobody is checked: who says whom to trust is told so. A variable may stand in the
+    /// environment for other addresses.
+    fn refuse_tls_without_effect(&self) -> Result<(), Failure> {
+        if self.addr.is_https() {
+            return Ok(());
+        }
+        let of_environment = env::var_os("STATEGATE_CA_FILE").map(PathBuf::from);
+        let given = [
+            (
+                "--tls-ca",
+                self.tls_ca.is_some() && self.tls_ca != of_environment,
+            ),
+            ("--tls-cert", self.tls_cert.is_some()),
+            ("--tls-name", self.tls_name.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((option, _)) => Err(Failure::usage(format!(
+                "{option} has no effect at {}, which is without TLS; give an address that begins with https://",
+                self.addr
+            ))),
+        }
+    }
+
     /// The token: what stands on the command line before what is in the environment.
     fn bearer(&self) -> Result<Option<String>, Failure> {
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let token = match (&self.token, &self.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(path)) => Some(of_file("--token-file", path)?),
-            (None, None) => match variable("STATEGATE_TOKEN") {
-                Some(token) => Some(token),
-                None => variable("STATEGATE_TOKEN_FILE")
-                    .map(|path| of_file("STATEGATE_TOKEN_FILE", Path::new(&path)))
-                    .transpose()?,
-            },
+        const TOKEN: &str = "STATEGATE_TOKEN";
+        const FILE: &str = "STATEGATE_TOKEN_FILE";
+        let of_environment = || {
+            if let Some(value) = env::var_os(TOKEN).filter(|value| !value.is_empty()) {
+                let text = value.into_string();
+                return text.map_or_else(
+                    |_| Err(Failure::usage(format!("{TOKEN} is not text"))),
+                    |text| token(TOKEN, &text).map(Some),
+                );
+            }
+            let path = env::var_os(FILE).filter(|value| !value.is_empty());
+            path.map(|path| of_file(FILE, Path::new(&path))).transpose()
         };
-        Ok(token.map(|token| token.trim().to_owned()))
+        match (&self.token, &self.token_file) {
+            (Some(text), _) => token("--token", text).map(Some),
+            (None, Some(path)) => of_file("--token-file", path).map(Some),
+            (None, None) => of_environment(),
+        }
     }
 }
 
+/// Adds who this client is.
+fn identity(tls: Tls, certificate: &Path, key: &Path) -> Result<Tls, Failure> {
+    const CERTIFICATE: &str = "--tls-cert";
+    const KEY: &str = "--tls-key";
+    let (certificate_pem, key_pem) = (read(CERTIFICATE, certificate)?, read(KEY, key)?);
+    let certificates = pem::certificates(&certificate_pem)
+        .map_err(|problem| wrong(CERTIFICATE, certificate, &problem))?;
+    let private_key = pem::key(&key_pem).map_err(|problem| wrong(KEY, key, &problem))?;
+    if !pem::is_pair(certificates, private_key) {
+        let problem = format!(
+            "is not the key of the first certificate in {}; name the two that belong together",
+            certificate.display()
+        );
+        return Err(wrong(KEY, key, &problem));
+    }
+    Ok(tls.identity(certificate_pem, key_pem))
+}
+
 fn of_file(option: &str, path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read(option, path)?)
-        .map_err(|_| Failure::usage(format!("{option}: {} is not text", path.display())))
+    let bytes = read(option, path)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| wrong(option, path, "is not text; it must hold the token alone"))?;
+    token(&format!("{option}: {}", path.display()), &text)
+}
+
+/// A token as it was given, without white space around it. It is shown nowhere.
+fn token(from: &str, text: &str) -> Result<String, Failure> {
+    let token = text.trim();
+    let problem = if token.is_empty() {
+        "is empty; it must hold the token"
+    } else if token
+        .get(..7)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "))
+    {
+        "begins with `Bearer`; give the token alone"
+    } else if token.contains(char::is_whitespace) {
+        "has white space within the token; give the token alone, on one line"
+    } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "has characters that no token has; give the token as it was issued"
+    } else {
+        return Ok(token.to_owned());
+    };
+    Err(Failure::usage(format!("{from} {problem}")))
 }
 
 fn read(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| {
-        Failure::usage(format!("{option}: cannot read {}: {error}", path.display()))
-    })
+    pem::read(path).map_err(|problem| wrong(option, path, &problem))
+}
+
+fn wrong(option: &str, path: &Path, problem: &str) -> Failure {
+    Failure::usage(format!("{option}: {} {problem}", path.display()))
 }
 
 #[cfg(test)]
@@ -184,6 +270,26 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(fake.0.lock().unwrap().authorizations, ["Bearer abc.def"]);
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_without_being_shown() {
+        for (text, why) in [
+            ("", "is empty"),
+            (" \n", "is empty"),
+            ("Bearer abc", "begins with `Bearer`"),
+            ("secret one\n", "white space"),
+            ("secret\ntwo", "white space"),
+            ("secret\u{1}", "characters that no token has"),
+            ("secreté", "characters that no token has"),
+        ] {
+            let refused = token("--token", text).unwrap_err();
+            let message = refused.message().unwrap();
+            assert!(message.starts_with("--token "), "{message}");
+            assert!(message.contains(why), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert_eq!(token("--token", " abc.def\r\n").unwrap(), "abc.def");
     }
 
     #[test]

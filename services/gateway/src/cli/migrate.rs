@@ -142,7 +142,7 @@ fn unopened(side: &str, error: &Error) -> Failure {
         Kind::Unavailable => Exit::Unavailable,
         _ => Exit::Failed,
     };
-    Failure::new(exit, format!("{side}: {error}"))
+    Failure::new(exit, format!("{side}: {}", error.reason()))
 }
 
 fn of(failure: &transfer::Failure) -> Failure {

@@ -150,7 +150,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     match cli.command {
         Command::Dev(args) => dev::run(args)
             .await
-            .map_err(|error| Failure::failed(format!("{error:#}"))),
+            .map_err(|error| Failure::failed(error.to_string())),
         Command::Get(args) => entity::get(&way.open().await?, args, output).await,
         Command::Set(args) => entity::set(&way.open().await?, args, output).await,
         Command::Edit(args) => entity::edit(&way.open().await?, args, output).await,

@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     };
     let identity = reading.identity()?;
     let target = tokio::select! {
-        target = create_as(&args.to, identity) => target.map_err(|error| Failure::failed(format!("--to: {error}")))?,
+        target = create_as(&args.to, identity) => target.map_err(|error| Failure::failed(format!("--to: {}", error.reason())))?,
         () = &mut stop => return Err(interrupted()),
     };
     let (log_id, lanes) = (target.info().log_id, target.info().lanes);

@@ -1,0 +1,608 @@
+//! What subscribers that read the storage hold in memory: one budget for all of them.
+//!
+//! A subscriber that catches up reads the log page by page. A page is a copy of what the storage has,
+//! so it can be dropped at any time: its reader reads it again from where it is. When somebody needs
+//! room, those pages go first that nobody has taken anything from for a while. So a subscriber that
+//! never reads keeps nobody from catching up, and memory is bounded by the budget, however many there
+//! are.
+//!
+//! Pages are read by tasks of their own. The stream of a subscriber is polled only while its client
+//! takes what it is sent; a read that stood still in between would keep its room.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use metrics::{Counter, Gauge, counter, gauge};
+use parking_lot::Mutex;
+use stategate_model::{Lane, Position};
+use stategate_protocol::{Encoded, Problem, encode_event};
+use stategate_storage::{Kind, ReadLimit, Storage};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{hub::Subscriber, service::failed};
+
+/// What room is counted in: bytes that one permit stands for.
+const UNIT: usize = 1 << 10;
+/// Bytes of the first page, and of the one after a page that was dropped: a reader that takes nothing
+/// costs no more. Every page that was taken makes the next twice as large …
+const FIRST: usize = 32 << 10;
+/// … up to this.
+const LARGEST: usize = 1 << 20;
+/// Of the budget, at most this part is one page.
+const SHARE: usize = 8;
+/// Most events of a page.
+const EVENTS: usize = 1_000;
+/// A page is held twice while it is read: as the storage gives it, and encoded.
+const READING: usize = 2;
+/// What an event costs beside its bytes.
+const ITEM: usize = 64;
+/// A page that nothing was taken from for this long may be dropped.
+const QUIET: Duration = Duration::from_millis(20);
+/// What is freed beside what somebody waits for is this part of the budget.
+const SPARE: u64 = 8;
+/// Between two looks for such pages while somebody waits for room.
+const LOOK: Duration = Duration::from_millis(10);
+/// Pause before a storage that is away is asked again.
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a storage may be away before the stream ends and the client is sent elsewhere.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// The memory that all catching up of a process may take.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    room: Arc<Semaphore>,
+    /// All there is, in units.
+    all: u32,
+    largest: usize,
+    pages: Mutex<Pages>,
+    meters: Meters,
+}
+
+#[derive(Debug)]
+struct Pages {
+    /// Those that are held, the oldest first.
+    held: BTreeMap<u64, Arc<Shelf>>,
+    next: u64,
+    /// Units that somebody waits for.
+    wanted: u64,
+    /// When quiet pages are looked for next.
+    look: Instant,
+}
+
+struct Meters {
+    bytes: Gauge,
+    dropped: Counter,
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+/// Where a reader's page is, or was.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<OnShelf>);
+
+#[derive(Debug, Default)]
+struct OnShelf {
+    page: Option<Page>,
+    /// The reader is gone, and takes no page that is still on its way.
+    has_ended: bool,
+}
+
+/// A stretch of a lane, as far as it is to be delivered.
+#[derive(Debug)]
+struct Page {
+    number: u64,
+    lane: Lane,
+    events: VecDeque<(Position, Encoded)>,
+    /// How far the stretch goes; the events after the last that is delivered did not match.
+    end: Position,
+    bytes: usize,
+    room: OwnedSemaphorePermit,
+    /// When something was taken from it last.
+    taken: Instant,
+}
+
+impl Page {
+    /// Gives back the room of what was taken.
+    fn shrink(&mut self) {
+        let held = self.room.num_permits();
+        let surplus = held.saturating_sub(units(self.bytes));
+        drop(self.room.split(surplus));
+    }
+}
+
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT)
+}
+
+/// Units that somebody waits for, counted until the wait ends in whatever way.
+struct Wanted<'a> {
+    budget: &'a Budget,
+    units: u32,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(budget: &'a Budget, units: u32) -> Self {
+        budget.pages.lock().wanted += u64::from(units);
+        Self { budget, units }
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        let mut pages = self.budget.pages.lock();
+        pages.wanted = pages.wanted.saturating_sub(u64::from(self.units));
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+        let all = u32::try_from(units(bytes).clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Arc::new(Self {
+            room: Arc::new(Semaphore::new(all as usize)),
+            all,
+            largest: LARGEST.min(bytes / SHARE).max(UNIT),
+            pages: Mutex::new(Pages {
+                held: BTreeMap::new(),
+                next: 0,
+                wanted: 0,
+                look: Instant::now(),
+            }),
+            meters: Meters {
+                bytes: gauge!("stategate_catchup_bytes"),
+                dropped: counter!("stategate_catchup_pages_dropped_total"),
+            },
+        })
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(units(bytes)).map_or(self.all, |units| units.clamp(1, self.all))
+    }
+
+    /// Waits for room, in turn. `None` if there will never be any.
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = self.units(bytes);
+        let mut turn = std::pin::pin!(Arc::clone(&self.room).acquire_many_owned(units));
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+            return Some(room);
+        }
+        let _wanted = Wanted::new(self, units);
+        loop {
+            self.drop_quiet_pages();
+            tokio::select! {
+                biased;
+                room = &mut turn => return room.ok(),
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Makes the room of a page that was read as large as the page. `false` if there is too little.
+    fn settle(&self, room: &mut OwnedSemaphorePermit, bytes: usize) -> bool {
+        let (held, needed) = (room.num_permits(), units(bytes));
+        let Some(more) = needed.checked_sub(held) else {
+            drop(room.split(held - needed));
+            return true;
+        };
+        if more == 0 || held >= self.all as usize {
+            // An event larger than the whole budget has all of it.
+            return true;
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        match Arc::clone(&self.room).try_acquire_many_owned(more) {
+            Ok(more) => {
+                room.merge(more);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Drops pages that nobody takes from, the oldest first, until there is what is waited for.
+    fn drop_quiet_pages(&self) {
+        let mut pages = self.pages.lock();
+        let now = Instant::now();
+        if now < pages.look {
+            return;
+        }
+        pages.look = now + LOOK;
+        let free = self.room.available_permits() as u64;
+        if free >= pages.wanted {
+            return;
+        }
+        // Somewhat more than is missing, so that the next one need not wait.
+        let mut missing = pages.wanted - free + u64::from(self.all) / SPARE;
+        let mut dropped = Vec::new();
+        for (number, shelf) in &pages.held {
+            if missing == 0 {
+                break;
+            }
+            let mut on_shelf = shelf.0.lock();
+            let is_quiet =
+                |page: &mut Page| page.number == *number && now.duration_since(page.taken) >= QUIET;
+            if let Some(page) = on_shelf.page.take_if(is_quiet) {
+                missing = missing.saturating_sub(page.room.num_permits() as u64);
+                dropped.push((*number, page));
+            }
+        }
+        for (number, _) in &dropped {
+            pages.held.remove(number);
+        }
+        drop(pages);
+        self.meters.dropped.increment(dropped.len() as u64);
+        drop(dropped);
+        self.note();
+    }
+
+    fn note(&self) {
+        let taken = (self.all as usize).saturating_sub(self.room.available_permits());
+        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+        self.meters.bytes.set((taken * UNIT) as f64);
+    }
+
+    /// Puts a page on a shelf, where it may be dropped from now on.
+    fn put(&self, shelf: &Arc<Shelf>, mut page: Page) {
+        let mut pages = self.pages.lock();
+        let mut on_shelf = shelf.0.lock();
+        if on_shelf.has_ended {
+            return;
+        }
+        let number = pages.next;
+        pages.next += 1;
+        page.number = number;
+        on_shelf.page = Some(page);
+        pages.held.insert(number, Arc::clone(shelf));
+        drop((on_shelf, pages));
+        self.note();
+    }
+
+    fn forget(&self, number: u64) {
+        self.pages.lock().held.remove(&number);
+        self.note();
+    }
+}
+
+/// A subscriber's way through the storage.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    budget: Arc<Budget>,
+    storage: Arc<dyn Storage>,
+    subscriber: Arc<Subscriber>,
+    shelf: Arc<Shelf>,
+    /// Bytes of the next page.
+    want: usize,
+    /// Whether a page was read and not all of it taken.
+    has_page: bool,
+}
+
+/// A part of a page.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) lane: Lane,
+    pub(crate) events: Vec<(Position, Encoded)>,
+    /// How far the lane was passed with it.
+    pub(crate) reached: Position,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        budget: Arc<Budget>,
+        storage: Arc<dyn Storage>,
+        subscriber: Arc<Subscriber>,
+    ) -> Self {
+        Self {
+            want: FIRST.min(budget.largest),
+            budget,
+            storage,
+            subscriber,
+            shelf: Arc::default(),
+            has_page: false,
+        }
+    }
+
+    /// Takes the next part of the page, of about `most` bytes and at least one event. `None` if there
+    /// is no page: it was all taken, or it was dropped.
+    pub(crate) fn take(&mut self, most: usize) -> Option<Part> {
+        if !std::mem::take(&mut self.has_page) {
+            return None;
+        }
+        let mut shelf = self.shelf.0.lock();
+        let Some(page) = shelf.page.as_mut() else {
+            self.want = FIRST.min(self.budget.largest);
+            return None;
+        };
+        page.taken = Instant::now();
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some((position, event)) = page.events.pop_front() {
+            let size = event.0.len() + ITEM;
+            if bytes > 0 && bytes + size > most {
+                page.events.push_front((position, event));
+                break;
+            }
+            bytes += size;
+            events.push((position, event));
+        }
+        page.bytes = page.bytes.saturating_sub(bytes);
+        let lane = page.lane;
+        let last = events.last().map(|(position, _)| *position);
+        let reached = match last.filter(|_| !page.events.is_empty()) {
+            Some(last) => {
+                page.shrink();
+                self.has_page = true;
+                drop(shelf);
+                self.budget.note();
+                last
+            }
+            None => {
+                let (number, end) = (page.number, page.end);
+                shelf.page = None;
+                drop(shelf);
+                self.budget.forget(number);
+                self.want = (self.want * 2).min(self.budget.largest);
+                end
+            }
+        };
+        Some(Part {
+            lane,
+            events,
+            reached,
+        })
+    }
+
+    /// Reads the page after a position. `false` if the log ends there.
+    pub(crate) async fn read(&mut self, lane: Lane, after: Position) -> Result<bool, Problem> {
+        let reading = Reading {
+            budget: Arc::clone(&self.budget),
+            storage: Arc::clone(&self.storage),
+            subscriber: Arc::clone(&self.subscriber),
+            shelf: Arc::clone(&self.shelf),
+            want: self.want,
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(reading.run(lane, after)));
+        let read = task.await.map_err(|error| Problem::internal(&error))?;
+        self.has_page = read?;
+        Ok(self.has_page)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut on_shelf = self.shelf.0.lock();
+        on_shelf.has_ended = true;
+        let page = on_shelf.page.take();
+        drop(on_shelf);
+        if let Some(page) = page {
+            let number = page.number;
+            drop(page);
+            self.budget.forget(number);
+        }
+    }
+}
+
+/// A page being read.
+struct Reading {
+    budget: Arc<Budget>,
+    storage: Arc<dyn Storage>,
+    subscriber: Arc<Subscriber>,
+    shelf: Arc<Shelf>,
+    want: usize,
+}
+
+impl Reading {
+    async fn run(self, lane: Lane, after: Position) -> Result<bool, Problem> {
+        let give_up = Instant::now() + GIVE_UP;
+        let limit = ReadLimit {
+            events: EVENTS,
+            bytes: self.want,
+        };
+        let mut needed = self.want * READING;
+        loop {
+            let room = self.budget.room(needed).await;
+            let mut room = room.ok_or(Problem::ShuttingDown)?;
+            let events = match self.storage.read_log(lane, after, limit).await {
+                Ok(events) => events,
+                Err(error) if *error.kind() == Kind::Unavailable && Instant::now() < give_up => {
+                    drop(room);
+                    sleep(ASK_AGAIN).await;
+                    continue;
+                }
+                Err(error) => return Err(failed(&error)),
+            };
+            let Some(end) = events.last().map(|event| event.position) else {
+                return Ok(false);
+            };
+            let (mut delivered, mut bytes) = (VecDeque::new(), 0);
+            for event in events {
+                let corrupt = |corrupt| Problem::internal(&corrupt);
+                if self.subscriber.selection.matches(&event).map_err(corrupt)? {
+                    let encoded = encode_event(&event).map_err(corrupt)?;
+                    bytes += encoded.0.len() + ITEM;
+                    delivered.push_back((event.position, encoded));
+                }
+            }
+            if !self.budget.settle(&mut room, bytes) {
+                // It is larger than it seemed, by one large event or by its encoding: it waits its turn
+                // for as much as it needs, holding nothing meanwhile.
+                needed = bytes.max(needed);
+                continue;
+            }
+            let page = Page {
+                number: 0,
+                lane,
+                events: delivered,
+                end,
+                bytes,
+                room,
+                taken: Instant::now(),
+            };
+            self.budget.put(&self.shelf, page);
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_model::{Claims, EntityRef, Event, EventId, Method, Timestamp, Values, Version};
+    use stategate_protocol::pb;
+    use stategate_storage::{Appended, Batch, Memory, MemoryConfig};
+
+    use super::*;
+    use crate::selection::Selection;
+
+    const LANE: Lane = Lane(0);
+    const PART: usize = 32 << 10;
+
+    async fn log(events: u64, bytes: usize) -> Arc<dyn Storage> {
+        let storage = Memory::new(&MemoryConfig::default()).unwrap();
+        let text = format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes));
+        for position in 1..=events {
+            let event = Event {
+                id: EventId::fresh(Timestamp(0)),
+                entity: EntityRef::new("d", "t", "k").unwrap(),
+                values: Values::from_canonical(&*text),
+                version: Version::new(position),
+                lane: LANE,
+                position: Position::new(position),
+                time: Timestamp(i64::try_from(position).unwrap()),
+                method: Method::Set,
+                claims: Claims::none(),
+                trace_parent: None,
+            };
+            let batch = Arc::new(Batch {
+                events: vec![event],
+                keys: Vec::new(),
+            });
+            let appended = storage.append(LANE, Position::new(position - 1), batch);
+            assert_eq!(appended.await.unwrap(), Appended::Done);
+        }
+        Arc::new(storage)
+    }
+
+    fn reader(budget: &Arc<Budget>, storage: &Arc<dyn Storage>) -> Reader {
+        let opts = pb::StreamOpts {
+            domain: "*".to_owned(),
+            r#type: "*".to_owned(),
+            ..pb::StreamOpts::default()
+        };
+        let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
+        Reader::new(
+            Arc::clone(budget),
+            Arc::clone(storage),
+            Arc::new(subscriber),
+        )
+    }
+
+    /// Reads to the end, as a subscription does. Answers the positions.
+    async fn read_all(reader: &mut Reader) -> Vec<u64> {
+        let (mut at, mut read) = (Position::ZERO, Vec::new());
+        loop {
+            match reader.take(PART) {
+                Some(part) => {
+                    read.extend(part.events.iter().map(|(position, _)| position.get()));
+                    at = part.reached;
+                }
+                None if reader.read(LANE, at).await.unwrap() => {}
+                None => return read,
+            }
+        }
+    }
+
+    fn held(budget: &Budget) -> usize {
+        budget.all as usize - budget.room.available_permits()
+    }
+
+    #[tokio::test]
+    async fn readers_that_take_nothing_keep_nobody_from_reading() {
+        let storage = log(400, 4_000).await;
+        let budget = Budget::new(1 << 20);
+        let mut stalled = Vec::new();
+        for _ in 0..200 {
+            let mut reader = reader(&budget, &storage);
+            assert!(reader.read(LANE, Position::ZERO).await.unwrap());
+            stalled.push(reader);
+        }
+        // More than there is room for.
+        assert!(stalled.len() * FIRST > 2 << 20);
+        let mut beside = reader(&budget, &storage);
+        assert_eq!(read_all(&mut beside).await, (1..=400).collect::<Vec<_>>());
+        let all = budget.all as usize;
+        assert!(held(&budget) <= all);
+        let pages = budget.pages.lock().held.len();
+        assert!(pages < stalled.len(), "{pages} pages are held");
+        // Whoever comes back misses nothing.
+        for mut reader in stalled {
+            assert_eq!(read_all(&mut reader).await.len(), 400);
+        }
+        assert_eq!(held(&budget), 0, "all room is given back");
+        assert!(budget.pages.lock().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn events_larger_than_a_page_and_than_the_budget_are_read() {
+        for (bytes, budget) in [(900_000, 1 << 20), (900_000, 64 << 10), (200_000, 2 << 20)] {
+            let storage = log(5, bytes).await;
+            let budget = Budget::new(budget);
+            let mut readers: Vec<_> = (0..4).map(|_| reader(&budget, &storage)).collect();
+            let all = readers.iter_mut().map(read_all);
+            for read in futures::future::join_all(all).await {
+                assert_eq!(read, [1, 2, 3, 4, 5]);
+            }
+            drop(readers);
+            assert_eq!(held(&budget), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_leaves_nothing_behind() {
+        let storage = log(10, 1_000).await;
+        let budget = Budget::new(1 << 20);
+        let mut one = reader(&budget, &storage);
+        assert!(one.read(LANE, Position::ZERO).await.unwrap());
+        assert!(held(&budget) > 0);
+        drop(one);
+        assert_eq!(held(&budget), 0);
+        // And one that is gone while it waits for room.
+        let all = budget.room(usize::MAX).await.unwrap();
+        let mut two = reader(&budget, &storage);
+        {
+            let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO));
+            assert!(futures::poll!(&mut waits).is_pending());
+            tokio::time::sleep(2 * LOOK).await;
+            assert!(futures::poll!(&mut waits).is_pending());
+        }
+        drop(two);
+        drop(all);
+        while held(&budget) > 0 || budget.pages.lock().wanted > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_matches_nothing_is_passed() {
+        let storage = log(1_500, 10).await;
+        let budget = Budget::new(1 << 20);
+        let opts = pb::StreamOpts {
+            domain: "other".to_owned(),
+            r#type: "*".to_owned(),
+            ..pb::StreamOpts::default()
+        };
+        let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
+        let mut reader = Reader::new(Arc::clone(&budget), storage, Arc::new(subscriber));
+        assert!(reader.read(LANE, Position::ZERO).await.unwrap());
+        let part = reader.take(PART).unwrap();
+        assert!(part.events.is_empty() && part.reached > Position::ZERO);
+        assert!(reader.take(PART).is_none());
+        assert_eq!(held(&budget), 0);
+    }
+}
