@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stategate_model::{Token, limits::MESSAGE_BYTES};
+use stategate_model::{Token, limits::MESSAGE_BYTES, times};
 use stategate_protocol::{
     headers,
     pb::{entity_service_client::EntityServiceClient, event_service_client::EventServiceClient},
@@ -325,7 +325,7 @@ impl Client {
             token: None,
             tls: Tls::new(),
             connections: 1,
-            deadline: Duration::from_secs(10),
+            deadline: times::CALL,
             retry: Retry::default(),
             reads_its_writes: true,
         }

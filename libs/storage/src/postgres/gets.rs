@@ -17,7 +17,7 @@ use crate::{Error, Kind, Read, Result};
 
 use super::{
     failure::{closed, corrupt},
-    pool::{Pool, Statement},
+    pool::{Pool, Purpose, Statement},
     rows::Columns,
 };
 
@@ -172,7 +172,7 @@ async fn read(
     let domains: Vec<&str> = gets.iter().map(|get| get.entity.domain()).collect();
     let kinds: Vec<&str> = gets.iter().map(|get| get.entity.kind()).collect();
     let keys: Vec<&str> = gets.iter().map(|get| get.entity.key()).collect();
-    let mut lease = pool.lease(OPERATION).await?;
+    let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
     let rows = lease
         .query(statement, &[&lanes, &domains, &kinds, &keys])
         .await

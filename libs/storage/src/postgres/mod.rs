@@ -1,9 +1,12 @@
 //! A log in PostgreSQL, which many services may share. See `README.md` beside this file.
 
+mod address;
 mod config;
+mod durability;
 mod failure;
 mod gets;
 mod jsonpath;
+mod passfile;
 mod pool;
 mod reads;
 mod rows;
@@ -23,7 +26,9 @@ use stategate_model::{
 use tokio::sync::Semaphore;
 
 pub use self::config::PostgresConfig;
-use self::{failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes};
+use self::{
+    durability::Watch, failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes,
+};
 use crate::{
     Appended, Batch, Capabilities, Found, Identity, Info, KeyRecord, Loaded, Page, Read, ReadLimit,
     Result, Storage,
@@ -42,6 +47,7 @@ pub struct Postgres {
     gets: Gets,
     reads: Reads,
     writes: Writes,
+    watch: Watch,
     /// How many may search at once, so that writes and point reads find a connection.
     searches: Semaphore,
     /// How many may read the log at once.
@@ -61,7 +67,7 @@ impl Postgres {
 
     async fn connect(config: &PostgresConfig, identity: Option<Identity>) -> Result<Self> {
         let pool = Arc::new(Pool::new(config)?);
-        let meta = schema::initialise(&pool, config, identity).await?;
+        let (meta, found) = schema::initialise(&pool, config, identity).await?;
         let connections = usize::from(config.connections);
         Ok(Self {
             info: Info {
@@ -76,6 +82,7 @@ impl Postgres {
             },
             schema: config.schema.clone(),
             gets: Gets::start(&pool, &config.schema),
+            watch: Watch::start(&pool, &config.schema, found),
             pool,
             reads: Reads::new(&config.schema),
             writes: Writes::new(&config.schema),
@@ -107,6 +114,10 @@ impl Storage for Postgres {
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         batch.check(self.info.lanes, lane, expected)?;
         self.writes.append(&self.pool, lane, expected, batch).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.writes.confirm(&self.pool).await
     }
 
     fn host(&self, task: BoxFuture<'static, ()>) {
@@ -173,9 +184,14 @@ impl Storage for Postgres {
         self.reads.heads(&self.pool, self.info.lanes).await
     }
 
+    fn concerns(&self) -> Vec<String> {
+        self.watch.seen()
+    }
+
     async fn close(&self) {
         self.searches.close();
         self.log_reads.close();
+        self.watch.close().await;
         self.gets.close().await;
         self.pool.close().await;
     }

@@ -10,7 +10,7 @@ use crate::{KeyRecord, Read, ReadLimit, Result};
 
 use super::{
     failure::corrupt,
-    pool::{Parameters, Pool, Statement},
+    pool::{Parameters, Pool, Purpose, Statement},
     rows::{Columns, EVENT_COLUMNS},
 };
 
@@ -170,7 +170,7 @@ impl Reads {
         let most = i64::try_from(limit.events.max(1)).unwrap_or(i64::MAX);
         let last = after.as_i64().saturating_add(most);
         let most_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(
                 &self.log,
@@ -206,7 +206,7 @@ impl Reads {
     ) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "read_keys";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.keys, &[&i16::from(lane.0), &after.as_i64(), &most])
             .await
@@ -238,7 +238,7 @@ impl Reads {
 
     pub(super) async fn seek(&self, pool: &Pool, lane: Lane, time: Timestamp) -> Result<Position> {
         const OPERATION: &str = "seek";
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.seek, &[&i16::from(lane.0), &time.0])
             .await
@@ -255,7 +255,7 @@ impl Reads {
 
     pub(super) async fn heads(&self, pool: &Pool, lanes: Lanes) -> Result<Heads> {
         const OPERATION: &str = "heads";
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.heads, &[])
             .await
@@ -281,7 +281,7 @@ async fn one_event(
     statement: &Statement,
     parameters: Parameters<'_>,
 ) -> Result<Read<Option<Event>>> {
-    let mut lease = pool.lease(operation).await?;
+    let mut lease = pool.lease(operation, Purpose::Read).await?;
     let rows = lease.query(statement, parameters).await;
     let rows = rows.map_err(|failure| failure.of_read(operation))?;
     let row = rows
