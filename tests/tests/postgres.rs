@@ -17,14 +17,15 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use stategate_model::{EntityRef, Object};
 use stategate_servers::{Answers, Postgres, Proxy};
 use stategate_tests::{
-    Ask, Clients, Form, Gateway, Log, Mix, Options, Outcome, Process, Role, Store, Tail, What,
-    Write, Writers, alone,
-    ask::etag,
+    Ask, Clients, Form, Gateway, Log, Mix, Options, Outcome, PATIENCE, Process, Role, Store, Tail,
+    What, Write, Writers, alone,
+    ask::{etag, refused},
     check::{self, Due},
     scale,
     workload::{Recent, send},
 };
 use tokio::task::{JoinSet, spawn_blocking};
+use tonic::Code;
 use uuid::Uuid;
 
 /// Command services on the one database.
@@ -346,6 +347,84 @@ async fn an_unknown_outcome_is_named_only_where_it_is_one() {
     let log = Log::read(&clients).await;
     check::assert_none(&check::everything(&clients, &writes, &log).await);
     assert_eq!(log.len(), 3, "the one that was lost had landed, once");
+}
+
+/// A write whose commit no standby has, since its wait for one was ended, is acknowledged to nobody until one
+/// has it: not to its caller, nor to the caller that comes again, to this process or to another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_standby_has_is_not_acknowledged() {
+    let _alone = alone().await;
+    let Some(server) = server("a PostgreSQL whose standby is away") else {
+        return;
+    };
+    let store = Store::Postgres(server.url());
+    let mut gateway = Gateway::start(Options::new(Form::One).store(store)).await;
+    let ask = Ask::new(&mut gateway);
+    ask.set("d/t/k", r#"{"n":0}"#).await.unwrap();
+    let standby = spawn_blocking({
+        let server = Arc::clone(&server);
+        move || server.standby()
+    });
+    let standby = standby.await.unwrap();
+    for (n, end) in (1..).zip(["pg_cancel_backend", "pg_terminate_backend"]) {
+        let ask = Ask::new(&mut gateway).with("idempotency-key", format!("key-{n}"));
+        let values = format!(r#"{{"n":{n}}}"#);
+        standby.freeze();
+        let set = ask.set("d/t/k", &values);
+        let ending = async {
+            let waits = "pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            let begun = Instant::now();
+            while server.sql(&format!("SELECT {waits}")).is_empty() {
+                assert!(begun.elapsed() < PATIENCE, "it waits for no standby");
+                tokio::task::yield_now().await;
+            }
+            server.sql(&format!("SELECT {end}(pid) FROM (SELECT {waits}) w"));
+        };
+        let (answer, ()) = tokio::join!(set, ending);
+        refused(answer, Code::Unavailable, "OUTCOME_UNKNOWN");
+        let seen = ask.get("d/t/k").await.unwrap();
+        assert_eq!(etag(&seen), Some(n + 1), "{end}: it is there to be seen");
+        let again = ask.set("d/t/k", &values).await;
+        refused(again, Code::Unavailable, "OUTCOME_UNKNOWN");
+
+        gateway.process(Role::Everything).kill().await;
+        gateway.restart(Role::Everything, &[]).await;
+        let ask = Ask::new(&mut gateway).with("idempotency-key", format!("key-{n}"));
+        let again = ask.set("d/t/k", &values).await;
+        refused(again, Code::Unavailable, "OUTCOME_UNKNOWN");
+
+        standby.thaw();
+        let again = ask.set("d/t/k", &values).await.unwrap();
+        assert_eq!(etag(&again), Some(n + 1), "once");
+    }
+}
+
+/// An append met by silence is repeated while its caller waits, however long a statement may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_met_by_silence_is_repeated() {
+    let _alone = alone().await;
+    let Some(server) = server("a PostgreSQL whose answers are lost") else {
+        return;
+    };
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
+    let address = format!(
+        "postgres://postgres@{}/postgres?sslmode=disable",
+        proxy.address()
+    );
+    let mut gateway = Gateway::start(Options::new(Form::One).store(Store::Postgres(address))).await;
+    let ask = Ask::new(&mut gateway);
+    ask.set("d/t/k", r#"{"n":1}"#).await.unwrap();
+    let heads = format!("SELECT sum(head) FROM {}.lanes", gateway.schema());
+    proxy.lose_answers(Answers::Lost);
+    let (answer, ()) = tokio::join!(ask.set("d/t/k", r#"{"n":2}"#), async {
+        while server.sql(&heads) == "1" {
+            tokio::task::yield_now().await;
+        }
+        // It has landed unheard, and nothing says that it has not: neither an error nor an end.
+        proxy.lose_answers(Answers::Passed);
+    });
+    assert_eq!(etag(&answer.unwrap()), Some(2));
+    assert_eq!(server.sql(&heads), "2", "once");
 }
 
 /// A session that holds a lane for longer than a statement waits for it delays a write, and fails none.

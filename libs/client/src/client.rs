@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use stategate_model::{Token, limits::MESSAGE_BYTES};
+use stategate_model::{Token, limits::MESSAGE_BYTES, times};
 use stategate_protocol::{
     headers,
     pb::{
@@ -334,7 +334,7 @@ impl Client {
             token: None,
             tls: Tls::new(),
             connections: 1,
-            deadline: Duration::from_secs(10),
+            deadline: times::CALL,
             retry: Retry::default(),
             reads_its_writes: true,
         }

@@ -16,6 +16,7 @@ pub mod name;
 pub mod order;
 pub mod position;
 pub mod query;
+pub mod times;
 pub mod value;
 pub mod window;
 

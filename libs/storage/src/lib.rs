@@ -63,7 +63,7 @@ pub use stategate_model::Page;
 ///
 /// # Errors
 ///
-/// See [`Kind`]. Only `append` may answer [`Kind::Unknown`].
+/// See [`Kind`]. Only `append` and `confirm` may answer [`Kind::Unknown`].
 ///
 /// # Cancellation
 ///
@@ -97,7 +97,21 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// written later. [`Kind::Unknown`] means that it may be, or may yet be, written; repeating the
     /// call with the same arguments is the way to find out: it answers `Done` if it now wrote the
     /// batch, and `HeadMoved` if the batch, or another, is there.
+    ///
+    /// That a batch can be read does not say that it is on stable storage, of an append that did not answer
+    /// `Done`: see [`confirm`](Storage::confirm).
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended>;
+
+    /// Makes sure that whatever could be read when this was called is on stable storage, as what an append
+    /// answered [`Appended::Done`] for is. Asked before somebody is told on the strength of a read that a
+    /// write is done: of an append whose outcome was not known, or of a request that was carried out before.
+    ///
+    /// A failure means that this is not known yet. The default is for storages where nothing can be read
+    /// before it is on stable storage; a database that waits for its standbys shows a commit whose wait was
+    /// ended.
+    async fn confirm(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
     /// it ends or the storage is closed; a panic ends that task alone. What is lost with it is dropped, so
@@ -154,6 +168,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// [`Kind::Bug`] means that a part of it has ended in this process and does not come back: whoever
     /// asks ends the process, in good order.
     async fn check(&self, work: Work) -> Result<()>;
+
+    /// What whoever operates the storage has to know while it works: settings by which acknowledged writes are
+    /// less safe than this contract has it, each with what to do. Told in the text of readiness.
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Finishes what is under way and lets go of files and connections. Calls made afterwards
     /// answer [`Kind::Unavailable`].

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
 use stategate_model::{
     Claims, EntityQuery, EntityRef, Event, EventId, Filter, KindRef, Lane, Lanes, Method,
-    PageRequest, Position, Timestamp, Values, Version,
+    PageRequest, Position, Timestamp, Values, Version, times,
 };
 use stategate_servers::{Answers, Missing, PgBouncer, Postgres as Server, Proxy};
 use stategate_storage::{
@@ -218,6 +218,259 @@ async fn an_append_whose_answer_is_lost_is_unknown_and_found_by_repeating() {
     }
     store.close().await;
     watcher.close().await;
+}
+
+/// The sessions that wait for a standby as they commit.
+const WAIT_FOR_STANDBY: &str = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'stategate'";
+
+/// A standby that is away: a commit that waits for it is done here as soon as its wait is ended, whoever ends
+/// it, and that is not yet what an acknowledgement says. We never end it ourselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_no_standby_has_is_not_acknowledged() {
+    let server = server!(Server::start(&[]));
+    let config = config(server.url());
+    let store = Arc::new(Postgres::open(&config).await.unwrap());
+    let watcher = Postgres::open(&config).await.unwrap();
+    let standby = server.standby();
+    for (round, end) in (0..).zip(["pg_cancel_backend", "pg_terminate_backend"]) {
+        let after = round * 3;
+        let batch = next(after, "k", after + 1);
+        assert_eq!(append(&store, after, &batch).await, Ok(Appended::Done));
+        assert!(store.confirm().await.is_ok(), "the standby is there");
+
+        standby.freeze();
+        let batch = next(after + 1, "k", after + 2);
+        let waiting = tokio::spawn({
+            let (store, batch) = (Arc::clone(&store), Arc::clone(&batch));
+            async move { append(&store, after + 1, &batch).await }
+        });
+        until("waits for the standby", || {
+            !server.sql(WAIT_FOR_STANDBY).is_empty()
+        })
+        .await;
+        server.sql(&format!("SELECT {end}(pid) FROM ({WAIT_FOR_STANDBY}) w"));
+        assert_eq!(waiting.await.unwrap(), Err(Kind::Unknown), "{end}");
+        // It is to be seen, and on no standby.
+        assert_eq!(
+            append(&store, after + 1, &batch).await,
+            Ok(Appended::HeadMoved)
+        );
+        assert_eq!(head(&watcher).await, after + 2);
+        assert!(watcher.confirm().await.is_err(), "no standby has it");
+        standby.thaw();
+        assert!(watcher.confirm().await.is_ok());
+
+        // Met by silence, as its standby is away for longer, or let go of: not ended by us.
+        standby.freeze();
+        let batch = next(after + 2, "k", after + 3);
+        let abandoned = tokio::spawn({
+            let (store, batch) = (Arc::clone(&store), Arc::clone(&batch));
+            async move { append(&store, after + 2, &batch).await }
+        });
+        until("waits for the standby", || {
+            !server.sql(WAIT_FOR_STANDBY).is_empty()
+        })
+        .await;
+        if round == 0 {
+            assert_eq!(abandoned.await.unwrap(), Err(Kind::Unknown));
+        } else {
+            abandoned.abort();
+            assert!(abandoned.await.is_err());
+        }
+        // Takes as long as silence does, in which a cancelled commit would long be there.
+        assert!(store.confirm().await.is_err());
+        assert_eq!(
+            head(&watcher).await,
+            after + 2,
+            "it still waits for the standby"
+        );
+        standby.thaw();
+        let begun = Instant::now();
+        while head(&watcher).await != after + 3 {
+            assert!(begun.elapsed() < PATIENCE, "it never landed");
+        }
+        let again = append(&store, after + 2, &batch).await;
+        assert_eq!(again, Ok(Appended::HeadMoved), "it had landed");
+    }
+    store.close().await;
+    watcher.close().await;
+}
+
+/// A reload never makes an acknowledgement weaker, and may make it stronger.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_commit_asks_for_its_own_durability() {
+    let server = server!(Server::start(&[]));
+    let pooler = server!(PgBouncer::start(&server));
+    let direct = config(server.url());
+    let mut pooled = config(pooler.url());
+    pooled.pooler = true;
+    let stores = [
+        Postgres::open(&direct).await.unwrap(),
+        Postgres::open(&pooled).await.unwrap(),
+    ];
+    for config in [&direct, &pooled] {
+        // What a commit is done under is what a trigger that runs last, before it, sees.
+        let schema = &config.schema;
+        server.sql(&format!(
+            "CREATE TABLE {schema}.seen (setting text); \
+             CREATE FUNCTION {schema}.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+               INSERT INTO {schema}.seen VALUES (current_setting('synchronous_commit') || '/' || \
+                 current_setting('client_min_messages')); RETURN NULL; END $$; \
+             CREATE CONSTRAINT TRIGGER see AFTER INSERT ON {schema}.events DEFERRABLE INITIALLY DEFERRED \
+               FOR EACH ROW EXECUTE FUNCTION {schema}.see()"
+        ));
+    }
+    server.sql("ALTER ROLE postgres SET client_min_messages = error");
+    for (after, (set, done)) in (0..).zip([
+        ("off", "on"),
+        ("local", "on"),
+        ("remote_write", "on"),
+        ("remote_apply", "remote_apply"),
+        ("on", "on"),
+        ("off", "on"),
+    ]) {
+        server.sql(&format!("ALTER SYSTEM SET synchronous_commit = {set}"));
+        server.sql("SELECT pg_reload_conf()");
+        until("is set", || server.sql("SHOW synchronous_commit") == set).await;
+        for (store, config) in stores.iter().zip([&direct, &pooled]) {
+            // Sessions take a reload in before their next statement.
+            let schema = &config.schema;
+            let batch = next(after, "k", after + 1);
+            assert_eq!(append(store, after, &batch).await, Ok(Appended::Done));
+            let seen = server.sql(&format!("SELECT setting FROM {schema}.seen"));
+            assert_eq!(seen, format!("{done}/warning"), "{set}");
+            server.sql(&format!("DELETE FROM {schema}.seen"));
+        }
+    }
+    // A server that is set to less starts a gateway all the same.
+    Postgres::open(&direct).await.unwrap().close().await;
+
+    // What cannot be asked for is looked at.
+    assert_eq!(stores[0].concerns(), Vec::<String>::new());
+    for (setting, word) in [
+        ("fsync", "fsync=off"),
+        ("full_page_writes", "full_page_writes=off"),
+    ] {
+        server.sql(&format!("ALTER SYSTEM SET {setting} = off"));
+        server.sql("SELECT pg_reload_conf()");
+        until("is noticed", || {
+            stores[0]
+                .concerns()
+                .iter()
+                .any(|concern| concern.contains(word))
+        })
+        .await;
+        server.sql(&format!("ALTER SYSTEM SET {setting} = on"));
+        server.sql("SELECT pg_reload_conf()");
+        until("is over", || stores[0].concerns().is_empty()).await;
+    }
+    let events = format!("{}.events", direct.schema);
+    server.sql(&format!("ALTER TABLE {events} SET UNLOGGED"));
+    until("is noticed", || {
+        stores[0]
+            .concerns()
+            .iter()
+            .any(|concern| concern.contains("unlogged"))
+    })
+    .await;
+    assert!(refused(&direct).await.contains("unlogged"));
+    for store in stores {
+        store.close().await;
+    }
+}
+
+/// Index builds and migrations take as long as they take, and keep nobody from writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_log_gets_its_index_while_others_write() {
+    const ENTITIES: u64 = 1_000_000;
+    let server = server!(Server::start(&[
+        "fsync=on",
+        "max_wal_size=4GB",
+        "maintenance_work_mem=256MB"
+    ]));
+    let mut config = config(server.url());
+    let store = Arc::new(Postgres::open(&config).await.unwrap());
+    let schema = config.schema.clone();
+    server.sql(&format!(
+        "INSERT INTO {schema}.entities (domain, type, key, version, vals) \
+         SELECT 'd', 't', 'e' || n, 1, '{{\"n\":' || n || ',\"a\":\"' || md5(n::text) || '\",\"b\":\"' || \
+           md5((n * 7)::text) || '\"}}' FROM generate_series(1, {ENTITIES}) n"
+    ));
+    config.statement_timeout_ms = 300.try_into().unwrap();
+    config.gin = true;
+    let begun = Instant::now();
+    let replicas: Vec<_> = (0..2)
+        .map(|_| {
+            let config = config.clone();
+            tokio::spawn(async move { Postgres::open(&config).await })
+        })
+        .collect();
+    let (mut written, mut slowest) = (0, Duration::ZERO);
+    while !replicas.iter().all(|replica| replica.is_finished()) {
+        let since = Instant::now();
+        let batch = next(written, "k", written + 1);
+        assert_eq!(append(&store, written, &batch).await, Ok(Appended::Done));
+        written += 1;
+        slowest = slowest.max(since.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let took = begun.elapsed();
+    println!(
+        "{ENTITIES} entities: {took:.1?}, {written} writes meanwhile, the slowest {slowest:.1?}"
+    );
+    assert!(
+        took > Duration::from_millis(2_300),
+        "too little to show anything: {took:?}"
+    );
+    // The lock that an ordinary build takes would have kept the first write until its end.
+    assert!(
+        written > 20 && slowest < took / 2,
+        "{written} writes, {slowest:?} of {took:?}"
+    );
+    for replica in replicas {
+        replica.await.unwrap().unwrap().close().await;
+    }
+    let ready = format!(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{schema}.entities_doc'::regclass"
+    );
+    assert_eq!(server.sql(&ready), "t");
+
+    // One that was left half built is built anew.
+    server.sql(&format!(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{schema}.entities_doc'::regclass"
+    ));
+    Postgres::open(&config).await.unwrap().close().await;
+    assert_eq!(server.sql(&ready), "t");
+    config.gin = false;
+    Postgres::open(&config).await.unwrap().close().await;
+    let left = format!(
+        "SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND indexname = 'entities_doc'"
+    );
+    assert_eq!(server.sql(&left), "0");
+    store.close().await;
+}
+
+/// An append that is met by silence is in doubt long before its caller goes, whatever a statement may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_noticed_before_callers_go() {
+    let server = server!(Server::shared());
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
+    let mut config = config(format!(
+        "postgres://postgres@{}/postgres?sslmode=disable",
+        proxy.address()
+    ));
+    config.statement_timeout_ms = 60_000.try_into().unwrap();
+    let store = Arc::new(Postgres::open(&config).await.unwrap());
+    let first = next(0, "k", 1);
+    assert_eq!(append(&store, 0, &first).await, Ok(Appended::Done));
+    proxy.lose_answers(Answers::Lost);
+    let begun = Instant::now();
+    let second = next(1, "k", 2);
+    assert_eq!(append(&store, 1, &second).await, Err(Kind::Unknown));
+    assert!(begun.elapsed() < times::WRITE / 2, "{:?}", begun.elapsed());
+    proxy.lose_answers(Answers::Passed);
+    assert_eq!(append(&store, 1, &second).await, Ok(Appended::HeadMoved));
+    store.close().await;
 }
 
 /// A row that another session holds: the append is sent again and again, and gives up, surely unwritten. A

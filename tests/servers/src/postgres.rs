@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -72,17 +73,98 @@ impl Postgres {
             "initdb: {}",
             String::from_utf8_lossy(&initialised.stderr)
         );
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Ok(Self::on(folder, programs, account, settings))
+    }
+
+    /// Starts a server on the data in a folder.
+    fn on(folder: TempDir, programs: PathBuf, account: Account, settings: Vec<String>) -> Self {
         let server = Self {
             programs,
             account,
             port: free_port(),
-            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            settings,
             server: Mutex::new(None),
             _janitor: Janitor::hire(folder.path(), PID_FILE),
             folder,
         };
         server.restart();
-        Ok(server)
+        server
+    }
+
+    /// A standby of this server, which from now on waits for it with every commit.
+    pub fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("stategate-postgres-")
+            .tempdir()
+            .expect("a folder");
+        self.account.own(folder.path());
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(folder.path(), private).expect("a private folder");
+        let copied = self
+            .account
+            .command(&self.programs.join("pg_basebackup"))
+            .args([
+                "--checkpoint=fast",
+                "--no-sync",
+                "--write-recovery-conf",
+                "--dbname",
+            ])
+            .arg(format!(
+                "host=127.0.0.1 port={} user=postgres application_name=standby",
+                self.port
+            ))
+            .arg("--pgdata")
+            .arg(folder.path())
+            .current_dir(folder.path())
+            .output()
+            .expect("run pg_basebackup");
+        assert!(
+            copied.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
+        let account = self.account;
+        let standby = Self::on(
+            folder,
+            self.programs.clone(),
+            account,
+            self.settings.clone(),
+        );
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.sql("SELECT pg_reload_conf()");
+        self.until_replicated();
+        standby
+    }
+
+    /// Waits until the standby has come (back) and is waited for.
+    pub fn until_replicated(&self) {
+        let begun = Instant::now();
+        let waited_for = "SELECT count(*) FROM pg_stat_replication \
+                          WHERE sync_state = 'sync' AND state = 'streaming'";
+        while self.sql(waited_for) == "0" {
+            assert!(begun.elapsed() < PATIENCE, "no standby: {}", self.log());
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Stops all of its processes where they are; connections stay.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Has them go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let server = self.server.lock().unwrap();
+        let id = i32::try_from(server.as_ref().expect("a server that runs").id());
+        let id = id.expect("a process id");
+        for process in [Pid::from_raw(id)].into_iter().chain(children(id)) {
+            let _ = kill(process, signal);
+        }
     }
 
     /// One server for all tests of this process.
@@ -183,6 +265,10 @@ impl Postgres {
         let id = i32::try_from(server.id()).expect("a process id");
         let children = children(id);
         kill(Pid::from_raw(id), signal).expect("signal the server");
+        // Stopped processes end when they go on.
+        for process in [Pid::from_raw(id)].iter().chain(&children) {
+            let _ = kill(*process, Signal::SIGCONT);
+        }
         server.wait().expect("the server ends");
         // Those that serve connections notice its death when they next wait for something; until then
         // they would go on as if nothing had happened.

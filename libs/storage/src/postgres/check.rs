@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{Appended, Error, Kind, Result, Trouble, Work};
 
 use super::{
-    pool::{Pool, Statement},
+    pool::{Pool, Purpose, Statement},
     rows::Columns,
 };
 
@@ -47,7 +47,7 @@ impl Check {
     }
 
     pub(super) async fn ask(&self, pool: &Pool, work: Work) -> Result<()> {
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease.query(&self.look, &[]).await;
         let rows = rows.map_err(|failure| failure.of_read(OPERATION))?;
         if work == Work::Read {

@@ -1,20 +1,22 @@
 //! The settings of a log in PostgreSQL, and how connections are made from them.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
-use stategate_model::Lanes;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use stategate_model::{Lanes, times};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation, TargetSessionAttrs};
 
 use crate::{Error, Kind, Result};
+
+use super::address::{Address, Mode, Trust, Version};
 
 /// Settings of [`super::Postgres`]:
 /// `{"name": "postgres", "addr": "postgres://user:password@host:5432/database", "lanes": 8}`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
-    /// A connection URL as libpq knows it: several hosts may be named, and `sslmode` means what it means
-    /// there.
+    /// A connection URL as libpq knows it, or its `key=value` pairs: several hosts may be named, and every
+    /// parameter means what it means there, or is refused with what to write instead.
     pub addr: String,
     /// The schema the tables are in; made if it is not there. Several logs may share a database in
     /// schemas of their own.
@@ -46,17 +48,14 @@ pub struct PostgresConfig {
 
 /// Fewest connections: writes, point reads, reads of the log and searches never wait for each other.
 const LEAST_CONNECTIONS: u16 = 4;
-/// How long one connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server that has taken a connection may take to encrypt it and to say who is let in.
+const GREETING: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before a connection counts as lost.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which the other side is asked whether it is still there, and between asking again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Questions without an answer after which it is not.
 const KEEPALIVES: u32 = 3;
-/// How long a statement waits for a row that another holds: heads alone are waited for, and held
-/// for no longer than a statement of another process takes.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a transaction may wait for its client: a stopped process holds nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest name of a schema, in bytes: PostgreSQL's own limit.
@@ -135,33 +134,61 @@ impl PostgresConfig {
                 self.connections
             )));
         }
-        let (address, check) = without_ssl_mode(&self.addr)?;
-        let check = match (check, &self.ca_file) {
-            (None, Some(_)) => Check::Name,
-            (None, None) => Check::None,
-            (Some(check), _) => check,
-        };
-        // Whatever the parser has to say may quote the address, and with it the password.
-        let mut config = tokio_postgres::Config::from_str(&address).map_err(|_| {
-            refused("`addr` must be a URL such as postgres://user:password@host:5432/database")
-        })?;
-        if config.get_hosts().is_empty() {
+        let address = Address::parse(&self.addr)?;
+        let tls = self.tls(&address)?;
+        if self.pooler && address.options.is_some() {
             return Err(refused(
-                "`addr` names no host; write postgres://user:password@host:5432/database",
+                "`addr` has `options`, and behind a pooler nothing is set for a connection; set it for the role, \
+                 with ALTER ROLE",
             ));
         }
-        if check != Check::None {
-            config.ssl_mode(SslMode::Require);
+        let mut config = tokio_postgres::Config::new();
+        for host in &address.hosts {
+            config.host(host);
         }
+        for host in &address.hostaddrs {
+            config.hostaddr(*host);
+        }
+        for port in &address.ports {
+            config.port(*port);
+        }
+        if let Some(user) = &address.user {
+            config.user(user);
+        }
+        if let Some(password) = &address.password {
+            config.password(password);
+        }
+        if let Some(database) = &address.dbname {
+            config.dbname(database);
+        }
+        let connect = address.connect();
         config
-            .application_name("stategate")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(TCP_USER_TIMEOUT)
-            .keepalives_idle(KEEPALIVE)
-            .keepalives_interval(KEEPALIVE)
-            .keepalives_retries(KEEPALIVES);
-        if !self.pooler {
+            .application_name(address.application_name())
+            .ssl_mode(tls.mode)
+            .connect_timeout(connect)
+            .keepalives(address.keepalives.unwrap_or(true))
+            .keepalives_idle(address.keepalives_idle.unwrap_or(KEEPALIVE))
+            .keepalives_interval(address.keepalives_interval.unwrap_or(KEEPALIVE))
+            .keepalives_retries(address.keepalives_count.unwrap_or(KEEPALIVES));
+        match address.tcp_user_timeout.unwrap_or(TCP_USER_TIMEOUT) {
+            Duration::ZERO => {}
+            timeout => {
+                config.tcp_user_timeout(timeout);
+            }
+        }
+        if let Some(negotiation) = address.sslnegotiation {
+            config.ssl_negotiation(negotiation);
+        }
+        if let Some(binding) = address.channel_binding {
+            config.channel_binding(binding);
+        }
+        if let Some(balance) = address.load_balance_hosts {
+            config.load_balance_hosts(balance);
+        }
+        if address.takes_writes || !self.pooler {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        if !self.pooler {
             // Every statement has an index for what it looks up, and a plan that was made while a
             // table was small must serve when it is not.
             let set = format!(
@@ -169,16 +196,98 @@ impl PostgresConfig {
                  -c idle_in_transaction_session_timeout={} -c jit=off \
                  -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
                 self.statement_timeout_ms,
-                LOCK_TIMEOUT.as_millis(),
+                self.lock_timeout().as_millis(),
                 IDLE_TIMEOUT.as_millis()
             );
-            let set = match config.get_options() {
+            let set = match &address.options {
                 Some(given) => format!("{set} {given}"),
                 None => set,
             };
             config.options(set);
         }
-        Ok(Parsed { config, check })
+        let servers = u32::try_from(address.servers()).unwrap_or(u32::MAX);
+        Ok(Parsed {
+            config,
+            tls,
+            passfile: address.passfile,
+            connect: connect.saturating_mul(servers).saturating_add(GREETING),
+        })
+    }
+
+    /// How encryption is asked for. What would have no effect is refused.
+    fn tls(&self, address: &Address) -> Result<Tls> {
+        let given = address.sslrootcert.clone();
+        if given.is_some() && self.ca_file.is_some() {
+            return Err(refused(
+                "`ca_file` and `sslrootcert` in `addr` say the same; give one of them",
+            ));
+        }
+        let trust = given.or_else(|| self.ca_file.clone().map(Trust::File));
+        let is_trusting = trust.is_some();
+        let (mode, check) = match (address.sslmode, &trust) {
+            (None, Some(_)) | (Some(Mode::VerifyFull), _) => (SslMode::Require, Check::Name),
+            (None, None) | (Some(Mode::Prefer), None) => (SslMode::Prefer, Check::None),
+            (Some(Mode::Disable), None) => (SslMode::Disable, Check::None),
+            (Some(Mode::Require), None) => (SslMode::Require, Check::None),
+            (Some(Mode::Require | Mode::VerifyCa), Some(Trust::System)) => {
+                return Err(refused(
+                    "`addr`: with `sslrootcert=system` anybody's certificate would do; set `sslmode=verify-full`",
+                ));
+            }
+            // As with libpq: what to trust says that it is to be looked at.
+            (Some(Mode::Require), Some(Trust::File(_))) | (Some(Mode::VerifyCa), _) => {
+                (SslMode::Require, Check::Chain)
+            }
+            (Some(Mode::Disable | Mode::Prefer), Some(_)) => {
+                return Err(refused(
+                    "`addr` has an `sslmode` that checks no certificate, so what to check it against (`ca_file`, \
+                     `sslrootcert`) has no effect; set `sslmode=verify-full`, or leave one of the two out",
+                ));
+            }
+        };
+        let asks = [
+            (address.sslcert.is_some(), "sslcert"),
+            (address.sslsni.is_some(), "sslsni"),
+            (address.least_tls.is_some(), "ssl_min_protocol_version"),
+            (address.most_tls.is_some(), "ssl_max_protocol_version"),
+            (
+                address.channel_binding == Some(ChannelBinding::Require),
+                "channel_binding",
+            ),
+        ];
+        if let (SslMode::Disable, Some((_, name))) = (mode, asks.iter().find(|(asked, _)| *asked)) {
+            return Err(refused(format!(
+                "`addr` has `{name}`, which has no effect with `sslmode=disable`; leave one of the two out"
+            )));
+        }
+        if address.sslnegotiation == Some(SslNegotiation::Direct) && mode != SslMode::Require {
+            return Err(refused(
+                "`addr`: `sslnegotiation=direct` takes `sslmode=require`, verify-ca or verify-full",
+            ));
+        }
+        if check == Check::Name && address.hosts.is_empty() {
+            return Err(refused(
+                "`addr` has `hostaddr` alone, and a certificate is checked against a name; give `host` too",
+            ));
+        }
+        debug_assert!(!is_trusting || check != Check::None);
+        Ok(Tls {
+            mode,
+            check,
+            trust: trust.unwrap_or(Trust::System),
+            identity: address.sslcert.clone().zip(address.sslkey.clone()),
+            sni: address.sslsni.unwrap_or(true),
+            least: address.least_tls,
+            most: address.most_tls,
+        })
+    }
+
+    /// How long a statement waits for a row that another holds: heads alone are waited for, and held for
+    /// no longer than a statement of another process takes. Less than a statement may run, so that the
+    /// server's word is about the row.
+    fn lock_timeout(&self) -> Duration {
+        let half = self.statement_timeout() / 2;
+        times::LOCK.min(half).max(Duration::from_millis(1))
     }
 }
 
@@ -200,7 +309,24 @@ impl fmt::Debug for PostgresConfig {
 /// An address that was understood.
 pub(super) struct Parsed {
     pub(super) config: tokio_postgres::Config,
+    pub(super) tls: Tls,
+    /// Where the password is, if it is in a file.
+    pub(super) passfile: Option<PathBuf>,
+    /// How long a connection may take to be made, at whichever host.
+    pub(super) connect: Duration,
+}
+
+/// How connections are encrypted.
+#[derive(Debug)]
+pub(super) struct Tls {
+    mode: SslMode,
     pub(super) check: Check,
+    pub(super) trust: Trust,
+    /// The client's own certificate and key.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    pub(super) sni: bool,
+    pub(super) least: Option<Version>,
+    pub(super) most: Option<Version>,
 }
 
 /// How a server's certificate is checked, as libpq's `sslmode` says.
@@ -215,32 +341,6 @@ pub(super) enum Check {
     Name,
 }
 
-/// The address without the two modes that the driver leaves to the one who checks certificates.
-fn without_ssl_mode(address: &str) -> Result<(String, Option<Check>)> {
-    let Some((base, query)) = address.split_once('?') else {
-        return Ok((address.to_owned(), None));
-    };
-    let mut check = None;
-    let mut kept = Vec::new();
-    for pair in query.split('&') {
-        match pair {
-            "sslmode=verify-ca" => check = Some(Check::Chain),
-            "sslmode=verify-full" => check = Some(Check::Name),
-            "sslmode=disable" | "sslmode=prefer" | "sslmode=require" => {
-                check = Some(Check::None);
-                kept.push(pair);
-            }
-            _ if pair.starts_with("sslmode=") => {
-                return Err(refused(
-                    "`addr` has an `sslmode` that is not disable, prefer, require, verify-ca or verify-full",
-                ));
-            }
-            _ => kept.push(pair),
-        }
-    }
-    Ok((format!("{base}?{}", kept.join("&")), check))
-}
-
 /// The hosts of an address, for people.
 pub(super) fn hosts(config: &tokio_postgres::Config) -> String {
     let name = |host: &Host| match host {
@@ -248,7 +348,14 @@ pub(super) fn hosts(config: &tokio_postgres::Config) -> String {
         #[cfg(unix)]
         Host::Unix(path) => path.display().to_string(),
     };
-    let hosts: Vec<String> = config.get_hosts().iter().map(name).collect();
+    let hosts: Vec<String> = match config.get_hosts() {
+        [] => config
+            .get_hostaddrs()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        hosts => hosts.iter().map(name).collect(),
+    };
     hosts.join(", ")
 }
 
@@ -285,7 +392,7 @@ mod tests {
     fn ssl_modes_mean_what_they_mean_to_libpq() {
         let of = |mode: &str| {
             let parsed = parsed(&format!("postgres://me@db/app?sslmode={mode}")).unwrap();
-            (parsed.config.get_ssl_mode(), parsed.check)
+            (parsed.config.get_ssl_mode(), parsed.tls.check)
         };
         assert_eq!(of("disable"), (SslMode::Disable, Check::None));
         assert_eq!(of("prefer"), (SslMode::Prefer, Check::None));
@@ -295,7 +402,7 @@ mod tests {
         assert!(parsed("postgres://me@db/app?sslmode=off").is_err());
         let mut config = PostgresConfig::new("postgres://me@db/app");
         config.ca_file = Some("ca.pem".into());
-        assert_eq!(config.parse().unwrap().check, Check::Name);
+        assert_eq!(config.parse().unwrap().tls.check, Check::Name);
     }
 
     #[test]

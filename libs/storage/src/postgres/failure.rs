@@ -83,6 +83,14 @@ pub(super) fn append_failure(error: &Sql) -> Error {
         .because(told(error))
 }
 
+/// Whether a server says that a commit no longer waits for a standby, since somebody cancelled it: the
+/// transaction is done on this server, and may be on no other. Told by the place in the server that says
+/// it, since the words are in the language it is set to.
+pub(super) fn is_cut_short(notice: &DbError) -> bool {
+    notice.routine() == Some("SyncRepWaitForLSN")
+        || notice.message().contains("synchronous replication")
+}
+
 /// The server's refusal of a statement, after which nothing of it is there; not a word with which a
 /// server ends a connection.
 fn refusal(error: &Sql) -> Option<&DbError> {

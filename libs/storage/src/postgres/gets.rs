@@ -18,7 +18,7 @@ use crate::{Error, Kind, Read, Result, ended::Ended};
 
 use super::{
     failure::{closed, corrupt, panicked},
-    pool::{Pool, Statement},
+    pool::{Pool, Purpose, Statement},
     rows::Columns,
 };
 
@@ -185,7 +185,7 @@ async fn read(
     let domains: Vec<&str> = gets.iter().map(|get| get.entity.domain()).collect();
     let kinds: Vec<&str> = gets.iter().map(|get| get.entity.kind()).collect();
     let keys: Vec<&str> = gets.iter().map(|get| get.entity.key()).collect();
-    let mut lease = pool.lease(OPERATION).await?;
+    let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
     let rows = lease
         .query(statement, &[&lanes, &domains, &kinds, &keys])
         .await

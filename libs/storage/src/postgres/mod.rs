@@ -1,10 +1,13 @@
 //! A log in PostgreSQL, which many services may share. See `README.md` beside this file.
 
+mod address;
 mod check;
 mod config;
+mod durability;
 mod failure;
 mod gets;
 mod jsonpath;
+mod passfile;
 mod pool;
 mod reads;
 mod rows;
@@ -24,7 +27,10 @@ use stategate_model::{
 use tokio::sync::Semaphore;
 
 pub use self::config::PostgresConfig;
-use self::{check::Check, failure::closed, gets::Gets, pool::Pool, reads::Reads, write::Writes};
+use self::{
+    check::Check, durability::Watch, failure::closed, gets::Gets, pool::Pool, reads::Reads,
+    write::Writes,
+};
 use crate::{
     Appended, Batch, Capabilities, Found, Identity, Info, KeyRecord, Loaded, Page, Read, ReadLimit,
     Result, Storage, Work, ended::Ended,
@@ -45,6 +51,7 @@ pub struct Postgres {
     writes: Writes,
     check: Check,
     ended: Ended,
+    watch: Watch,
     /// How many may search at once, so that writes and point reads find a connection.
     searches: Semaphore,
     /// How many may read the log at once.
@@ -64,7 +71,7 @@ impl Postgres {
 
     async fn connect(config: &PostgresConfig, identity: Option<Identity>) -> Result<Self> {
         let pool = Arc::new(Pool::new(config)?);
-        let meta = schema::initialise(&pool, config, identity).await?;
+        let (meta, found) = schema::initialise(&pool, config, identity).await?;
         let connections = usize::from(config.connections);
         let ended = Ended::default();
         Ok(Self {
@@ -82,6 +89,7 @@ impl Postgres {
             gets: Gets::start(&pool, &config.schema, &ended),
             check: Check::new(&config.schema),
             ended,
+            watch: Watch::start(&pool, &config.schema, found),
             pool,
             reads: Reads::new(&config.schema),
             writes: Writes::new(&config.schema),
@@ -115,6 +123,10 @@ impl Storage for Postgres {
         let appended = self.writes.append(&self.pool, lane, expected, batch).await;
         self.check.note(&appended);
         appended
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.writes.confirm(&self.pool).await
     }
 
     fn host(&self, task: BoxFuture<'static, ()>) {
@@ -194,9 +206,14 @@ impl Storage for Postgres {
         self.check.ask(&self.pool, work).await
     }
 
+    fn concerns(&self) -> Vec<String> {
+        self.watch.seen()
+    }
+
     async fn close(&self) {
         self.searches.close();
         self.log_reads.close();
+        self.watch.close().await;
         self.gets.close().await;
         self.pool.close().await;
     }

@@ -1,19 +1,32 @@
 //! Connections: as many as are allowed, made when they are needed, made again when they are lost.
 //!
-//! A connection whose statement was not waited for to its end is never handed to anybody else: the
-//! statement is cancelled and the connection closed.
+//! A connection whose statement was not waited for to its end is never handed to anybody else: it is
+//! closed. If the statement only reads it is cancelled too. One that commits never is: a commit that waits
+//! for a standby is done on this server as soon as its wait is cancelled, and on no other.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Client, Connect, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime,
+    TimeoutType,
 };
+use stategate_model::times;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_postgres::{
-    Error as Sql, Row,
+    AsyncMessage, Error as Sql, Row,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -22,13 +35,14 @@ use crate::{Error, Kind, Result};
 
 use super::{
     config::{PostgresConfig, refused},
-    failure::{closed, failure, spoils, unreachable},
-    tls,
+    failure::{closed, failure, is_cut_short, spoils, unreachable},
+    passfile, tls,
 };
 
-/// How long a call waits for a connection that others use, or for a new one.
+/// How long a call waits for a connection that others use.
 const WAIT: Duration = Duration::from_secs(5);
-/// How long after its own limit a statement may go unanswered before its connection counts as lost.
+/// How long after its own limit a statement that reads may go unanswered before its connection counts as
+/// lost.
 const SILENCE: Duration = Duration::from_secs(2);
 /// Leases there can be at once, whatever the number of connections.
 const LEASES: u32 = 1 << 16;
@@ -49,6 +63,14 @@ impl Statement {
     }
 }
 
+/// Selected by a transaction that commits something, so that its commit answers once the server's log is
+/// synced, and where there are standbys to be waited for, once they have it. What the server, the database
+/// or the role is set to may ask for more, and never makes it less; a pooler needs nothing for it. The
+/// warning of a wait that was cut short must not be held back either.
+pub(super) const DURABLY: &str = "set_config('synchronous_commit', \
+       CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true), \
+     set_config('client_min_messages', 'warning', true)";
+
 /// Parameters of a statement.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -59,17 +81,84 @@ pub(super) struct Pool {
     /// Whether a connection remembers statements.
     prepares: bool,
     patience: Duration,
+    /// How long a connection may take to be made, at whichever host.
+    connect: Duration,
+    /// How many commits are known to have been cut short as they waited for a standby.
+    cut_short: Arc<AtomicU64>,
     /// Taken by every lease, and by the one who waits for their end.
     leases: Arc<Semaphore>,
 }
 
+/// What a connection is used for: how long an answer is waited for, and what becomes of a statement whose
+/// answer nobody waits for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Reading: for as long as a statement may run, and cancelled with its caller.
+    Read,
+    /// Reading what callers wait for who write.
+    Load,
+    /// Appending: silence is found out about by appending again. Never cancelled.
+    Append,
+    /// Making and migrating tables: for as long as it takes. Never cancelled.
+    Schema,
+}
+
+/// Makes connections, and hears what a server says of commits that it no longer waits for.
+struct Connector {
+    tls: MakeRustlsConnect,
+    cut_short: Arc<AtomicU64>,
+}
+
+type Connecting<'a> = Pin<
+    Box<
+        dyn Future<Output = std::result::Result<(tokio_postgres::Client, JoinHandle<()>), Sql>>
+            + Send
+            + 'a,
+    >,
+>;
+
+impl Connect for Connector {
+    fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
+        let (config, tls) = (config.clone(), self.tls.clone());
+        let cut_short = Arc::clone(&self.cut_short);
+        Box::pin(async move {
+            let (client, mut connection) = config.connect(tls).await?;
+            let driver = tokio::spawn(async move {
+                loop {
+                    match poll_fn(|cx| connection.poll_message(cx)).await {
+                        // Counted before the answer that it goes ahead of is passed on.
+                        Some(Ok(AsyncMessage::Notice(notice))) if is_cut_short(&notice) => {
+                            cut_short.fetch_add(1, Ordering::SeqCst);
+                            tracing::warn!(%notice, "PostgreSQL no longer waits for a standby");
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => {
+                            tracing::debug!(%error, "a connection to PostgreSQL ended");
+                            return;
+                        }
+                        None => return,
+                    }
+                }
+            });
+            Ok((client, driver))
+        })
+    }
+}
+
 impl Pool {
     pub(super) fn new(config: &PostgresConfig) -> Result<Self> {
-        let parsed = config.parse()?;
-        let connector = tls::connector(parsed.check, config.ca_file.as_deref())?;
-        let manager = Manager::from_config(
+        let mut parsed = config.parse()?;
+        let connector = tls::connector(&parsed.tls)?;
+        if let Some(path) = &parsed.passfile {
+            passfile::look_up(path, &mut parsed.config)?;
+        }
+        let cut_short = Arc::<AtomicU64>::default();
+        let manager = Manager::from_connect(
             parsed.config,
-            connector.clone(),
+            Connector {
+                tls: connector.clone(),
+                cut_short: Arc::clone(&cut_short),
+            },
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },
@@ -78,7 +167,7 @@ impl Pool {
             .max_size(usize::from(config.connections))
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
-            .create_timeout(Some(WAIT))
+            .create_timeout(Some(parsed.connect))
             .build()
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self {
@@ -86,15 +175,27 @@ impl Pool {
             connector,
             prepares: !config.pooler,
             patience: config.statement_timeout() + SILENCE,
+            connect: parsed.connect,
+            cut_short,
             leases: Arc::new(Semaphore::new(LEASES as usize)),
         })
     }
 
     /// A connection for one call.
-    pub(super) async fn lease(&self, operation: &'static str) -> Result<Lease> {
+    pub(super) async fn lease(&self, operation: &'static str, purpose: Purpose) -> Result<Lease> {
         let permit = Arc::clone(&self.leases).try_acquire_owned();
         let permit = permit.map_err(|_| closed(operation))?;
-        let client = self.pool.get().await.map_err(|error| match error {
+        let (most, patience) = match purpose {
+            Purpose::Read => (WAIT + self.connect, Some(self.patience)),
+            Purpose::Load => (times::CONNECTION, Some(self.patience.min(times::WRITE))),
+            Purpose::Append => (times::CONNECTION, Some(times::SILENCE)),
+            Purpose::Schema => (WAIT + self.connect, None),
+        };
+        let Ok(got) = timeout(most, self.pool.get()).await else {
+            return Err(Error::new(Kind::Unavailable, operation)
+                .because("no connection could be had in time"));
+        };
+        let client = got.map_err(|error| match error {
             PoolError::Backend(error) => unreachable(operation, &error),
             PoolError::Closed => closed(operation),
             PoolError::Timeout(TimeoutType::Wait) => Error::new(Kind::Unavailable, operation)
@@ -105,12 +206,21 @@ impl Pool {
             client: Some(client),
             under_way: false,
             in_transaction: false,
+            spent: false,
             connector: self.connector.clone(),
             prepares: self.prepares,
-            patience: self.patience,
+            purpose,
+            patience,
             operation,
             _permit: permit,
         })
+    }
+
+    /// How many commits are known to have been cut short as they waited for a standby: done on this server,
+    /// and perhaps on no other. Whoever finds it the same before and after a commit of his own knows that
+    /// it was not that one.
+    pub(super) fn cut_short(&self) -> u64 {
+        self.cut_short.load(Ordering::SeqCst)
     }
 
     /// Lets the calls that are under way end, and closes every connection.
@@ -160,7 +270,7 @@ pub(super) enum Transaction {
     /// Reads that all see the log as it is at the first of them.
     Snapshot,
     /// Changes of the schema.
-    Write,
+    Change,
 }
 
 /// A connection for one call; back in the pool afterwards if nothing is left on it.
@@ -169,9 +279,13 @@ pub(super) struct Lease {
     /// A statement was sent and not answered to its end, or in a way that spoils the connection.
     under_way: bool,
     in_transaction: bool,
+    /// The connection is not for others any more.
+    spent: bool,
     connector: MakeRustlsConnect,
     prepares: bool,
-    patience: Duration,
+    purpose: Purpose,
+    /// How long an answer is waited for.
+    patience: Option<Duration>,
     operation: &'static str,
     _permit: OwnedSemaphorePermit,
 }
@@ -194,13 +308,13 @@ impl Lease {
         }
         let (patience, client) = (self.patience, self.start()?);
         let preparing = client.prepare_typed_cached(&statement.sql, &statement.types);
-        let prepared = timeout(patience, preparing).await;
+        let prepared = answered(patience, preparing).await;
         // Preparing is not carrying out: whatever became of it, nothing was written.
         let prepared = self
             .finish(prepared)
             .map_err(|failure| Failure::Unsent(failure.of_read(self.operation)))?;
         let (patience, client) = (self.patience, self.start()?);
-        let answer = timeout(patience, client.query(&prepared, parameters)).await;
+        let answer = answered(patience, client.query(&prepared, parameters)).await;
         self.finish(answer)
     }
 
@@ -211,14 +325,14 @@ impl Lease {
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> std::result::Result<Vec<Row>, Failure> {
         let (patience, client) = (self.patience, self.start()?);
-        let answer = timeout(patience, client.query_typed(sql, parameters)).await;
+        let answer = answered(patience, client.query_typed(sql, parameters)).await;
         self.finish(answer)
     }
 
     /// Runs statements without parameters.
     pub(super) async fn run(&mut self, sql: &str) -> std::result::Result<(), Failure> {
         let (patience, client) = (self.patience, self.start()?);
-        let answer = timeout(patience, client.batch_execute(sql)).await;
+        let answer = answered(patience, client.batch_execute(sql)).await;
         self.finish(answer)
     }
 
@@ -229,11 +343,13 @@ impl Lease {
         transaction: Transaction,
     ) -> std::result::Result<(), Failure> {
         self.in_transaction = true;
-        self.run(match transaction {
-            Transaction::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            Transaction::Write => "BEGIN",
-        })
-        .await
+        match transaction {
+            Transaction::Snapshot => {
+                self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await
+            }
+            Transaction::Change => self.run(&format!("BEGIN; SELECT {DURABLY}")).await,
+        }
     }
 
     /// Ends the transaction.
@@ -241,6 +357,18 @@ impl Lease {
         self.run("COMMIT").await?;
         self.in_transaction = false;
         Ok(())
+    }
+
+    /// Ends the transaction with nothing of it done.
+    pub(super) async fn roll_back(&mut self) -> std::result::Result<(), Failure> {
+        self.run("ROLLBACK").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Has the connection closed after this call: what is set for its session is of no use to others.
+    pub(super) fn close_afterwards(&mut self) {
+        self.spent = true;
     }
 
     fn client(&self) -> std::result::Result<&Client, Failure> {
@@ -256,18 +384,18 @@ impl Lease {
 
     fn finish<T>(
         &mut self,
-        answer: std::result::Result<std::result::Result<T, Sql>, tokio::time::error::Elapsed>,
+        answer: Option<std::result::Result<T, Sql>>,
     ) -> std::result::Result<T, Failure> {
         match answer {
-            Ok(Ok(answer)) => {
+            Some(Ok(answer)) => {
                 self.under_way = false;
                 Ok(answer)
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 self.settle(&error);
                 Err(Failure::Sql(error))
             }
-            Err(_) => Err(Failure::Silence),
+            None => Err(Failure::Silence),
         }
     }
 
@@ -277,19 +405,30 @@ impl Lease {
     }
 }
 
+/// The answer to a statement; `None` if there is none in time.
+async fn answered<T>(patience: Option<Duration>, answer: impl Future<Output = T>) -> Option<T> {
+    match patience {
+        Some(patience) => timeout(patience, answer).await.ok(),
+        None => Some(answer.await),
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(client) = self.client.take() else {
             return;
         };
-        if !self.under_way && !self.in_transaction {
+        if !self.under_way && !self.in_transaction && !self.spent {
             return;
         }
         // Out of the pool, and closed as it is dropped.
         let client = Object::take(client);
+        // Whoever appended finds out by appending again. A commit that is cancelled as it waits for a standby
+        // would be seen here, and be nowhere else.
+        let reads = matches!(self.purpose, Purpose::Read | Purpose::Load);
         // A pooler ends the statement's own connection with this one, and may pass a request to cancel it on
         // to the caller that comes next.
-        if client.is_closed() || !self.prepares {
+        if client.is_closed() || !self.prepares || !reads {
             return;
         }
         let cancel = client.cancel_token();

@@ -10,7 +10,7 @@ use crate::{KeyRecord, Read, ReadLimit, Result};
 
 use super::{
     failure::corrupt,
-    pool::{Parameters, Pool, Statement},
+    pool::{Parameters, Pool, Purpose, Statement},
     rows::{Columns, EVENT_COLUMNS},
 };
 
@@ -196,7 +196,7 @@ impl Reads {
         let kinds: Vec<&str> = name(EntityRef::kind);
         let keys: Vec<&str> = name(EntityRef::key);
         let most = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.by_ids, &[&ids, &domains, &kinds, &keys, &most])
             .await
@@ -229,7 +229,7 @@ impl Reads {
         let most = i64::try_from(limit.events.max(1)).unwrap_or(i64::MAX);
         let last = after.as_i64().saturating_add(most);
         let most_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(
                 &self.log,
@@ -265,7 +265,7 @@ impl Reads {
     ) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "read_keys";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.keys, &[&i16::from(lane.0), &after.as_i64(), &most])
             .await
@@ -297,7 +297,7 @@ impl Reads {
 
     pub(super) async fn seek(&self, pool: &Pool, lane: Lane, time: Timestamp) -> Result<Position> {
         const OPERATION: &str = "seek";
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.seek, &[&i16::from(lane.0), &time.0])
             .await
@@ -314,7 +314,7 @@ impl Reads {
 
     pub(super) async fn heads(&self, pool: &Pool, lanes: Lanes) -> Result<Heads> {
         const OPERATION: &str = "heads";
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
         let rows = lease
             .query(&self.heads, &[])
             .await
@@ -340,7 +340,7 @@ async fn one_event(
     statement: &Statement,
     parameters: Parameters<'_>,
 ) -> Result<Read<Option<Event>>> {
-    let mut lease = pool.lease(operation).await?;
+    let mut lease = pool.lease(operation, Purpose::Read).await?;
     let rows = lease.query(statement, parameters).await;
     let rows = rows.map_err(|failure| failure.of_read(operation))?;
     let row = rows

@@ -16,7 +16,7 @@ use crate::{Error, Found, Kind, Page, Read, Result};
 use super::{
     failure::corrupt,
     jsonpath,
-    pool::{Lease, Pool, Statement, Transaction},
+    pool::{Lease, Pool, Purpose, Statement, Transaction},
     reads,
     rows::{Columns, EVENT_COLUMNS, EVENT_KIND, EVENT_WIDTH, method_code, object},
 };
@@ -95,7 +95,7 @@ impl Search<'_> {
                 .check_sort_window()
                 .map_err(|invalid| Error::new(Kind::Invalid(invalid), self.operation))?;
         }
-        let mut lease = pool.lease(self.operation).await?;
+        let mut lease = pool.lease(self.operation, Purpose::Read).await?;
         // One more than the page has, to tell that something follows.
         let wanted = i64::from(self.page.offset) + i64::from(self.page.limit) + 1;
         let mut rows = wanted.min(CHUNK_ROWS);

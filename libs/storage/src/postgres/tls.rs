@@ -3,35 +3,38 @@
 use std::{fs, path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as Tls, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as Broken, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Result;
 
-use super::config::{Check, refused};
+use super::{
+    address::{Trust, Version},
+    config::{Check, Tls, refused},
+};
 
 /// What makes connections encrypted, where the address and the server agree on that.
-pub(super) fn connector(check: Check, ca_file: Option<&Path>) -> Result<MakeRustlsConnect> {
+pub(super) fn connector(tls: &Tls) -> Result<MakeRustlsConnect> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match check {
+    let verifier: Arc<dyn ServerCertVerifier> = match tls.check {
         Check::None => Arc::new(Lenient {
             chain: None,
             provider: Arc::clone(&provider),
         }),
         Check::Chain | Check::Name => {
-            let roots = Arc::new(roots(ca_file)?);
+            let roots = Arc::new(roots(&tls.trust)?);
             let chain =
                 WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            let chain = chain.map_err(|error| refused(format!("`ca_file`: {error}")))?;
-            if check == Check::Name {
+            let chain = chain.map_err(|error| refused(format!("{TRUST}: {error}")))?;
+            if tls.check == Check::Name {
                 chain
             } else {
                 Arc::new(Lenient {
@@ -41,39 +44,80 @@ pub(super) fn connector(check: Check, ca_file: Option<&Path>) -> Result<MakeRust
             }
         }
     };
+    let versions: Vec<&SupportedProtocolVersion> = [
+        (Version::Tls12, &rustls::version::TLS12),
+        (Version::Tls13, &rustls::version::TLS13),
+    ]
+    .into_iter()
+    .filter(|(version, _)| {
+        tls.least.is_none_or(|least| *version >= least)
+            && tls.most.is_none_or(|most| *version <= most)
+    })
+    .map(|(_, supported)| supported)
+    .collect();
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&versions)
         .map_err(|error| refused(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match &tls.identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate, "`sslcert`")?;
+            let shown = key.display();
+            let read = PrivateKeyDer::from_pem_file(key);
+            let private = read.map_err(|error| {
+                refused(format!(
+                    "`sslkey` {shown} has no key in PEM form without a passphrase: {error}"
+                ))
+            })?;
+            let own = config.with_client_auth_cert(chain, private);
+            own.map_err(|error| {
+                refused(format!(
+                    "`sslcert` and `sslkey` do not go together: {error}"
+                ))
+            })?
+        }
+    };
+    config.enable_sni = tls.sni;
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(refused(
-                "this system has no certificates to check the server's against; name some with `ca_file`",
-            ));
-        }
-        return Ok(roots);
-    };
+/// What names the certificates that the server's is checked against.
+const TRUST: &str = "`ca_file` or `sslrootcert`";
+
+/// The certificates of a file.
+fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
     let shown = path.display();
     let pem =
-        fs::read(path).map_err(|error| refused(format!("`ca_file` {shown}: {}", error.kind())))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
-        added.map_err(|error| refused(format!("`ca_file` {shown}: {error}")))?;
-    }
-    if roots.is_empty() {
+        fs::read(path).map_err(|error| refused(format!("{setting} {shown}: {}", error.kind())))?;
+    let read: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let read = read.map_err(|error| refused(format!("{setting} {shown}: {error}")))?;
+    if read.is_empty() {
         return Err(refused(format!(
-            "`ca_file` {shown} has no certificate in PEM form"
+            "{setting} {shown} has no certificate in PEM form"
         )));
+    }
+    Ok(read)
+}
+
+fn roots(trust: &Trust) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match trust {
+        Trust::System => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(refused(
+                    "this system has no certificates to check the server's against; name some with `ca_file`",
+                ));
+            }
+        }
+        Trust::File(path) => {
+            for certificate in certificates(path, TRUST)? {
+                let added = roots.add(certificate);
+                added.map_err(|error| refused(format!("{TRUST} {}: {error}", path.display())))?;
+            }
+        }
     }
     Ok(roots)
 }
@@ -93,13 +137,13 @@ impl ServerCertVerifier for Lenient {
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, Tls> {
+    ) -> std::result::Result<ServerCertVerified, Broken> {
         let Some(chain) = &self.chain else {
             return Ok(ServerCertVerified::assertion());
         };
         match chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
             // The name is looked at last, once the chain holds.
-            Err(Tls::InvalidCertificate(
+            Err(Broken::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
             checked => checked,
@@ -111,7 +155,7 @@ impl ServerCertVerifier for Lenient {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Tls> {
+    ) -> std::result::Result<HandshakeSignatureValid, Broken> {
         let known = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, known)
     }
@@ -121,7 +165,7 @@ impl ServerCertVerifier for Lenient {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, Tls> {
+    ) -> std::result::Result<HandshakeSignatureValid, Broken> {
         let known = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, known)
     }

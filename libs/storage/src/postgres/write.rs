@@ -7,7 +7,7 @@ use std::{
 
 use stategate_model::{
     Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values,
-    Version,
+    Version, times,
 };
 use tokio_postgres::{
     Row,
@@ -19,13 +19,9 @@ use crate::{Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Resul
 
 use super::{
     failure::{append_failure, corrupt, is_conflict, is_held},
-    pool::{Failure, Lease, Pool, Statement},
+    pool::{DURABLY, Failure, Lease, Pool, Purpose, Statement},
     rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
 };
-
-/// How often a batch is sent when the server gives it up in favour of another statement. Others may hold a
-/// lane for so many times `lock_timeout`, which is less than a lane writer's patience.
-const TRIES: u32 = 4;
 
 const NO_LANE: &str = "a lane is missing";
 
@@ -176,7 +172,7 @@ impl Appends {
                UPDATE {schema}.entities e SET version = new.version, vals = {vals} \
                FROM head CROSS JOIN new WHERE new.is_last AND NOT new.is_new \
                  AND e.domain = new.domain AND e.type = new.type AND e.key = new.key \
-             ){known} SELECT EXISTS (SELECT FROM head), fits.fits, fits.head FROM fits"
+             ){known} SELECT EXISTS (SELECT FROM head), fits.fits, fits.head, {DURABLY} FROM fits"
         );
         Statement::new(sql, &types)
     }
@@ -282,7 +278,7 @@ impl Writes {
         let domains: Vec<&str> = entities.iter().map(EntityRef::domain).collect();
         let kinds: Vec<&str> = entities.iter().map(EntityRef::kind).collect();
         let names: Vec<&str> = entities.iter().map(EntityRef::key).collect();
-        let mut lease = pool.lease(OPERATION).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Load).await?;
         let rows = if keys.is_empty() {
             let parameters = [&lane as _, &domains as _, &kinds as _, &names as _];
             lease.query(&self.states, &parameters).await
@@ -366,13 +362,16 @@ impl Writes {
         expected: Position,
         batch: Arc<Batch>,
     ) -> Result<Appended> {
-        for _ in 0..TRIES {
-            let mut lease = pool.lease("append").await?;
+        for _ in 0..times::LOCK_TRIES {
+            let mut lease = pool.lease("append", Purpose::Append).await?;
+            let cut_short = pool.cut_short();
             match self.try_append(&mut lease, lane, expected, &batch).await {
                 Ok(rows) => {
                     let row = of_lane(&rows)?;
                     let (done, fits): (bool, bool) = (row.get(0)?, row.get(1)?);
                     return match done {
+                        // It may have been this one: done here, and perhaps on no standby.
+                        true if pool.cut_short() != cut_short => Err(unreplicated("append")),
                         true => Ok(Appended::Done),
                         // Or it has moved while the statement waited for its row.
                         false if fits || row.position(2)? != expected => Ok(Appended::HeadMoved),
@@ -401,6 +400,23 @@ impl Writes {
         }
         Err(Error::new(Kind::Unavailable, "append")
             .because("the database gave the batch up in favour of others again and again"))
+    }
+
+    /// [`crate::Storage::confirm`]: a commit of our own. The servers' log is in order, so whoever has this
+    /// one has every one that could be seen before it.
+    pub(super) async fn confirm(&self, pool: &Pool) -> Result<()> {
+        const OPERATION: &str = "confirm";
+        let mut lease = pool.lease(OPERATION, Purpose::Append).await?;
+        let cut_short = pool.cut_short();
+        // A message in the server's log that nobody reads: no table is written and nothing is locked.
+        let sql =
+            format!("SELECT {DURABLY}, pg_logical_emit_message(true, 'stategate', ''::text)::text");
+        let confirmed = lease.query_once(&sql, &[]).await;
+        confirmed.map_err(|failure| failure.of_read(OPERATION))?;
+        match pool.cut_short() == cut_short {
+            true => Ok(()),
+            false => Err(unreplicated(OPERATION)),
+        }
     }
 
     async fn try_append(
@@ -511,6 +527,12 @@ impl Writes {
         parameters.extend(of_keys);
         lease.query(statement, &parameters).await
     }
+}
+
+/// A commit that somebody cancelled as it waited for a standby.
+fn unreplicated(operation: &'static str) -> Error {
+    Error::new(Kind::Unknown, operation)
+        .because("a commit was cancelled as it waited for a standby, and may be on none")
 }
 
 /// The one row that is asked of a lane by an append.

@@ -164,6 +164,8 @@ pub async fn copy(
             "end what writes to it, and begin again: what was copied stays",
         ));
     }
+    // What was found there may be of an append that nobody has heard the end of.
+    target.confirm().await.map_err(Side::Target.failed())?;
     Ok(Copied {
         identity: Identity {
             log_id: target.info().log_id,

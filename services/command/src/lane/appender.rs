@@ -1,14 +1,11 @@
 //! Appends, and finds out what became of an append whose outcome is unknown.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use stategate_model::{Lane, Position};
+use stategate_model::{Lane, Position, times};
 use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Kind, Storage};
-use tokio::time::{Instant, sleep};
-
-/// Pause before the storage is asked again after an append whose outcome is unknown.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// What appends to a lane.
 #[derive(Clone)]
@@ -23,7 +20,8 @@ impl Appender {
     ///
     /// Repeating the same append is how: if the first landed, or still lands, the head moves and the
     /// repetition cannot. So `Done` is this batch, and after `HeadMoved` the batch is in the log if
-    /// its first event is, and otherwise never will be.
+    /// its first event is, and otherwise never will be. That it can be read is not yet that it is on stable
+    /// storage: of that the storage is asked too.
     pub(super) async fn append(
         &self,
         expected: Position,
@@ -33,18 +31,22 @@ impl Appender {
         let mut in_doubt = false;
         let told = Seldom::default();
         loop {
-            let error = match self
-                .storage
-                .append(self.lane, expected, Arc::clone(batch))
-                .await
-            {
+            let appending = self.storage.append(self.lane, expected, Arc::clone(batch));
+            // The storage notices silence by itself, and long before; this is for what keeps it longer.
+            let appended = timeout_at(give_up, appending).await.unwrap_or_else(|_| {
+                Err(Error::new(Kind::Unknown, "append").because("no answer in time"))
+            });
+            let error = match appended {
                 Ok(Appended::Done) => return Ok(Appended::Done),
                 Ok(Appended::HeadMoved) if !in_doubt => return Ok(Appended::HeadMoved),
-                Ok(Appended::HeadMoved) => match self.landed(batch).await {
-                    Ok(true) => return Ok(Appended::Done),
-                    Ok(false) => return Ok(Appended::HeadMoved),
-                    Err(error) => error,
-                },
+                Ok(Appended::HeadMoved) => {
+                    let landed = timeout_at(give_up, self.landed(batch)).await;
+                    match landed.unwrap_or_else(|_| Err(Error::new(Kind::Unknown, "append"))) {
+                        Ok(true) => return Ok(Appended::Done),
+                        Ok(false) => return Ok(Appended::HeadMoved),
+                        Err(error) => error,
+                    }
+                }
                 Err(error) if *error.kind() == Kind::Unknown => error,
                 // Where it does not fit it can not have landed.
                 Err(error) if !in_doubt || *error.kind() == Kind::Rejected => return Err(error),
@@ -54,22 +56,39 @@ impl Appender {
             if let Some(left_out) = told.is_due() {
                 tracing::warn!(lane = %self.lane, %error, left_out, "append in doubt; asking again");
             }
-            if Instant::now() + ASK_AGAIN >= give_up {
+            if Instant::now() + times::ASK_AGAIN >= give_up {
                 return Err(Error::new(Kind::Unknown, "append").because(error));
             }
-            sleep(ASK_AGAIN).await;
+            sleep(times::ASK_AGAIN).await;
         }
     }
 
+    /// Makes sure that what was read of the log is on stable storage, for as long as callers wait.
+    pub(super) async fn confirm(&self, give_up: Instant) -> Result<(), Error> {
+        loop {
+            let confirmed = timeout_at(give_up, self.storage.confirm()).await;
+            let error = match confirmed {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_) => Error::new(Kind::Unknown, "confirm").because("no answer in time"),
+            };
+            if Instant::now() + times::ASK_AGAIN >= give_up {
+                return Err(Error::new(Kind::Unknown, "confirm").because(error));
+            }
+            sleep(times::ASK_AGAIN).await;
+        }
+    }
+
+    /// Whether the batch is in the log, and if so on stable storage.
     async fn landed(&self, batch: &Batch) -> Result<bool, Error> {
         let Some(event) = batch.events.first() else {
             return Ok(false);
         };
-        Ok(self
-            .storage
-            .get_event(&event.entity, event.id)
-            .await?
-            .value
-            .is_some())
+        let found = self.storage.get_event(&event.entity, event.id).await?;
+        if found.value.is_none() {
+            return Ok(false);
+        }
+        self.storage.confirm().await?;
+        Ok(true)
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use metrics::{Counter, Histogram, counter, histogram};
 use stategate_channel::Channel;
-use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
+use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits, times};
 use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
@@ -25,8 +25,6 @@ use crate::{
     plan::{self, Outcome, Plan},
 };
 
-/// How long a batch may try to reach the storage before its callers are told.
-const GIVE_UP: Duration = Duration::from_secs(10);
 /// Looks ahead while one append is on its way: each costs a question, and what came in after the last
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
@@ -230,7 +228,7 @@ impl LaneWriter {
 
     /// Decides and appends what waits, at most `most` writes of it.
     async fn write(&mut self, most: usize, publishing: &Publishing) {
-        let give_up = Instant::now() + GIVE_UP;
+        let give_up = Instant::now() + times::WRITE;
         let mut items = self.waiting.batch(most);
         let mut may_presume = true;
         for item in &items {
@@ -254,7 +252,7 @@ impl LaneWriter {
                 if items.iter().all(|item| self.known.is_confirmed_since(item)) {
                     self.acknowledge(publishing).await;
                     self.known.decided(&items);
-                    return answer(items, outcomes, &Arc::new(batch));
+                    return self.answer_unwritten(items, outcomes, batch, give_up).await;
                 }
                 // Refusals alone, on states that may be stale by now: look whether they are.
                 self.known.doubt_the_head();
@@ -300,7 +298,50 @@ impl LaneWriter {
                     self.meters.misjudged.increment(1);
                     may_presume = false;
                 }
-                Err(error) => return self.fail(items, &error),
+                Err(error) => {
+                    if *error.kind() == Kind::Unavailable {
+                        // What was seen to have been written before is not told to be unwritten.
+                        let outcomes = outcomes.iter().zip(items);
+                        let (replays, rest): (Vec<_>, Vec<_>) = outcomes
+                            .partition(|(outcome, _)| matches!(outcome, Outcome::Replayed(_)));
+                        let of = |decided: Vec<(&Outcome, Item)>| -> Vec<Item> {
+                            decided.into_iter().map(|(_, item)| item).collect()
+                        };
+                        fail_all(of(replays), || Failure::Unknown);
+                        items = of(rest);
+                    }
+                    return self.fail(items, &error);
+                }
+            }
+        }
+    }
+
+    /// Answers items of which none writes anything. Those that an earlier copy of did are told so once
+    /// what it wrote is on stable storage: that it could be read may come of an append whose outcome nobody
+    /// knew, in whichever process. (An append of theirs would say it as well, if there was one.)
+    async fn answer_unwritten(
+        &mut self,
+        items: Vec<Item>,
+        outcomes: Vec<Outcome>,
+        batch: Batch,
+        give_up: Instant,
+    ) {
+        let batch = Arc::new(batch);
+        let decided = items.into_iter().zip(outcomes);
+        let (replays, refusals): (Vec<_>, Vec<_>) =
+            decided.partition(|(_, outcome)| matches!(outcome, Outcome::Replayed(_)));
+        let (items, outcomes) = refusals.into_iter().unzip();
+        answer(items, outcomes, &batch);
+        if replays.is_empty() {
+            return;
+        }
+        let (items, outcomes) = replays.into_iter().unzip();
+        match self.appender.confirm(give_up).await {
+            Ok(()) => answer(items, outcomes, &batch),
+            Err(error) => {
+                let lane = self.appender.lane;
+                tracing::warn!(%lane, %error, "not known whether an earlier write is on stable storage");
+                fail_all(items, || Failure::Unknown);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,8 @@ pub(crate) struct Faulty {
     pub(crate) lookups: AtomicUsize,
     /// Batches that the storage itself refused, since something in them was not new.
     pub(crate) misfits: AtomicUsize,
+    /// What can be read may be on this machine alone.
+    pub(crate) is_alone: AtomicBool,
 }
 
 impl Faulty {
@@ -86,6 +88,7 @@ impl Faulty {
             loads: AtomicUsize::new(0),
             lookups: AtomicUsize::new(0),
             misfits: AtomicUsize::new(0),
+            is_alone: AtomicBool::new(false),
         })
     }
 
@@ -203,6 +206,13 @@ impl Storage for Faulty {
                 }
                 self.inner.append(lane, expected, batch).await
             }
+        }
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        match self.is_alone.load(Ordering::SeqCst) {
+            true => Err(Error::new(Kind::Unavailable, "confirm")),
+            false => Ok(()),
         }
     }
 

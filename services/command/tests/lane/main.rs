@@ -151,6 +151,40 @@ async fn states_are_kept_while_the_head_is_unmoved() {
     assert_eq!(written.events()[0].position, Position::new(12));
 }
 
+/// That something can be read does not say that it stays: neither the append's own caller nor one who comes
+/// again, to this writer or another one, is told that it was written.
+#[tokio::test(start_paused = true)]
+async fn what_can_be_read_is_not_acknowledged_until_it_is_sure_to_stay() {
+    let storage = Faulty::new(&[Fault::WrittenUnknown]);
+    storage.is_alone.store(true, Ordering::SeqCst);
+    let first = with_key(set("a"), "k", 1);
+    let outcomes = batch(&storage, vec![first]).await;
+    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
+    assert_eq!(log(&storage).await.len(), 1, "it is there to be seen");
+    let again = || vec![with_key(set("a"), "k", 1), with_key(set("a"), "k", 2)];
+    let outcomes = batch(&storage, again()).await;
+    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[1], Err(Failure::Refused(_))),
+        "{outcomes:?}"
+    );
+    // A batch that cannot be appended does not unwrite what one of its writes did before.
+    storage.fail(&[Fault::Unavailable]);
+    let outcomes = batch(&storage, vec![with_key(set("a"), "k", 1), set("b")]).await;
+    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[1], Err(Failure::Unavailable)),
+        "{outcomes:?}"
+    );
+    // One that is appended says it of what was before it.
+    let outcomes = batch(&storage, vec![with_key(set("a"), "k", 1), set("b")]).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    storage.is_alone.store(false, Ordering::SeqCst);
+    let outcomes = batch(&storage, again()).await;
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    assert_eq!(log(&storage).await.len(), 2);
+}
+
 #[tokio::test]
 async fn an_append_in_doubt_is_found_out() {
     for (faults, appends) in [
