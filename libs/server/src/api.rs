@@ -42,6 +42,10 @@ pub trait CommandApi: Send + Sync + 'static {
 
     /// Whether the service can do its work at the moment. Asked every half second, for readiness.
     async fn check(&self) -> Result<(), Unfit>;
+
+    /// What operators have to know of where writes are kept, each with what to do: told with readiness,
+    /// which it does not change.
+    fn concerns(&self) -> Vec<String>;
 }
 
 /// What the query service does.

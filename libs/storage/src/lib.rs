@@ -106,12 +106,9 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// answered [`Appended::Done`] for is. Asked before somebody is told on the strength of a read that a
     /// write is done: of an append whose outcome was not known, or of a request that was carried out before.
     ///
-    /// A failure means that this is not known yet. The default is for storages where nothing can be read
-    /// before it is on stable storage; a database that waits for its standbys shows a commit whose wait was
-    /// ended.
-    async fn confirm(&self) -> Result<()> {
-        Ok(())
-    }
+    /// A failure means that this is not known yet. A storage where nothing can be read before it is on stable
+    /// storage has nothing to do; a database that waits for its standbys shows a commit whose wait was ended.
+    async fn confirm(&self) -> Result<()>;
 
     /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
     /// it ends or the storage is closed; a panic ends that task alone. What is lost with it is dropped, so
@@ -171,9 +168,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// What whoever operates the storage has to know while it works: settings by which acknowledged writes are
     /// less safe than this contract has it, each with what to do. Told in the text of readiness.
-    fn concerns(&self) -> Vec<String> {
-        Vec::new()
-    }
+    fn concerns(&self) -> Vec<String>;
 
     /// Finishes what is under way and lets go of files and connections. Calls made afterwards
     /// answer [`Kind::Unavailable`].

@@ -317,6 +317,11 @@ impl Storage for Memory {
         })
     }
 
+    async fn confirm(&self) -> Result<()> {
+        // What can be read is on stable storage, or there is none.
+        Ok(())
+    }
+
     fn host(&self, task: BoxFuture<'static, ()>) {
         drop(tokio::spawn(task));
     }
@@ -408,6 +413,10 @@ impl Storage for Memory {
             let heads = self.info.lanes.iter().map(|lane| log.head(lane).position);
             Ok(Heads::new(heads.collect()))
         })
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
     }
 
     async fn check(&self, _work: Work) -> Result<()> {

@@ -479,6 +479,10 @@ impl CommandApi for CommandService {
         })
     }
 
+    fn concerns(&self) -> Vec<String> {
+        self.storage.concerns()
+    }
+
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
         let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
         let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;

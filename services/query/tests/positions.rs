@@ -24,7 +24,7 @@ use stategate_query::QueryService;
 use stategate_server::{Positions, QueryApi as _};
 use stategate_storage::{
     Appended, Batch, Found, Info, KeyRecord, Loaded, Memory, MemoryConfig, Page, Read, ReadLimit,
-    Result, Storage, heads_of,
+    Result, Storage, Work, heads_of,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Status};
@@ -120,6 +120,18 @@ impl Storage for Counting {
         self.heads.fetch_add(1, SeqCst);
         sleep(WAY).await;
         self.inner.heads().await
+    }
+
+    async fn check(&self, work: Work) -> Result<()> {
+        self.inner.check(work).await
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.inner.confirm().await
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        self.inner.concerns()
     }
 
     async fn close(&self) {

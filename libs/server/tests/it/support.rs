@@ -51,6 +51,10 @@ pub(crate) enum Fitness {
 
 #[async_trait]
 impl CommandApi for Obedient {
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn check(&self) -> Result<(), Unfit> {
         let fitness = self.fitness.lock().unwrap().clone();
         match fitness {

@@ -189,6 +189,11 @@ impl Storage for Sqlite {
         self.writer.append(lane, expected, batch).await
     }
 
+    async fn confirm(&self) -> Result<()> {
+        // What can be read is on stable storage: it was synced before it could be.
+        Ok(())
+    }
+
     fn host(&self, task: BoxFuture<'static, ()>) {
         self.writer.host(task);
     }
@@ -285,6 +290,10 @@ impl Storage for Sqlite {
         self.reads
             .run("heads", |snapshot, _| snapshot.heads())
             .await
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
     }
 
     async fn check(&self, work: Work) -> Result<()> {

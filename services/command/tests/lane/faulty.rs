@@ -270,6 +270,10 @@ impl Storage for Faulty {
         self.inner.check(work).await
     }
 
+    fn concerns(&self) -> Vec<String> {
+        self.inner.concerns()
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }
