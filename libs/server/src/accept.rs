@@ -35,7 +35,7 @@ pub(crate) fn connections(
     calls: Arc<Methods>,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-    let refused = metrics::counter!("stategate_connections_refused_total");
+    let refused = stategate_metrics::CONNECTIONS_REFUSED.get();
     stream::unfold(
         (listener, slots, refused, calls, Seldom::default()),
         |(listener, slots, refused, calls, failing)| async move {

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use metrics::{Counter, Gauge, Histogram};
+use stategate_metrics::{Counter, Gauge, Histogram};
 use stategate_protocol::Problem;
 use tonic::Code;
 
@@ -88,8 +88,8 @@ impl Methods {
                 elsewhere,
                 writes,
                 ended: [const { OnceLock::new() }; CODES],
-                seconds: metrics::histogram!("stategate_call_seconds", "method" => name),
-                open: metrics::gauge!("stategate_calls_open", "method" => name),
+                seconds: stategate_metrics::CALL_SECONDS.with([name]),
+                open: stategate_metrics::CALLS_OPEN.with([name]),
             })
         });
         Self {
@@ -178,11 +178,7 @@ impl Drop for Call {
         let code = self.code;
         method.ended[code as usize]
             .get_or_init(|| {
-                let labels = [
-                    ("method", method.name.to_owned()),
-                    ("code", format!("{code:?}")),
-                ];
-                metrics::counter!("stategate_calls_total", &labels)
+                stategate_metrics::CALLS.with([method.name.to_owned(), format!("{code:?}")])
             })
             .increment(1);
         method.open.decrement(1.0);

@@ -123,7 +123,10 @@ impl Readiness {
             let _ = writeln!(words, "degraded: {what}");
         }
         let command = self.0.services.command.as_deref();
-        for concern in command.map(|command| command.concerns()).unwrap_or_default() {
+        for concern in command
+            .map(|command| command.concerns())
+            .unwrap_or_default()
+        {
             let _ = writeln!(words, "warning: {concern}");
         }
         (is_ready, words)

@@ -79,6 +79,7 @@ impl Telemetry {
         panics::log();
 
         let metrics = recorder()?.install_recorder()?;
+        stategate_metrics::describe();
         let upkeep = metrics.clone();
         tasks::restarted("the upkeep of metrics", move || {
             let upkeep = upkeep.clone();
@@ -101,7 +102,7 @@ impl Telemetry {
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         if let Some(bytes) = resident_bytes() {
-            metrics::gauge!("process_resident_memory_bytes").set(bytes);
+            stategate_metrics::RESIDENT_MEMORY.get().set(bytes);
         }
         self.metrics.render()
     }
@@ -154,10 +155,12 @@ mod tests {
     #[tokio::test]
     async fn metrics_are_rendered_and_telemetry_is_installed_once() {
         let telemetry = Telemetry::install(true).unwrap();
-        metrics::histogram!("test_seconds").record(0.002);
+        stategate_metrics::CALL_SECONDS.with(["test"]).record(0.002);
         let text = telemetry.render();
+        let bucket = r#"stategate_call_seconds_bucket{method="test",le="0.0025"} 1"#;
+        assert!(text.contains(bucket), "{text}");
         assert!(
-            text.contains(r#"test_seconds_bucket{le="0.0025"} 1"#),
+            text.contains("# HELP stategate_call_seconds Time"),
             "{text}"
         );
         assert!(text.contains("process_resident_memory_bytes"), "{text}");

@@ -11,7 +11,9 @@ use std::{
 use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{Config, Drain, Env, Positions, Services, Tasks, Telemetry, serve, variables};
+use stategate_server::{
+    Config, Drain, Env, Positions, Services, Tasks, Telemetry, serve, variables,
+};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 

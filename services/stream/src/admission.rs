@@ -5,7 +5,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use metrics::counter;
 use parking_lot::Mutex;
 use stategate_protocol::Problem;
 
@@ -81,7 +80,9 @@ impl Admission {
 }
 
 fn refused(limit: &'static str, what: &'static str) -> Problem {
-    counter!("stategate_subscriptions_refused_total", "limit" => limit).increment(1);
+    stategate_metrics::SUBSCRIPTIONS_REFUSED
+        .with([limit])
+        .increment(1);
     Problem::Busy { what }
 }
 

@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
+use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Lane, Position};
 use stategate_protocol::{Encoded, Problem, encode_event};
 use stategate_storage::{Kind, ReadLimit, Storage};
@@ -159,8 +159,8 @@ impl Budget {
                 look: Instant::now(),
             }),
             meters: Meters {
-                bytes: gauge!("stategate_catchup_bytes"),
-                dropped: counter!("stategate_catchup_pages_dropped_total"),
+                bytes: stategate_metrics::CATCHUP_BYTES.get(),
+                dropped: stategate_metrics::CATCHUP_PAGES_DROPPED.get(),
             },
         })
     }

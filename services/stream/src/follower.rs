@@ -9,8 +9,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use metrics::{Counter, counter};
 use stategate_channel::{Carries, Channel, Events, Message, Notice, Subscription};
+use stategate_metrics::Counter;
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
 use stategate_server::Seldom;
@@ -134,10 +134,10 @@ impl Follower {
             lanes,
             unreadable: Seldom::default(),
             meters: Meters {
-                believed: counter!("stategate_channel_events_total"),
-                strays: counter!("stategate_channel_strays_total"),
-                holes: counter!("stategate_channel_holes_total"),
-                read: counter!("stategate_tail_events_read_total"),
+                believed: stategate_metrics::CHANNEL_EVENTS.get(),
+                strays: stategate_metrics::CHANNEL_STRAYS.get(),
+                holes: stategate_metrics::CHANNEL_HOLES.get(),
+                read: stategate_metrics::TAIL_EVENTS_READ.get(),
             },
         }
     }

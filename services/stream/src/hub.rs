@@ -10,8 +10,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
+use stategate_metrics::{Counter, Gauge};
 use stategate_model::{
     EntityRef, Event, EventId, Heads, KindRef, Lane, Lanes, Position, value::Corrupt,
 };
@@ -308,11 +308,11 @@ impl Hub {
             bounds,
             is_listened_to: watch::Sender::new(false),
             meters: Meters {
-                subscriptions: gauge!("stategate_subscriptions"),
-                attached: gauge!("stategate_subscriptions_live"),
-                tail_bytes: gauge!("stategate_tail_bytes"),
-                detached: counter!("stategate_subscriptions_fell_behind_total"),
-                delivered: counter!("stategate_events_fanned_out_total"),
+                subscriptions: stategate_metrics::SUBSCRIPTIONS.get(),
+                attached: stategate_metrics::SUBSCRIPTIONS_LIVE.get(),
+                tail_bytes: stategate_metrics::TAIL_BYTES.get(),
+                detached: stategate_metrics::SUBSCRIPTIONS_FELL_BEHIND.get(),
+                delivered: stategate_metrics::EVENTS_FANNED_OUT.get(),
             },
         }
     }

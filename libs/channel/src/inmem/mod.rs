@@ -6,9 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use serde::Deserialize;
+use stategate_metrics::Counter;
 
 use crate::{
     Carries, Channel, Error, Info, Message, Reach, Subscription,
@@ -40,7 +40,7 @@ impl InMemory {
     pub fn new(_config: &InMemoryConfig) -> Self {
         Self {
             subscribers: Mutex::new(Some(Vec::new())),
-            dropped: counter!("stategate_channel_unread_total", "provider" => PROVIDER),
+            dropped: stategate_metrics::CHANNEL_UNREAD.with([PROVIDER]),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use metrics::{Counter, Gauge, counter, gauge};
+use stategate_metrics::{Counter, Gauge};
 
 use super::frame::Refused;
 use crate::Reach;
@@ -44,8 +44,8 @@ impl Side {
         Self {
             wanted: AtomicUsize::new(0),
             there: AtomicUsize::new(0),
-            connected: gauge!("stategate_channel_connected", "provider" => provider, "side" => side),
-            reconnects: counter!("stategate_channel_reconnects_total", "provider" => provider, "side" => side),
+            connected: stategate_metrics::CHANNEL_CONNECTED.with([provider, side]),
+            reconnects: stategate_metrics::CHANNEL_RECONNECTS.with([provider, side]),
         }
     }
 }
@@ -63,13 +63,13 @@ impl Meters {
     pub(super) fn new(provider: &'static str) -> Self {
         Self {
             provider,
-            published: counter!("stategate_channel_published_total", "provider" => provider),
-            dropped: counter!("stategate_channel_dropped_total", "provider" => provider),
-            oversize: counter!("stategate_channel_oversize_total", "provider" => provider),
-            unread: counter!("stategate_channel_unread_total", "provider" => provider),
-            received: counter!("stategate_channel_received_total", "provider" => provider),
-            strangers: counter!("stategate_channel_refused_frames_total", "provider" => provider, "reason" => "another_log"),
-            lagged: counter!("stategate_channel_lagged_total", "provider" => provider),
+            published: stategate_metrics::CHANNEL_PUBLISHED.with([provider]),
+            dropped: stategate_metrics::CHANNEL_DROPPED.with([provider]),
+            oversize: stategate_metrics::CHANNEL_OVERSIZE.with([provider]),
+            unread: stategate_metrics::CHANNEL_UNREAD.with([provider]),
+            received: stategate_metrics::CHANNEL_RECEIVED.with([provider]),
+            strangers: stategate_metrics::CHANNEL_REFUSED_FRAMES.with([provider, "another_log"]),
+            lagged: stategate_metrics::CHANNEL_LAGGED.with([provider]),
             sending: Side::new(provider, "send"),
             listening: Side::new(provider, "receive"),
         }
@@ -77,7 +77,8 @@ impl Meters {
 
     /// Counts a frame that was not believed.
     pub(super) fn refused(&self, refused: Refused) {
-        counter!("stategate_channel_refused_frames_total", "provider" => self.provider, "reason" => refused.reason())
+        stategate_metrics::CHANNEL_REFUSED_FRAMES
+            .with([self.provider, refused.reason()])
             .increment(1);
     }
 

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::gauge;
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_postgres::types::{ToSql, Type};
@@ -193,7 +192,8 @@ async fn watch(
                     found.weaknesses.contains(&weakness),
                     before.contains(&weakness),
                 );
-                gauge!("stategate_storage_weakened", "what" => weakness.label())
+                stategate_metrics::STORAGE_WEAKENED
+                    .with([weakness.label()])
                     .set(f64::from(u8::from(is)));
                 if is && (!was || remind) {
                     told = Some(Instant::now());

@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use stategate_channel::{Carries, Channel, Events, Message};
+use stategate_metrics::Counter;
 use stategate_model::{Event, EventId, Lane, LogId, Position, value::Corrupt};
 use stategate_protocol::encode_event;
 use stategate_storage::Batch;
@@ -40,7 +40,7 @@ impl Publishing {
         };
         Self {
             backlog: Arc::clone(&backlog),
-            dropped: counter!("stategate_channel_dropped_total", "provider" => info.provider),
+            dropped: stategate_metrics::CHANNEL_DROPPED.with([info.provider]),
             is_wanted: info.carries != Carries::Heads,
             task: tokio::spawn(publisher.run(backlog)),
         }

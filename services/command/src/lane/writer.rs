@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
-use metrics::{Counter, Histogram, counter, histogram};
 use stategate_channel::Channel;
+use stategate_metrics::{Counter, Histogram};
 use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits, times};
 use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
@@ -122,13 +122,13 @@ impl LaneWriter {
             unavailable: Seldom::default(),
             faults: Faults::from_env(),
             meters: Meters {
-                events: counter!("stategate_events_appended_total", "lane" => label.clone()),
-                appends: counter!("stategate_appends_total", "lane" => label.clone()),
-                moved: counter!("stategate_appends_head_moved_total", "lane" => label.clone()),
-                ahead: counter!("stategate_loads_ahead_total", "lane" => label.clone()),
-                misjudged: counter!("stategate_appends_misjudged_total", "lane" => label.clone()),
-                batch: histogram!("stategate_append_events", "lane" => label.clone()),
-                queued: histogram!("stategate_write_queue_seconds", "lane" => label),
+                events: stategate_metrics::EVENTS_APPENDED.with([label.clone()]),
+                appends: stategate_metrics::APPENDS.with([label.clone()]),
+                moved: stategate_metrics::APPENDS_HEAD_MOVED.with([label.clone()]),
+                ahead: stategate_metrics::LOADS_AHEAD.with([label.clone()]),
+                misjudged: stategate_metrics::APPENDS_MISJUDGED.with([label.clone()]),
+                batch: stategate_metrics::APPEND_EVENTS.with([label.clone()]),
+                queued: stategate_metrics::WRITE_QUEUE_SECONDS.with([label]),
             },
         };
         let room = Arc::new(Semaphore::new(bounds.bytes / ROOM_UNIT + 1));
