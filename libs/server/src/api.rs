@@ -121,9 +121,9 @@ impl Services {
     pub(crate) fn checks(
         &self,
     ) -> impl Iterator<Item = (&'static str, BoxFuture<'_, Result<(), Unfit>>)> {
-        let command = self.command.as_deref().map(|here| (COMMAND, here.check()));
-        let query = self.query.as_deref().map(|here| (QUERY, here.check()));
-        let stream = self.stream.as_deref().map(|here| (STREAM, here.check()));
+        let command = self.command.as_deref().map(|here| (Home::Command.name(), here.check()));
+        let query = self.query.as_deref().map(|here| (Home::Query.name(), here.check()));
+        let stream = self.stream.as_deref().map(|here| (Home::Stream.name(), here.check()));
         [command, query, stream].into_iter().flatten()
     }
 

@@ -415,7 +415,7 @@ impl Running {
         self.readiness.tell().await;
         self.ending.cancel();
         // A fifth is kept for the closers, without which something acknowledged might be lost.
-        let calls_until = begun + self.grace * 4 / 5;
+        let calls_until = begun + stategate_model::times::for_calls(self.grace);
         if !grpc_ended && timeout_at(calls_until, &mut self.grpc).await.is_err() {
             tracing::warn!("calls were under way at the end of the grace time");
         }

@@ -265,7 +265,7 @@ impl CommandService {
         while targets.len() < events.len() {
             let left = &events[targets.len()..];
             let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
-            let read = read.await.map_err(|error| unread(&error))?;
+            let read = read.await.map_err(|error| failed(&error))?;
             if read.is_empty() {
                 return Err(Problem::internal(&"events were asked for and none answered").into());
             }

@@ -57,7 +57,7 @@ fn values(object: Object) -> Values {
 }
 
 /// Queues writes until there is no more room, or so many; answers how many waited and what they held.
-fn queue(most: usize, make: impl Fn(usize) -> Write) -> (usize, usize) {
+fn queue(most: usize, make: impl Fn() -> Write) -> (usize, usize) {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new(&MemoryConfig::default()).unwrap());
     let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
     let bounds = QueueBounds {
@@ -67,11 +67,11 @@ fn queue(most: usize, make: impl Fn(usize) -> Write) -> (usize, usize) {
     let (_writer, handle) =
         LaneWriter::new(Lane(0), storage, channel, Limits::default(), bounds, MIB);
     // Made once before, so that what the allocator keeps of it is not counted.
-    drop(make(0));
+    drop(make());
     let before = resident();
     let mut waiting = Vec::new();
-    for n in 0..most {
-        let write = make(n);
+    for _ in 0..most {
+        let write = make();
         let handle = handle.clone();
         let mut call = Box::pin(async move { handle.write(write).await });
         match futures::executor::block_on(async { futures::poll!(&mut call) }) {
@@ -89,43 +89,44 @@ fn what_waits_holds_no_more_than_its_bound() {
     // Their tree is a hundred times as large as their bytes.
     let text = format!(r#"{{"a":[{}]}}"#, vec![r#"{"":0}"#; 9_000].join(","));
     let nested = json::parse_object(&text).unwrap();
-    let kinds: [(&str, usize, Box<dyn Fn(usize) -> Write>); 4] = [
+    let one = |expect, command| write(std::iter::once((expect, command)));
+    let edit = || Command::Edit(values(Object::new()));
+    // What is kept by the allocator of one kind hides what the next one holds, so that each is also
+    // known to hold at least so much; the one that holds most comes last.
+    let kinds: [(&str, usize, usize, Box<dyn Fn() -> Write>); 4] = [
         (
-            "values of many small objects",
-            40,
-            Box::new(|_| {
-                let set = Command::Set(values(nested.clone()));
-                write(std::iter::once((Expect::Anything, set)))
+            "many small writes",
+            60_000,
+            size_of::<Write>() + size_of::<Operation>(),
+            Box::new(|| one(Expect::Anything, edit())),
+        ),
+        (
+            "long preconditions",
+            60_000,
+            100 * size_of::<Version>(),
+            Box::new(|| {
+                let versions = (0..100).map(Version::new).collect();
+                one(Expect::Versions(versions), Command::Del)
             }),
         ),
         (
             "many small operations",
             400,
-            Box::new(|_| {
-                write((0..1_000).map(|_| (Expect::Anything, Command::Edit(values(Object::new())))))
-            }),
+            1_000 * size_of::<Operation>(),
+            Box::new(|| write((0..1_000).map(|_| (Expect::Anything, edit())))),
         ),
         (
-            "many small writes",
-            60_000,
-            Box::new(|_| {
-                let edit = Command::Edit(values(Object::new()));
-                write(std::iter::once((Expect::Anything, edit)))
-            }),
-        ),
-        (
-            "long preconditions",
-            60_000,
-            Box::new(|_| {
-                let versions = (0..100).map(Version::new).collect();
-                write(std::iter::once((Expect::Versions(versions), Command::Del)))
-            }),
+            "values of many small objects",
+            40,
+            text.len(),
+            Box::new(|| one(Expect::Anything, Command::Set(values(nested.clone())))),
         ),
     ];
-    for (what, most, make) in kinds {
+    for (what, most, least, make) in kinds {
         let (waited, held) = queue(most, make);
         println!("{what}: {waited} waited and held {} KiB", held / 1_024);
         assert!(waited >= 20, "{what}: only {waited} waited");
+        assert!(waited * least <= BOUND, "{what}: {waited} waited");
         assert!(held <= BOUND * 3 / 2, "{what}: {} MiB are held", held / MIB);
     }
 }

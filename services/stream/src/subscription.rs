@@ -15,7 +15,6 @@ use crate::{
     admission::Permit,
     catchup::{ASK_AGAIN, Budget, Part, Reader},
     hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
-    service::failed,
 };
 
 /// Silence after which a subscriber that asked for it is told how far it is.
@@ -237,13 +236,14 @@ impl Subscription {
     /// Reads a page of a lane from the storage.
     async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
         let after = self.cursor.get(lane);
-        let has_page = tokio::select! {
+        let part = tokio::select! {
             () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
-            read = self.reader.read(lane, after) => read?,
+            read = self.reader.read(lane, after, PART) => read?,
         };
-        if !has_page {
+        match part {
+            Some(part) => self.pass_part(part),
             // The tail has what the log does not: the log went back, and the follower is about to see it.
-            sleep(ASK_AGAIN).await;
+            None => sleep(ASK_AGAIN).await,
         }
         Ok(())
     }

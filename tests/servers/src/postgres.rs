@@ -148,25 +148,6 @@ impl Postgres {
         }
     }
 
-    /// Stops all of its processes where they are; connections stay.
-    pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    /// Has them go on.
-    pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let server = self.server.lock().unwrap();
-        let id = i32::try_from(server.as_ref().expect("a server that runs").id());
-        let id = id.expect("a process id");
-        for process in [Pid::from_raw(id)].into_iter().chain(children(id)) {
-            let _ = kill(process, signal);
-        }
-    }
-
     /// One server for all tests of this process.
     pub fn shared() -> Result<&'static Self, Missing> {
         static SHARED: OnceLock<Result<Postgres, Missing>> = OnceLock::new();

@@ -264,7 +264,8 @@ mod tests {
     async fn a_silent_log_is_read_seldom_and_what_is_written_to_it_is_told_in_time() {
         pause();
         let log = Arc::new(Pretended::default());
-        let mut subscription = channel(&log).subscribe().await.unwrap();
+        let channel = channel(&log);
+        let mut subscription = channel.subscribe().await.unwrap();
         let minute = Duration::from_secs(60);
         let silent = timeout(minute, subscription.next()).await;
         assert!(silent.is_err(), "{silent:?}");
@@ -288,7 +289,8 @@ mod tests {
     async fn a_subscription_that_nobody_polls_reads_nothing() {
         pause();
         let log = Arc::new(Pretended::default());
-        let mut subscription = channel(&log).subscribe().await.unwrap();
+        let channel = channel(&log);
+        let mut subscription = channel.subscribe().await.unwrap();
         let before = log.reads.load(Ordering::Relaxed);
         advance(Duration::from_secs(60)).await;
         assert_eq!(log.reads.load(Ordering::Relaxed), before);

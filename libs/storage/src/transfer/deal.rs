@@ -120,6 +120,8 @@ struct Reader {
     end: Position,
     events: VecDeque<Event>,
     read: Position,
+    /// When the last event was that was read.
+    time: Timestamp,
     keys: VecDeque<KeyRecord>,
     /// The event up to which the keys are read; `None` once all are.
     keys_read: Option<Position>,
@@ -140,6 +142,7 @@ impl Reader {
             end,
             events: VecDeque::new(),
             read: from,
+            time: Timestamp(i64::MIN),
             keys: VecDeque::new(),
             keys_read: Some(from),
         }
@@ -161,8 +164,8 @@ impl Reader {
             if self.read >= self.end {
                 break;
             }
-            self.is_next(event.position)?;
-            self.read = event.position;
+            self.is_next(&event)?;
+            (self.read, self.time) = (event.position, event.time);
             self.events.push_back(event);
         }
         if self.events.is_empty() {
@@ -171,17 +174,29 @@ impl Reader {
         Ok(())
     }
 
-    /// Fails unless it is the position after the last one that was read.
-    fn is_next(&self, position: Position) -> Result<()> {
-        match position == self.read.next() {
-            true => Ok(()),
-            false => Err(self.missing()),
+    /// Fails unless an event follows the last one that was read. Here, for its place in another lane is
+    /// made to follow.
+    fn is_next(&self, event: &Event) -> Result<()> {
+        if event.position != self.read.next() {
+            return Err(self.missing());
         }
+        if event.time <= self.time {
+            let (lane, position) = (self.lane, event.position);
+            return Err(self.damaged(format!(
+                "lane {lane} does not continue at position {position}: its time is not after that of the event before it"
+            )));
+        }
+        Ok(())
     }
 
     fn missing(&self) -> Failure {
         let (lane, next) = (self.lane, self.read.next());
-        let what = format!("lane {lane} has no event at position {next}, and events after it");
+        self.damaged(format!(
+            "lane {lane} has no event at position {next}, and should have"
+        ))
+    }
+
+    fn damaged(&self, what: String) -> Failure {
         match self.side {
             Side::Source => Failure::Damaged(what),
             Side::Target => Failure::Target(format!("is damaged: {what}")),

@@ -286,7 +286,10 @@ mod tests {
         time::Instant,
     };
 
-    use super::{super::Write, *};
+    use super::{
+        super::{Answer, Write},
+        *,
+    };
     use crate::Operation;
 
     fn entity(key: &str) -> EntityRef {
@@ -312,7 +315,7 @@ mod tests {
             },
             ids: vec![EventId::fresh(Timestamp(0))],
             number,
-            answer: oneshot::channel().0,
+            answer: Answer::to(oneshot::channel().0),
             since: Instant::now(),
             _room: room.try_acquire_owned().unwrap(),
         }

@@ -136,6 +136,14 @@ struct Answer {
 }
 
 impl Answer {
+    /// To a caller whose write is not on its way yet.
+    fn to(caller: oneshot::Sender<Result<Written, Failure>>) -> Self {
+        Self {
+            caller: Some(caller),
+            is_under_way: false,
+        }
+    }
+
     fn send(mut self, outcome: Result<Written, Failure>) {
         if let Some(caller) = self.caller.take() {
             // A caller that is gone in the meantime learns it from the log.
@@ -183,10 +191,7 @@ impl LaneHandle {
             write,
             ids,
             number: 0,
-            answer: Answer {
-                caller: Some(answer),
-                is_under_way: false,
-            },
+            answer: Answer::to(answer),
             since: Instant::now(),
             _room: room,
         };

@@ -6,7 +6,7 @@ use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
 use stategate_model::json;
 use stategate_protocol::{Struct, pb, pb::operation::Operation as Wire};
-use stategate_server::CommandApi as _;
+use stategate_server::{CommandApi as _, Drain, Tasks};
 use stategate_storage::Storage;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -23,7 +23,12 @@ impl Bench {
         let storage = Faulty::new(&[]);
         let channel: Arc<dyn Channel> = Arc::new(InMemory::new(&InMemoryConfig::default()));
         let shared: Arc<dyn Storage> = Arc::clone(&storage) as _;
-        let service = CommandService::start(shared, &channel, &Settings::default());
+        let service = CommandService::start(
+            shared,
+            &channel,
+            &Settings::default(),
+            &Tasks::of(&Drain::new()),
+        );
         Self { storage, service }
     }
 

@@ -360,6 +360,7 @@ async fn carry(
                 continue;
             }
             () = later(until), if until.is_some() => {
+                tally.left_open(flight.len() as u64);
                 ended = Err(Failure::failed(format!(
                     "interrupted while rows were on their way without an answer; {} of them may be written or not",
                     flight.len()

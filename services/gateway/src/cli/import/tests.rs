@@ -607,15 +607,14 @@ async fn what_is_refused_for_all_rows_is_refused_once() {
 
 #[tokio::test]
 async fn a_gateway_that_stays_away_is_given_up() {
-    for (status, known) in [
-        (Problem::StorageUnavailable.into(), Outcome::NotWritten),
-        (Status::unknown("transport error"), Outcome::MayBeWritten),
-    ] {
-        stays_away(status, known).await;
-    }
+    // Its last try may be one that was not answered in time.
+    let away = [Outcome::NotWritten, Outcome::MayBeWritten];
+    stays_away(Problem::StorageUnavailable.into(), &away).await;
+    let lost = Status::unknown("transport error");
+    stays_away(lost, &[Outcome::MayBeWritten]).await;
 }
 
-async fn stays_away(busy: Status, known: Outcome) {
+async fn stays_away(busy: Status, known: &[Outcome]) {
     let fake = Fake::default();
     let always = std::iter::repeat_n(busy, 1_000).collect();
     fake.0
@@ -639,7 +638,7 @@ async fn stays_away(busy: Status, known: Outcome) {
     let Became::Over(outcome, failure) = sent.became else {
         panic!("{:?}", sent.became);
     };
-    assert_eq!(outcome, known);
+    assert!(known.contains(&outcome), "{outcome}");
     assert_eq!(failure.exit(), Exit::Unavailable);
     assert!(flight.is_empty() && fake.0.lock().unwrap().written.is_empty());
 }
