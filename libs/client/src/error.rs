@@ -140,6 +140,10 @@ impl Error {
             }
             (Code::DeadlineExceeded, _) => Kind::DeadlineExceeded,
             (Code::Unimplemented, _) => Kind::Unsupported,
+            // The client's own clock ran out before the server's.
+            (Code::Cancelled, "") if causes(&status).any(|e| e.is::<tonic::TimeoutExpired>()) => {
+                Kind::DeadlineExceeded
+            }
             // Nobody answered: the connection was refused, lost or reset.
             (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "") => {
                 match (connect_error(&status), effect) {
@@ -356,9 +360,6 @@ fn left_open(what: &str) -> String {
 }
 
 fn lost(status: &Status, address: &str) -> String {
-    if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
-        return OUT_OF_TIME.to_owned();
-    }
     let words = causes(status).last().map(ToString::to_string);
     let words = words.as_deref().unwrap_or(status.message());
     format!("the connection to {address} was lost ({words})")

@@ -14,15 +14,9 @@ use zstd::zstd_safe;
 
 use crate::{
     Problem,
-    frames::{self, HEADER_BYTES},
+    framing::{self, HEADER_BYTES},
+    headers,
 };
-
-/// How the messages of a request or an answer are compressed.
-pub const ENCODING: &str = "grpc-encoding";
-/// What a peer can decompress, separated by commas.
-pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// What is taken here.
-pub const ACCEPTED: &str = "identity,gzip,zstd";
 
 /// Most memory that a zstd frame may ask for to be decompressed, as a power of two: 8 MiB, which every
 /// decoder should have (RFC 8878 §3.1.1.1.2) and every level below 20 is content with.
@@ -64,7 +58,7 @@ impl Encoding {
 
     /// What a request says that its messages are compressed with.
     pub fn of_request(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let mut values = headers.get_all(ENCODING).iter();
+        let mut values = headers.get_all(headers::ENCODING).iter();
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
             (Some(value), None) if value == "identity" => Ok(None),
@@ -80,7 +74,7 @@ impl Encoding {
     /// before `identity`, or by compressing its `request`. Many clients name all that they can
     /// decompress in every call, `identity` first, and did not ask for the time it takes.
     pub fn for_answer(headers: &HeaderMap, request: Option<Self>) -> Option<Self> {
-        let lines = headers.get_all(ACCEPT_ENCODING).iter();
+        let lines = headers.get_all(headers::ACCEPT_ENCODING).iter();
         let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
         for name in names.map(<[u8]>::trim_ascii) {
             match Self::named(name) {
@@ -188,7 +182,7 @@ impl Packing {
         let Some(encoding) = self.encoding else {
             return data;
         };
-        let Some(messages) = frames::whole_messages(&data) else {
+        let Some(messages) = framing::whole_messages(&data) else {
             self.encoding = None;
             return data;
         };
@@ -242,7 +236,7 @@ mod tests {
 
     #[test]
     fn encodings_are_known_by_their_names_alone() {
-        let of = |values: &[&str]| Encoding::of_request(&headers(ENCODING, values));
+        let of = |values: &[&str]| Encoding::of_request(&headers(headers::ENCODING, values));
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&["identity"]), Ok(None));
         assert_eq!(of(&["gzip"]), Ok(Some(Encoding::Gzip)));
@@ -272,7 +266,7 @@ mod tests {
             (&["identity, deflate, gzip"], gzip, gzip),
             (&["snappy,x"], None, None),
         ] {
-            let headers = headers(ACCEPT_ENCODING, accepted);
+            let headers = headers(headers::ACCEPT_ENCODING, accepted);
             assert_eq!(
                 Encoding::for_answer(&headers, request),
                 expected,
@@ -359,7 +353,7 @@ mod tests {
             assert_eq!(packing.pack(small.clone()), small);
             let data = [frame(b"small"), frame(&large), frame(&noise)].concat();
             let out = packing.pack(data.into());
-            let messages = frames::whole_messages(&out).unwrap();
+            let messages = framing::whole_messages(&out).unwrap();
             let flags: Vec<u8> = messages.iter().map(|message| message[0]).collect();
             assert_eq!(flags, [0, 1, 0]);
             assert_eq!(

@@ -16,23 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use stategate_model::{Invalid, limits::MESSAGE_BYTES};
 use tonic::Status;
 
-use crate::{Problem, compression::Encoding};
-
-/// Bytes of the flag and the length before each message.
-pub(crate) const HEADER_BYTES: usize = 5;
-
-/// The messages of a piece of a body, each with its header; `None` if it is not made of whole ones.
-pub(crate) fn whole_messages(mut data: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut messages = Vec::new();
-    while !data.is_empty() {
-        let (header, _) = data.split_at_checked(HEADER_BYTES)?;
-        let length = usize::try_from((&header[1..]).get_u32()).ok()?;
-        let (message, rest) = data.split_at_checked(HEADER_BYTES.checked_add(length)?)?;
-        messages.push(message);
-        data = rest;
-    }
-    Some(messages)
-}
+use crate::{Problem, compression::Encoding, framing::HEADER_BYTES};
 
 /// Passes a body on until a message in it announces more than 4 MiB, or is none.
 #[derive(Debug)]

@@ -18,3 +18,9 @@ pub const MIN_POSITION: &str = "stategate-min-position";
 pub const TRACEPARENT: &str = "traceparent";
 /// The service that a method lives in, when it was asked of another.
 pub const SERVICE: &str = "service";
+/// How the messages of a request or an answer are compressed.
+pub const ENCODING: &str = "grpc-encoding";
+/// What a peer can decompress, separated by commas.
+pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// What requests may be compressed with.
+pub const ACCEPTED_ENCODINGS: &str = "identity,gzip,zstd";

@@ -8,6 +8,7 @@ pub mod compression;
 pub mod convert;
 pub mod event;
 pub mod frames;
+mod framing;
 pub mod headers;
 mod json;
 pub mod problem;

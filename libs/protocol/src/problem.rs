@@ -6,7 +6,7 @@ use stategate_model::{Invalid, Refusal, Version};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{compression, headers};
+use crate::headers;
 
 /// The domain of every `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "stategate";
@@ -235,7 +235,7 @@ impl Problem {
         let mut status = Status::with_error_details(row.code, row.message, details);
         let header = match self {
             Self::Elsewhere { service, .. } => Some((headers::SERVICE, service)),
-            Self::UnknownEncoding => Some((compression::ACCEPT_ENCODING, compression::ACCEPTED)),
+            Self::UnknownEncoding => Some((headers::ACCEPT_ENCODING, headers::ACCEPTED_ENCODINGS)),
             _ => None,
         };
         if let Some((name, value)) = header {

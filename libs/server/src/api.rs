@@ -14,10 +14,19 @@ use stategate_protocol::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::Unfit;
-
 /// The events of a subscription. Its end is a normal end; an error is the stream's status.
 pub type EventStream = BoxStream<'static, Result<Encoded, Status>>;
+
+/// Why a service cannot do its work at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// In words for whoever may ask: without addresses, paths and the like.
+    pub why: String,
+    /// The same with everything that is known, for the log.
+    pub cause: String,
+    /// It will not be able to again in this process, which ends therefore.
+    pub is_for_good: bool,
+}
 
 /// What the command service does.
 #[async_trait]
@@ -121,9 +130,18 @@ impl Services {
     pub(crate) fn checks(
         &self,
     ) -> impl Iterator<Item = (&'static str, BoxFuture<'_, Result<(), Unfit>>)> {
-        let command = self.command.as_deref().map(|here| (Home::Command.name(), here.check()));
-        let query = self.query.as_deref().map(|here| (Home::Query.name(), here.check()));
-        let stream = self.stream.as_deref().map(|here| (Home::Stream.name(), here.check()));
+        let command = self
+            .command
+            .as_deref()
+            .map(|here| (Home::Command.name(), here.check()));
+        let query = self
+            .query
+            .as_deref()
+            .map(|here| (Home::Query.name(), here.check()));
+        let stream = self
+            .stream
+            .as_deref()
+            .map(|here| (Home::Stream.name(), here.check()));
         [command, query, stream].into_iter().flatten()
     }
 

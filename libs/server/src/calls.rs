@@ -18,8 +18,9 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use stategate_protocol::{
     Problem,
-    compression::{self, Encoding, Packing},
+    compression::{Encoding, Packing},
     frames::Bounded,
+    headers as names,
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -106,7 +107,7 @@ where
             let headers = request.headers_mut();
             if asked.encoding.is_some() {
                 // What is behind this gets messages as they were before.
-                headers.remove(compression::ENCODING);
+                headers.remove(names::ENCODING);
             }
             packing = Encoding::for_answer(headers, asked.encoding);
             let patience = match call.shape() {
@@ -232,7 +233,7 @@ impl<F> Answering<F> {
         }
         if let Some(encoding) = packing {
             let headers = response.headers_mut();
-            headers.insert(compression::ENCODING, encoding.header());
+            headers.insert(names::ENCODING, encoding.header());
         }
         let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
         let ending = call.as_ref().is_some_and(is_infrastructure);

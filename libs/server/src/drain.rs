@@ -4,19 +4,13 @@
 use std::{
     fmt,
     future::Future,
-    io,
     sync::{Arc, OnceLock},
 };
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use crate::Tasks;
 
 /// The end of the process, shared by everything that has to know of it.
 #[derive(Clone, Default)]
@@ -79,24 +73,6 @@ impl Drain {
         self.0.closers.lock().push(Closer { name, close });
     }
 
-    /// Begins the end at the first SIGTERM or SIGINT and exits at once at the second.
-    ///
-    /// The handlers are in force when this returns.
-    pub fn on_signals(&self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let drain = self.clone();
-        Tasks::of(self).essential("the signal handler", async move {
-            let name = either(&mut terminate, &mut interrupt).await;
-            tracing::info!(signal = name, "draining; a second signal exits at once");
-            drain.begin();
-            let name = either(&mut terminate, &mut interrupt).await;
-            tracing::warn!(signal = name, "exiting at once");
-            std::process::exit(1);
-        });
-        Ok(())
-    }
-
     /// Runs the closers, one after the other. Each may take its share of the time that is left, so
     /// that one that hangs does not keep the storage from being closed.
     pub(crate) async fn close(&self, until: Instant) {
@@ -115,13 +91,6 @@ impl Drain {
                 tracing::warn!(what = name, "not closed within the grace time");
             }
         }
-    }
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
     }
 }
 

@@ -37,19 +37,19 @@ pub mod positions;
 mod readiness;
 mod seldom;
 pub mod serve;
+mod signals;
 pub mod tasks;
 pub mod telemetry;
 pub mod variables;
 
 pub use self::{
-    api::{CommandApi, EventStream, QueryApi, Services, StreamApi},
+    api::{CommandApi, EventStream, QueryApi, Services, StreamApi, Unfit},
     config::Config,
     deadline::deadline,
     drain::Drain,
     env::Env,
     freshness::Freshness,
     positions::Positions,
-    readiness::Unfit,
     seldom::Seldom,
     serve::{Addresses, Running, Server, run, start},
     tasks::Tasks,

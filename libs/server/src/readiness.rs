@@ -12,23 +12,12 @@ use tokio::{
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{Drain, Services, tasks};
+use crate::{Drain, Services, Unfit, tasks};
 
 /// Between two questions to a service how it is.
 const ASK: Duration = Duration::from_millis(500);
 /// How long its answer may take before it counts as unable to work.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-
-/// Why a service cannot do its work at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
-    /// In words for whoever may ask: without addresses, paths and the like.
-    pub why: String,
-    /// The same with everything that is known, for the log.
-    pub cause: String,
-    /// It will not be able to again in this process, which ends therefore.
-    pub is_for_good: bool,
-}
 
 /// The names that health can be asked for; the empty one is the process.
 const HEALTH_NAMES: [&str; 3] = [

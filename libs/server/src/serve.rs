@@ -37,7 +37,7 @@ use crate::{
     config::Tls,
     pem,
     readiness::Readiness,
-    telemetry,
+    signals, telemetry,
     variables::{self, Variable},
 };
 
@@ -157,7 +157,7 @@ pub async fn start(
     drain: &Drain,
 ) -> Result<Running, Error> {
     let started = async {
-        drain.on_signals().map_err(Error::Signals)?;
+        signals::listen(drain).map_err(Error::Signals)?;
         let server = Server::bind(config).await?;
         server.start(services, telemetry, drain).await
     };

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{hub::Subscriber, service::failed};
+use crate::{failure::failed, hub::Subscriber};
 
 /// What room is counted in: bytes that one permit stands for.
 const UNIT: usize = 1 << 10;

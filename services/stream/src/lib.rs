@@ -7,6 +7,7 @@
 
 mod admission;
 mod catchup;
+mod failure;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod follower;

@@ -8,7 +8,7 @@ use stategate_channel::{Channel, Reach};
 use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
 use stategate_protocol::{Problem, headers, pb};
 use stategate_server::{Config, EventStream, Freshness, Positions, StreamApi, Tasks, Unfit};
-use stategate_storage::{Error, Kind, Storage, Work};
+use stategate_storage::{Kind, Storage, Work};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     admission::{Admission, Most},
     catchup::Budget,
+    failure::failed,
     follower::Follower,
     hub::{Hub, Subscriber, TailBounds},
     selection::Selection,
@@ -75,17 +76,6 @@ pub struct StreamService {
     admission: Arc<Admission>,
     positions: Arc<Positions>,
     follower: parking_lot::Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What a client is told of a failed read.
-pub(crate) fn failed(error: &Error) -> Problem {
-    match (error.kind(), error.trouble()) {
-        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
-        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
-            why: trouble.words(),
-        },
-        _ => Problem::internal(error),
-    }
 }
 
 impl StreamService {

@@ -10,7 +10,7 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation};
 
 use crate::Result;
 
-use super::config::refused;
+use super::failure::refused;
 
 /// An address, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -8,7 +8,10 @@ use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation, Targ
 
 use crate::{Error, Kind, Result};
 
-use super::address::{Address, Mode, Trust, Version};
+use super::{
+    address::{Address, Mode, Trust, Version},
+    failure::refused,
+};
 
 /// Settings of [`super::Postgres`]:
 /// `{"name": "postgres", "addr": "postgres://user:password@host:5432/database", "lanes": 8}`.
@@ -357,10 +360,6 @@ pub(super) fn hosts(config: &tokio_postgres::Config) -> String {
         hosts => hosts.iter().map(name).collect(),
     };
     hosts.join(", ")
-}
-
-pub(super) fn refused(problem: impl Into<String>) -> Error {
-    Error::new(Kind::Config, "open").because(problem.into())
 }
 
 #[cfg(test)]

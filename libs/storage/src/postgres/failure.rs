@@ -7,6 +7,11 @@ use tokio_postgres::{
 
 use crate::{Error, Kind, Trouble};
 
+/// A setting that cannot be used.
+pub(super) fn refused(problem: impl Into<String>) -> Error {
+    Error::new(Kind::Config, "open").because(problem.into())
+}
+
 /// A failure of a call that writes nothing, or of one that was surely not carried out.
 pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
     move |error| {

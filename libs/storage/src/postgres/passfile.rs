@@ -7,7 +7,7 @@ use tokio_postgres::{Config, config::Host};
 
 use crate::Result;
 
-use super::config::refused;
+use super::failure::refused;
 
 /// Takes the password for the servers of `config` from a file.
 pub(super) fn look_up(path: &Path, config: &mut Config) -> Result<()> {

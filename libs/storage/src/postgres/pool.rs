@@ -34,8 +34,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{Error, Kind, Result};
 
 use super::{
-    config::{PostgresConfig, refused},
-    failure::{closed, failure, is_cut_short, spoils, unreachable},
+    config::PostgresConfig,
+    failure::{closed, failure, is_cut_short, refused, spoils, unreachable},
     passfile, tls,
 };
 

@@ -14,9 +14,9 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::{Error, Identity, Kind, Result};
 
 use super::{
-    config::{PostgresConfig, refused},
+    config::PostgresConfig,
     durability::{self, Found},
-    failure::{corrupt, is_held},
+    failure::{corrupt, is_held, refused},
     pool::{Failure, Lease, Pool, Purpose, Transaction},
     rows::Columns,
 };

@@ -18,7 +18,8 @@ use crate::Result;
 
 use super::{
     address::{Trust, Version},
-    config::{Check, Tls, refused},
+    config::{Check, Tls},
+    failure::refused,
 };
 
 /// What makes connections encrypted, where the address and the server agree on that.

@@ -1,0 +1,15 @@
+//! What a client is told of a read of the storage that failed.
+
+use stategate_protocol::Problem;
+use stategate_storage::{Error, Kind};
+
+/// The problem that a failed read is to its caller.
+pub(crate) fn failed(error: &Error) -> Problem {
+    match (error.kind(), error.trouble()) {
+        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
+        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
+            why: trouble.words(),
+        },
+        _ => Problem::internal(error),
+    }
+}
