@@ -34,8 +34,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{Error, Kind, Result};
 
 use super::{
-    config::{PostgresConfig, refused},
-    failure::{closed, failure, is_cut_short, spoils, unreachable},
+    config::{PostgresConfig, refused, servers},
+    failure::{closed, failure, is_cut_short, late, spoils, unreachable},
     passfile, tls,
 };
 
@@ -83,6 +83,8 @@ pub(super) struct Pool {
     patience: Duration,
     /// How long a connection may take to be made, at whichever host.
     connect: Duration,
+    /// Where they lead to, for people.
+    servers: String,
     /// How many commits are known to have been cut short as they waited for a standby.
     cut_short: Arc<AtomicU64>,
     /// Taken by every lease, and by the one who waits for their end.
@@ -152,6 +154,7 @@ impl Pool {
         if let Some(path) = &parsed.passfile {
             passfile::look_up(path, &mut parsed.config)?;
         }
+        let servers = servers(&parsed.config);
         let cut_short = Arc::<AtomicU64>::default();
         let manager = Manager::from_connect(
             parsed.config,
@@ -176,6 +179,7 @@ impl Pool {
             prepares: !config.pooler,
             patience: config.statement_timeout() + SILENCE,
             connect: parsed.connect,
+            servers,
             cut_short,
             leases: Arc::new(Semaphore::new(LEASES as usize)),
         })
@@ -192,12 +196,12 @@ impl Pool {
             Purpose::Schema => (WAIT + self.connect, None),
         };
         let Ok(got) = timeout(most, self.pool.get()).await else {
-            return Err(Error::new(Kind::Unavailable, operation)
-                .because("no connection could be had in time"));
+            return Err(late(operation, &self.servers));
         };
         let client = got.map_err(|error| match error {
-            PoolError::Backend(error) => unreachable(operation, &error),
+            PoolError::Backend(error) => unreachable(operation, &self.servers, &error),
             PoolError::Closed => closed(operation),
+            PoolError::Timeout(TimeoutType::Create) => late(operation, &self.servers),
             PoolError::Timeout(TimeoutType::Wait) => Error::new(Kind::Unavailable, operation)
                 .because("every connection is in use; see `connections`"),
             error => Error::new(Kind::Unavailable, operation).because(error),
