@@ -295,6 +295,11 @@ async fn a_commit_that_no_standby_has_is_not_acknowledged() {
         }
         // Takes as long as silence does, in which a cancelled commit would long be there.
         assert!(store.confirm().await.is_err());
+        // Who asks in vain, again and again, takes no more and more of the server's connections.
+        until("the append alone waits", || {
+            server.sql(WAIT_FOR_STANDBY).lines().count() == 1
+        })
+        .await;
         assert_eq!(
             head(&watcher).await,
             after + 2,

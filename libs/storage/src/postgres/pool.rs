@@ -1,7 +1,7 @@
 //! Connections: as many as are allowed, made when they are needed, made again when they are lost.
 //!
 //! A connection whose statement was not waited for to its end is never handed to anybody else: it is
-//! closed. If the statement only reads it is cancelled too. One that commits never is: a commit that waits
+//! closed. If the statement changes nothing it is cancelled too. One that does never is: a commit that waits
 //! for a standby is done on this server as soon as its wait is cancelled, and on no other.
 
 use std::{
@@ -101,6 +101,9 @@ pub(super) enum Purpose {
     Load,
     /// Appending: silence is found out about by appending again. Never cancelled.
     Append,
+    /// A commit that changes nothing, asked for its wait alone: cancelled once nobody waits for it, or each
+    /// would keep a connection of the server for as long as its standby is away.
+    Confirm,
     /// Making and migrating tables: for as long as it takes. Never cancelled.
     Schema,
 }
@@ -192,7 +195,7 @@ impl Pool {
         let (most, patience) = match purpose {
             Purpose::Read => (WAIT + self.connect, Some(self.patience)),
             Purpose::Load => (times::CONNECTION, Some(self.patience.min(times::WRITE))),
-            Purpose::Append => (times::CONNECTION, Some(times::SILENCE)),
+            Purpose::Append | Purpose::Confirm => (times::CONNECTION, Some(times::SILENCE)),
             Purpose::Schema => (WAIT + self.connect, None),
         };
         let Ok(got) = timeout(most, self.pool.get()).await else {
@@ -429,10 +432,13 @@ impl Drop for Lease {
         let client = Object::take(client);
         // Whoever appended finds out by appending again. A commit that is cancelled as it waits for a standby
         // would be seen here, and be nowhere else.
-        let reads = matches!(self.purpose, Purpose::Read | Purpose::Load);
+        let changes_nothing = match self.purpose {
+            Purpose::Read | Purpose::Load | Purpose::Confirm => true,
+            Purpose::Append | Purpose::Schema => false,
+        };
         // A pooler ends the statement's own connection with this one, and may pass a request to cancel it on
         // to the caller that comes next.
-        if client.is_closed() || !self.prepares || !reads {
+        if client.is_closed() || !self.prepares || !changes_nothing {
             return;
         }
         let cancel = client.cancel_token();
