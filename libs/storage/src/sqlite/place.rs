@@ -42,6 +42,21 @@ impl Place {
         files.collect::<io::Result<_>>().map(Self)
     }
 
+    /// Syncs the log beside the file. A process that was killed between writing to it and syncing it has left there
+    /// what is found when the file is opened, and is read from then on as if it was on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Some((wal, _)) = self.0.get(1) else {
+            return Ok(());
+        };
+        // SQLite keeps no locks on this one, so that closing it loses none.
+        fs::File::open(wal)?.sync_all()?;
+        if let Some(directory) = wal.parent() {
+            // Its name there; not every file system can, and SQLite goes on without too.
+            let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+
     /// Fails if one of the files is not there, or another one is in its place. Only looks them up: a file
     /// that is opened and closed beside SQLite loses SQLite's locks.
     pub(super) fn check(&self, operation: &'static str) -> Result<()> {
@@ -95,4 +110,27 @@ impl Place {
 fn identity(path: &Path) -> io::Result<Identity> {
     let found = fs::metadata(path)?;
     Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_beside_the_file_is_synced_where_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let paths = ["", "-wal", "-shm"].map(|ending| {
+            let mut name = path.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        });
+        for path in &paths {
+            fs::write(path, "").unwrap();
+        }
+        let place = Place::of(&path).unwrap();
+        place.sync().unwrap();
+        fs::remove_file(&paths[1]).unwrap();
+        place.sync().unwrap_err();
+    }
 }
