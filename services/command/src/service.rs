@@ -73,6 +73,7 @@ pub struct CommandService {
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
+/// What a client is told of a read that failed. Nothing was written.
 fn failed(error: &Error) -> Problem {
     match (error.kind(), error.trouble()) {
         (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
@@ -368,7 +369,6 @@ impl CommandService {
     }
 }
 
-/// What a client is told of a read that failed. Nothing was written.
 /// An operation that is parsed, but whose event, for a Revert, is not read yet.
 enum Pending {
     Ready(EntityRef, Command),
