@@ -14,6 +14,9 @@ use crate::{Error, Kind, Result, Trouble};
 /// A file as it was when it was opened: device and number.
 type Identity = (u64, u64);
 
+/// A log's file has at least this: a page, of the smallest that there are.
+const LEAST_BYTES: u64 = 512;
+
 /// What is added to an append's bytes for what SQLite writes with them.
 const OVERHEAD_BYTES: u64 = 64 << 10;
 /// No more room than this is looked for: what the largest append takes.
@@ -36,8 +39,8 @@ impl Place {
         };
         let paths = [path, beside("-wal"), beside("-shm")];
         let files = paths.into_iter().map(|path| {
-            let identity = identity(&path)?;
-            Ok((path, identity))
+            let found = fs::metadata(&path)?;
+            Ok((path, identity(&found)))
         });
         files.collect::<io::Result<_>>().map(Self)
     }
@@ -57,13 +60,18 @@ impl Place {
         Ok(())
     }
 
-    /// Fails if one of the files is not there, or another one is in its place. Only looks them up: a file
-    /// that is opened and closed beside SQLite loses SQLite's locks.
+    /// Fails if one of the files is not there, or another one is in its place, or the log was emptied where it is.
+    /// Only looks them up: a file that is opened and closed beside SQLite loses SQLite's locks.
     pub(super) fn check(&self, operation: &'static str) -> Result<()> {
-        for (path, expected) in &self.0 {
-            let what = match identity(path) {
-                Ok(found) if found == *expected => continue,
-                Ok(_) => "is another file than the one that was opened".to_owned(),
+        for (index, (path, expected)) in self.0.iter().enumerate() {
+            let what = match fs::metadata(path) {
+                Ok(found) if identity(&found) != *expected => {
+                    "is another file than the one that was opened".to_owned()
+                }
+                Ok(found) if index == 0 && found.len() < LEAST_BYTES => {
+                    "was emptied since it was opened".to_owned()
+                }
+                Ok(_) => continue,
                 Err(error) => format!("cannot be found any more: {error}"),
             };
             let what = format!(
@@ -107,9 +115,8 @@ impl Place {
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
+fn identity(found: &fs::Metadata) -> Identity {
+    (found.dev(), found.ino())
 }
 
 #[cfg(test)]
