@@ -21,9 +21,13 @@ pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -
     let (told, trouble) = (told(error), trouble(error));
     let why = match error.as_db_error().is_some() || trouble.is_some() {
         true => format!("PostgreSQL at {servers} cannot be used: {told}"),
-        false => format!(
-            "no connection to PostgreSQL at {servers} could be made: {told}; see that it runs and that `addr` leads to it"
-        ),
+        false => {
+            let see = match told.contains("TLS") {
+                true => "see `sslmode` in `addr`, and what the server's certificate is checked against",
+                false => "see that it runs and that `addr` leads to it",
+            };
+            format!("no connection to PostgreSQL at {servers} could be made: {told}; {see}")
+        }
     };
     Error::new(Kind::Unavailable, operation)
         .with_trouble(trouble)
@@ -33,7 +37,8 @@ pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -
 /// No connection was made in time.
 pub(super) fn late(operation: &'static str, servers: &str) -> Error {
     Error::new(Kind::Unavailable, operation).because(format!(
-        "PostgreSQL at {servers} gave no connection in time; see that it runs and that `addr` leads to it"
+        "no connection to PostgreSQL at {servers} could be had in time: it does not answer, or all of them are in \
+         use; see that it runs, that `addr` leads to it, and `connections`"
     ))
 }
 
