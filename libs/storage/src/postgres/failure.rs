@@ -20,7 +20,7 @@ pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
 pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -> Error {
     let (told, trouble) = (told(error), trouble(error));
     let why = match error.as_db_error().is_some() || trouble.is_some() {
-        true => format!("PostgreSQL at {servers} cannot be used: {told}"),
+        true => format!("PostgreSQL at {servers} answers: {told}"),
         false => {
             let see = match told.contains("TLS") {
                 true => "see `sslmode` in `addr`, and what the server's certificate is checked against",
