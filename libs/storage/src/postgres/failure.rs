@@ -23,7 +23,9 @@ pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -
         true => format!("PostgreSQL at {servers} answers: {told}"),
         false => {
             let see = match told.contains("TLS") {
-                true => "see `sslmode` in `addr`, and what the server's certificate is checked against",
+                true => {
+                    "see `sslmode` in `addr`, and what the server's certificate is checked against"
+                }
                 false => "see that it runs and that `addr` leads to it",
             };
             format!("no connection to PostgreSQL at {servers} could be made: {told}; {see}")
