@@ -304,6 +304,25 @@ async fn a_worker_of_point_reads_that_dies_ends_the_process() {
     }
 }
 
+/// Settings that weaken an acknowledgement are looked at for as long as there are acknowledgements.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_settings_that_dies_ends_the_process() {
+    let _alone = alone().await;
+    let Some(store) = postgres("a watch of settings that dies on PostgreSQL") else {
+        return;
+    };
+    let role = Role::Everything;
+    let mut gateway = planted(Form::One, store, role, "postgres-watch").await;
+    let held = Held::at(&mut gateway, role).await;
+    fails(
+        &mut gateway,
+        role,
+        held,
+        "storage: has ended a part of itself",
+    )
+    .await;
+}
+
 /// What carries hints is started again, and streams miss nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_carries_hints_goes_on_after_a_panic() {

@@ -146,7 +146,8 @@ pub fn decide(
             // They were legal when they were written; the limit may be lower now. And what cannot be read
             // must not become the entity's state again.
             values.check_size(limits)?;
-            values.object()?;
+            // Looked at and let go of: a tree would be kept with whatever holds these values.
+            values.to_object()?;
             values.clone()
         }
         (Command::Revert(None), _) => return Err(Refusal::EventNotFound),
@@ -288,7 +289,8 @@ mod tests {
             let command = Command::Revert(Some(Values::from_canonical(text)));
             decide(&State::default(), &Expect::Anything, &command, &limits)
         };
-        assert!(revert(r#"{"a":"0123456789"}"#).is_ok());
+        let change = revert(r#"{"a":"0123456789"}"#).unwrap();
+        assert!(change.values.holds_no_tree(), "it waits for its answer");
         let refused = revert(r#"{"a":"01234567890123456789"}"#).unwrap_err();
         assert!(
             matches!(&refused, Refusal::Invalid(invalid) if invalid.field == "values"),

@@ -144,6 +144,12 @@ impl Values {
         Ok(self.0.tree.get_or_init(|| tree))
     }
 
+    /// Whether nobody has looked at the tree.
+    #[cfg(test)]
+    pub(crate) fn holds_no_tree(&self) -> bool {
+        self.0.tree.get().is_none()
+    }
+
     /// The same values without the tree that somebody may have looked at: for keeping.
     #[must_use]
     pub fn lean(&self) -> Self {

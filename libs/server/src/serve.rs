@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use stategate_model::limits::MESSAGE_BYTES;
+use stategate_model::{limits::MESSAGE_BYTES, times};
 use stategate_protocol::server::{
     entity_service_server::EntityServiceServer, event_service_server::EventServiceServer,
 };
@@ -238,6 +238,15 @@ impl Server {
             variable = variables::AUTH_DISABLED.name,
             "authentication is off: everyone who can reach the port may read and write everything"
         );
+        if services.command.is_some() && times::for_calls(self.grace) <= times::WRITE {
+            tracing::warn!(
+                variable = variables::GRACE_SECONDS.name,
+                "a write tries to reach its storage for up to {:?}, and calls have {:?} to end in: a process that is \
+                 told to end while the storage is away may leave callers without an answer",
+                times::WRITE,
+                times::for_calls(self.grace)
+            );
+        }
         let names = services.names();
         let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
@@ -415,7 +424,7 @@ impl Running {
         self.readiness.tell().await;
         self.ending.cancel();
         // A fifth is kept for the closers, without which something acknowledged might be lost.
-        let calls_until = begun + stategate_model::times::for_calls(self.grace);
+        let calls_until = begun + times::for_calls(self.grace);
         if !grpc_ended && timeout_at(calls_until, &mut self.grpc).await.is_err() {
             tracing::warn!("calls were under way at the end of the grace time");
         }

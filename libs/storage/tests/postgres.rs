@@ -223,6 +223,22 @@ async fn an_append_whose_answer_is_lost_is_unknown_and_found_by_repeating() {
 /// The sessions that wait for a standby as they commit.
 const WAIT_FOR_STANDBY: &str = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'stategate'";
 
+/// Nobody is there: said with where that is and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_is_named() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let address = format!("postgres://me:hunter2@127.0.0.1:{port}/app?sslmode=disable");
+    let error = Postgres::open(&config(address)).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    let told = error.reason();
+    for word in ["127.0.0.1", &port.to_string(), "`addr`"] {
+        assert!(told.contains(word), "{told}");
+    }
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
 /// A standby that is away: a commit that waits for it is done here as soon as its wait is ended, whoever ends
 /// it, and that is not yet what an acknowledgement says. We never end it ourselves.
 #[tokio::test(flavor = "multi_thread")]
@@ -279,6 +295,11 @@ async fn a_commit_that_no_standby_has_is_not_acknowledged() {
         }
         // Takes as long as silence does, in which a cancelled commit would long be there.
         assert!(store.confirm().await.is_err());
+        // Who asks in vain, again and again, takes no more and more of the server's connections.
+        until("the append alone waits", || {
+            server.sql(WAIT_FOR_STANDBY).lines().count() == 1
+        })
+        .await;
         assert_eq!(
             head(&watcher).await,
             after + 2,

@@ -345,6 +345,26 @@ async fn files_that_are_not_where_they_were_take_no_append() {
     }
 }
 
+/// Nothing is acknowledged on the strength of pages that only this process still has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_emptied_takes_no_append() {
+    let file = File::new();
+    let store = file.open(None).await.unwrap();
+    append(&store, vec![event("a", 1)]).await.unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(file.path())
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let error = append(&store, vec![event("b", 2)]).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(error.trouble(), Some(Trouble::Gone), "{error}");
+    let error = store.check(Work::Write).await.unwrap_err();
+    assert_eq!(error.trouble(), Some(Trouble::Gone), "{error}");
+    store.close().await;
+}
+
 /// A file behind a link is the file that the link leads to.
 #[tokio::test]
 async fn a_link_to_the_file_is_followed_and_watched() {

@@ -8,12 +8,15 @@ use sha2::{Digest as _, Sha256};
 use stategate_channel::Channel;
 use stategate_model::{
     Claims, Command, Digest, Domain, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
-    Limits, Token, Values, Version, limits,
+    Limits, Token, Values, Version, limits, times,
 };
 use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
 use stategate_server::{CommandApi, Config, Positions, Tasks, Unfit};
 use stategate_storage::{Error, Kind, Storage, Work};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
@@ -73,6 +76,7 @@ pub struct CommandService {
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
+/// What a client is told of a read that failed. Nothing was written.
 fn failed(error: &Error) -> Problem {
     match (error.kind(), error.trouble()) {
         (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
@@ -80,6 +84,17 @@ fn failed(error: &Error) -> Problem {
             why: trouble.words(),
         },
         _ => Problem::internal(error),
+    }
+}
+
+/// What a write is made of, read while its caller waits to hear that nothing was written.
+async fn read_by<T>(
+    until: Instant,
+    read: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Problem> {
+    match timeout_at(until, read).await {
+        Ok(read) => read.map_err(|error| failed(&error)),
+        Err(_) => Err(Problem::StorageUnavailable),
     }
 }
 
@@ -242,8 +257,8 @@ impl CommandService {
 
     /// The values of the event that a Revert names; `None` when it is not one of the entity's.
     async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
-        let read = self.storage.get_event(entity, id).await;
-        let read = read.map_err(|error| failed(&error))?;
+        let until = Instant::now() + times::WRITE;
+        let read = read_by(until, self.storage.get_event(entity, id)).await?;
         Ok(read.value.map(|event| event.values))
     }
 
@@ -261,11 +276,12 @@ impl CommandService {
             }
         }
         let (mut targets, mut bytes) = (Vec::with_capacity(events.len()), 0);
+        let until = Instant::now() + times::WRITE;
         // Once, but for events with many claims, which count in what is read and not in what is written.
         while targets.len() < events.len() {
             let left = &events[targets.len()..];
             let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
-            let read = read.await.map_err(|error| failed(&error))?;
+            let read = read_by(until, read).await?;
             if read.is_empty() {
                 return Err(Problem::internal(&"events were asked for and none answered").into());
             }
@@ -368,7 +384,6 @@ impl CommandService {
     }
 }
 
-/// What a client is told of a read that failed. Nothing was written.
 /// An operation that is parsed, but whose event, for a Revert, is not read yet.
 enum Pending {
     Ready(EntityRef, Command),

@@ -709,11 +709,13 @@ fn checked_options(options: &str) -> Result<String> {
             "client_encoding" => return refuse("which is always UTF8; leave it out"),
             "lock_timeout" => {
                 let limit = milliseconds(&value);
-                if !limit.is_some_and(|limit| !limit.is_zero() && limit < times::SILENCE) {
+                let most = times::WRITE / times::LOCK_TRIES;
+                if !limit.is_some_and(|limit| !limit.is_zero() && limit < most) {
                     return refuse(&format!(
-                        "which has to be more than 0 and less than {} ms, after which an append counts as \
-                         unanswered; set it lower, or leave it out",
-                        times::SILENCE.as_millis()
+                        "which has to be more than 0 and less than {} ms, so that a write that finds its lane held {} \
+                         times is told in time that nothing was written; set it lower, or leave it out",
+                        most.as_millis(),
+                        times::LOCK_TRIES
                     ));
                 }
             }
@@ -887,7 +889,8 @@ mod tests {
                 "options=-csynchronous_commit=local",
                 &["synchronous_commit=local"],
             ),
-            ("options=-clock_timeout=5s", &["lock_timeout", "3000 ms"]),
+            ("options=-clock_timeout=5s", &["lock_timeout", "1875 ms"]),
+            ("options=-clock_timeout=2s", &["lock_timeout"]),
             ("options=-clock_timeout=0", &["lock_timeout"]),
             ("service=db", &["service", "write out"]),
             ("sslcrl=x", &["sslcrl", "leave it out"]),

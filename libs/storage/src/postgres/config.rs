@@ -362,6 +362,16 @@ pub(super) fn hosts(config: &tokio_postgres::Config) -> String {
     hosts.join(", ")
 }
 
+/// The servers of an address with their ports, for whoever starts the process.
+pub(super) fn servers(config: &tokio_postgres::Config) -> String {
+    let ports: Vec<String> = config.get_ports().iter().map(ToString::to_string).collect();
+    match ports.as_slice() {
+        [] => hosts(config),
+        [port] => format!("{}, port {port}", hosts(config)),
+        ports => format!("{}, ports {}", hosts(config), ports.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

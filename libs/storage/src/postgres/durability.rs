@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_postgres::types::{ToSql, Type};
 
+use crate::ended::Ended;
+
 use super::{
     pool::{Failure, Lease, Pool, Purpose},
     rows::Columns,
@@ -144,15 +146,20 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(pool: &Arc<Pool>, schema: &str, at_start: Found) -> Self {
+    pub(super) fn start(pool: &Arc<Pool>, schema: &str, at_start: Found, ended: &Ended) -> Self {
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
         let mut task = JoinSet::new();
-        task.spawn(watch(
+        let watching = watch(
             Arc::clone(pool),
             schema.to_owned(),
             at_start,
             Arc::clone(&seen),
-        ));
+        );
+        let watched = ended.watch("watch of the server's settings");
+        task.spawn(async move {
+            let _watched = watched;
+            watching.await;
+        });
         Self {
             seen,
             task: Mutex::new(task),
@@ -208,6 +215,8 @@ async fn watch(
             }
         }
         sleep(EVERY).await;
+        #[cfg(feature = "faults")]
+        stategate_faults::pass("postgres-watch");
         // While the server is away others say so.
         if let Ok(mut lease) = pool.lease("look", Purpose::Read).await {
             found = look(&mut lease, &schema).await.ok();

@@ -21,11 +21,32 @@ pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
     }
 }
 
-/// A connection that could not be made.
-pub(super) fn unreachable(operation: &'static str, error: &Sql) -> Error {
+/// A connection that could not be made. `servers` are for the log and for whoever starts the process.
+pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -> Error {
+    let (told, trouble) = (told(error), trouble(error));
+    let why = match error.as_db_error().is_some() || trouble.is_some() {
+        true => format!("PostgreSQL at {servers} answers: {told}"),
+        false => {
+            let see = match told.contains("TLS") {
+                true => {
+                    "see `sslmode` in `addr`, and what the server's certificate is checked against"
+                }
+                false => "see that it runs and that `addr` leads to it",
+            };
+            format!("no connection to PostgreSQL at {servers} could be made: {told}; {see}")
+        }
+    };
     Error::new(Kind::Unavailable, operation)
-        .with_trouble(trouble(error))
-        .because(told(error))
+        .with_trouble(trouble)
+        .because(why)
+}
+
+/// No connection was made in time.
+pub(super) fn late(operation: &'static str, servers: &str) -> Error {
+    Error::new(Kind::Unavailable, operation).because(format!(
+        "no connection to PostgreSQL at {servers} could be had in time: it does not answer, or all of them are in \
+         use; see that it runs, that `addr` leads to it, and `connections`"
+    ))
 }
 
 /// What the server says of itself, for callers too.

@@ -1,7 +1,7 @@
 //! Connections: as many as are allowed, made when they are needed, made again when they are lost.
 //!
 //! A connection whose statement was not waited for to its end is never handed to anybody else: it is
-//! closed. If the statement only reads it is cancelled too. One that commits never is: a commit that waits
+//! closed. If the statement changes nothing it is cancelled too. One that does never is: a commit that waits
 //! for a standby is done on this server as soon as its wait is cancelled, and on no other.
 
 use std::{
@@ -34,8 +34,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{Error, Kind, Result};
 
 use super::{
-    config::PostgresConfig,
-    failure::{closed, failure, is_cut_short, refused, spoils, unreachable},
+    config::{PostgresConfig, servers},
+    failure::{closed, failure, is_cut_short, late, refused, spoils, unreachable},
     passfile, tls,
 };
 
@@ -83,6 +83,8 @@ pub(super) struct Pool {
     patience: Duration,
     /// How long a connection may take to be made, at whichever host.
     connect: Duration,
+    /// Where they lead to, for people.
+    servers: String,
     /// How many commits are known to have been cut short as they waited for a standby.
     cut_short: Arc<AtomicU64>,
     /// Taken by every lease, and by the one who waits for their end.
@@ -99,6 +101,9 @@ pub(super) enum Purpose {
     Load,
     /// Appending: silence is found out about by appending again. Never cancelled.
     Append,
+    /// A commit that changes nothing, asked for its wait alone: cancelled once nobody waits for it, or each
+    /// would keep a connection of the server for as long as its standby is away.
+    Confirm,
     /// Making and migrating tables: for as long as it takes. Never cancelled.
     Schema,
 }
@@ -152,6 +157,7 @@ impl Pool {
         if let Some(path) = &parsed.passfile {
             passfile::look_up(path, &mut parsed.config)?;
         }
+        let servers = servers(&parsed.config);
         let cut_short = Arc::<AtomicU64>::default();
         let manager = Manager::from_connect(
             parsed.config,
@@ -176,6 +182,7 @@ impl Pool {
             prepares: !config.pooler,
             patience: config.statement_timeout() + SILENCE,
             connect: parsed.connect,
+            servers,
             cut_short,
             leases: Arc::new(Semaphore::new(LEASES as usize)),
         })
@@ -188,16 +195,16 @@ impl Pool {
         let (most, patience) = match purpose {
             Purpose::Read => (WAIT + self.connect, Some(self.patience)),
             Purpose::Load => (times::CONNECTION, Some(self.patience.min(times::WRITE))),
-            Purpose::Append => (times::CONNECTION, Some(times::SILENCE)),
+            Purpose::Append | Purpose::Confirm => (times::CONNECTION, Some(times::SILENCE)),
             Purpose::Schema => (WAIT + self.connect, None),
         };
         let Ok(got) = timeout(most, self.pool.get()).await else {
-            return Err(Error::new(Kind::Unavailable, operation)
-                .because("no connection could be had in time"));
+            return Err(late(operation, &self.servers));
         };
         let client = got.map_err(|error| match error {
-            PoolError::Backend(error) => unreachable(operation, &error),
+            PoolError::Backend(error) => unreachable(operation, &self.servers, &error),
             PoolError::Closed => closed(operation),
+            PoolError::Timeout(TimeoutType::Create) => late(operation, &self.servers),
             PoolError::Timeout(TimeoutType::Wait) => Error::new(Kind::Unavailable, operation)
                 .because("every connection is in use; see `connections`"),
             error => Error::new(Kind::Unavailable, operation).because(error),
@@ -425,10 +432,13 @@ impl Drop for Lease {
         let client = Object::take(client);
         // Whoever appended finds out by appending again. A commit that is cancelled as it waits for a standby
         // would be seen here, and be nowhere else.
-        let reads = matches!(self.purpose, Purpose::Read | Purpose::Load);
+        let changes_nothing = match self.purpose {
+            Purpose::Read | Purpose::Load | Purpose::Confirm => true,
+            Purpose::Append | Purpose::Schema => false,
+        };
         // A pooler ends the statement's own connection with this one, and may pass a request to cancel it on
         // to the caller that comes next.
-        if client.is_closed() || !self.prepares || !reads {
+        if client.is_closed() || !self.prepares || !changes_nothing {
             return;
         }
         let cancel = client.cancel_token();

@@ -406,7 +406,7 @@ impl Writes {
     /// one has every one that could be seen before it.
     pub(super) async fn confirm(&self, pool: &Pool) -> Result<()> {
         const OPERATION: &str = "confirm";
-        let mut lease = pool.lease(OPERATION, Purpose::Append).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Confirm).await?;
         let cut_short = pool.cut_short();
         // A message in the server's log that nobody reads: no table is written and nothing is locked.
         let sql =

@@ -127,6 +127,10 @@ impl Sqlite {
         // A connection has the files beside the log made when it first reads.
         reads::head(&connection, "open", Lane(0))?;
         let place = Arc::new(Place::of(&config.path).map_err(cannot_start)?);
+        place.sync().map_err(|error| {
+            let what = format!("{} cannot be synced: {error}", config.path.display());
+            Error::new(Kind::Unavailable, "open").because(what)
+        })?;
         let writer = Writer::start(connection, checkpoints, Arc::clone(&place), &mut threads)
             .map_err(cannot_start)?;
         Ok(Self {
@@ -190,7 +194,7 @@ impl Storage for Sqlite {
     }
 
     async fn confirm(&self) -> Result<()> {
-        // What can be read is on stable storage: it was synced before it could be.
+        // What can be read is on stable storage: it was synced before it could be, or as the file was opened.
         Ok(())
     }
 

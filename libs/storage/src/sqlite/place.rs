@@ -14,6 +14,9 @@ use crate::{Error, Kind, Result, Trouble};
 /// A file as it was when it was opened: device and number.
 type Identity = (u64, u64);
 
+/// A log's file has at least this: a page, of the smallest that there are.
+const LEAST_BYTES: u64 = 512;
+
 /// What is added to an append's bytes for what SQLite writes with them.
 const OVERHEAD_BYTES: u64 = 64 << 10;
 /// No more room than this is looked for: what the largest append takes.
@@ -36,19 +39,39 @@ impl Place {
         };
         let paths = [path, beside("-wal"), beside("-shm")];
         let files = paths.into_iter().map(|path| {
-            let identity = identity(&path)?;
-            Ok((path, identity))
+            let found = fs::metadata(&path)?;
+            Ok((path, identity(&found)))
         });
         files.collect::<io::Result<_>>().map(Self)
     }
 
-    /// Fails if one of the files is not there, or another one is in its place. Only looks them up: a file
-    /// that is opened and closed beside SQLite loses SQLite's locks.
+    /// Syncs the log beside the file. A process that was killed between writing to it and syncing it has left there
+    /// what is found when the file is opened, and is read from then on as if it was on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Some((wal, _)) = self.0.get(1) else {
+            return Ok(());
+        };
+        // SQLite keeps no locks on this one, so that closing it loses none.
+        fs::File::open(wal)?.sync_all()?;
+        if let Some(directory) = wal.parent() {
+            // Its name there; not every file system can, and SQLite goes on without too.
+            let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+
+    /// Fails if one of the files is not there, or another one is in its place, or the log was emptied where it is.
+    /// Only looks them up: a file that is opened and closed beside SQLite loses SQLite's locks.
     pub(super) fn check(&self, operation: &'static str) -> Result<()> {
-        for (path, expected) in &self.0 {
-            let what = match identity(path) {
-                Ok(found) if found == *expected => continue,
-                Ok(_) => "is another file than the one that was opened".to_owned(),
+        for (index, (path, expected)) in self.0.iter().enumerate() {
+            let what = match fs::metadata(path) {
+                Ok(found) if identity(&found) != *expected => {
+                    "is another file than the one that was opened".to_owned()
+                }
+                Ok(found) if index == 0 && found.len() < LEAST_BYTES => {
+                    "was emptied since it was opened".to_owned()
+                }
+                Ok(_) => continue,
                 Err(error) => format!("cannot be found any more: {error}"),
             };
             let what = format!(
@@ -92,7 +115,29 @@ impl Place {
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
+fn identity(found: &fs::Metadata) -> Identity {
+    (found.dev(), found.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_beside_the_file_is_synced_where_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let paths = ["", "-wal", "-shm"].map(|ending| {
+            let mut name = path.clone().into_os_string();
+            name.push(ending);
+            PathBuf::from(name)
+        });
+        for path in &paths {
+            fs::write(path, "").unwrap();
+        }
+        let place = Place::of(&path).unwrap();
+        place.sync().unwrap();
+        fs::remove_file(&paths[1]).unwrap();
+        place.sync().unwrap_err();
+    }
 }

@@ -9,7 +9,7 @@ use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -237,7 +237,8 @@ impl LaneWriter {
                 .record(item.since.elapsed().as_secs_f64());
         }
         loop {
-            let (plan, presumed) = match self.decide(&items, may_presume, publishing).await {
+            let decided = self.decide(&items, may_presume, give_up, publishing);
+            let (plan, presumed) = match decided.await {
                 Ok(decided) => decided,
                 Err(error) => return self.fail(items, &error),
             };
@@ -269,7 +270,13 @@ impl LaneWriter {
             for item in &mut items {
                 item.answer.is_under_way = true;
             }
-            match self.append(&batch, give_up, publishing).await {
+            let appended = match Instant::now() < give_up {
+                true => self.append(&batch, give_up, publishing).await,
+                // Never sent, it is surely not written.
+                false => Err(Error::new(Kind::Unavailable, "append")
+                    .because("what it is decided on was read too late")),
+            };
+            match appended {
                 Ok(Appended::Done) => {
                     self.faults.at(Step::Appended).await;
                     self.meters.appends.increment(1);
@@ -352,6 +359,7 @@ impl LaneWriter {
         &mut self,
         items: &[Item],
         may_presume: bool,
+        give_up: Instant,
         publishing: &Publishing,
     ) -> Result<(Plan, usize), Error> {
         if may_presume && let Some(presumptions) = self.known.presumptions(items.iter()) {
@@ -371,9 +379,10 @@ impl LaneWriter {
                 self.run = 0;
             }
             let Appender { lane, storage } = &self.appender;
-            let loaded = storage
-                .load(*lane, &question.entities, &question.keys)
-                .await?;
+            let load = storage.load(*lane, &question.entities, &question.keys);
+            let loaded = timeout_at(give_up, load).await.unwrap_or_else(|_| {
+                Err(Error::new(Kind::Unavailable, "load").because("no answer in time"))
+            })?;
             if self.known.learn(question, loaded).is_err() {
                 // Another process wrote: what was known is old.
                 self.lost_the_race();

@@ -13,7 +13,10 @@ mod faulty;
 mod presume;
 mod reverts;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{
@@ -22,7 +25,7 @@ use stategate_command::{
 };
 use stategate_model::{
     Claims, Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Lane, Limits, Position,
-    Refusal, Values, Version,
+    Refusal, Values, Version, times,
 };
 use stategate_storage::{ReadLimit, Storage as _};
 
@@ -495,4 +498,21 @@ async fn the_queue_is_bounded() {
             .await,
         Err(Failure::Busy)
     ));
+}
+
+/// What a write is decided on takes longer to read than its caller waits: it is told in time, and that nothing
+/// was written, since nothing was sent.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_takes_too_long_is_not_waited_for() {
+    let way = Duration::from_secs(4);
+    let storage = Faulty::far(way..way + Duration::from_nanos(1), &[]);
+    let begun = tokio::time::Instant::now();
+    let outcomes = batch(&storage, vec![set("a")]).await;
+    assert!(
+        matches!(outcomes[..], [Err(Failure::Unavailable)]),
+        "{outcomes:?}"
+    );
+    assert!(begun.elapsed() < times::CALL, "{:?}", begun.elapsed());
+    assert_eq!(storage.appends.load(Ordering::SeqCst), 0);
+    assert!(log(&storage).await.is_empty());
 }
