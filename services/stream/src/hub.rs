@@ -86,6 +86,9 @@ struct Tail {
     head: Position,
     /// The id of the event at the head; `None` when it is not known.
     head_id: Option<EventId>,
+    /// The last of those that came at once and were too much for the tail. Queues hold them until more
+    /// comes, so that who keeps up gets them.
+    unkept: Option<Position>,
 }
 
 impl Tail {
@@ -470,14 +473,19 @@ impl Hub {
             tail.entries.push_back(Arc::clone(&entry));
             new.push(entry);
         }
-        let mut gone = None;
+        if new.is_empty() {
+            return;
+        }
+        let mut gone = tail.unkept.take();
         while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
             let Some(oldest) = tail.entries.pop_front() else {
                 break;
             };
             tail.bytes -= oldest.size();
-            // What was in the tail before, and in a queue still.
-            if oldest.event.position < first_new && Arc::strong_count(&oldest) > 1 {
+            if oldest.event.position >= first_new {
+                tail.unkept = Some(oldest.event.position);
+            } else if Arc::strong_count(&oldest) > 1 {
+                // In a queue still.
                 gone = Some(oldest.event.position);
             }
         }
@@ -724,6 +732,25 @@ mod tests {
         );
         hub.extend(Lane(0), vec![entry("often", 101)]);
         // Far from full, and of no more use: what it holds is in the log alone.
+        assert!(matches!(stalled.take(PART), Taken::FellBehind));
+        assert!(matches!(other.take(PART), Taken::Nothing));
+    }
+
+    #[test]
+    fn a_queue_holds_what_is_too_much_for_the_tail_until_more_comes() {
+        let bounds = TailBounds {
+            events: 100,
+            bytes: 1,
+        };
+        let hub = Hub::new(Lanes::ONE, bounds);
+        hub.enter(&Heads::beginning(Lanes::ONE));
+        let (stalled, other) = (subscriber("d"), subscriber("d"));
+        attach(&hub, &stalled);
+        attach(&hub, &other);
+        for position in 1..=3 {
+            hub.extend(Lane(0), vec![entry("d", position)]);
+            assert!(matches!(other.take(PART), Taken::Offered(taken) if taken.len() == 1));
+        }
         assert!(matches!(stalled.take(PART), Taken::FellBehind));
         assert!(matches!(other.take(PART), Taken::Nothing));
     }
