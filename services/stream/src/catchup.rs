@@ -39,6 +39,9 @@ const LARGEST: usize = 1 << 20;
 const SHARE: usize = 8;
 /// Most events of a page.
 const EVENTS: usize = 1_000;
+/// What an event counts at least ([`Event::size`](stategate_model::Event::size)). A database may look at as
+/// many events as it is asked for before it knows how large they are.
+const SMALLEST: usize = 128;
 /// A page is held twice while it is read: as the storage gives it, and encoded.
 const READING: usize = 2;
 /// What an event costs beside its bytes.
@@ -464,7 +467,7 @@ impl Reading {
         // Set when the storage is found away.
         let mut give_up = None;
         let limit = ReadLimit {
-            events: EVENTS,
+            events: EVENTS.min(self.want / SMALLEST).max(1),
             bytes: self.want,
         };
         let mut needed = self.want * READING;
