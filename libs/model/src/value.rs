@@ -159,6 +159,11 @@ impl Values {
         }))
     }
 
+    /// Whether somebody looked at the values, so that they hold their tree.
+    pub fn has_tree(&self) -> bool {
+        self.0.tree.get().is_some()
+    }
+
     /// Bytes of the canonical form.
     pub fn size(&self) -> usize {
         self.0.json.len()

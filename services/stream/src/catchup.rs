@@ -39,6 +39,9 @@ const LARGEST: usize = 1 << 20;
 const SHARE: usize = 8;
 /// Most events of a page.
 const EVENTS: usize = 1_000;
+/// What an event counts at least ([`Event::size`](stategate_model::Event::size)). A database may look at as
+/// many events as it is asked for before it knows how large they are.
+const SMALLEST: usize = 128;
 /// A page is held twice while it is read: as the storage gives it, and encoded.
 const READING: usize = 2;
 /// What an event costs beside its bytes.
@@ -62,7 +65,19 @@ pub(crate) struct Budget {
     all: u32,
     largest: usize,
     pages: Mutex<Pages>,
+    /// What is known of a storage that is away; `None` while it answers.
+    away: Mutex<Option<Away>>,
     meters: Meters,
+}
+
+/// A storage that did not answer when it was asked last. All readers go by one of them, or thousands would
+/// ask it at once.
+#[derive(Debug)]
+struct Away {
+    /// When it is asked again.
+    next: Instant,
+    /// What the last to ask was told.
+    told: Problem,
 }
 
 #[derive(Debug)]
@@ -186,6 +201,7 @@ impl Budget {
                 wanted: 0,
                 look: Instant::now(),
             }),
+            away: Mutex::default(),
             meters: Meters {
                 bytes: stategate_metrics::CATCHUP_BYTES.get(),
                 dropped: stategate_metrics::CATCHUP_PAGES_DROPPED.get(),
@@ -270,6 +286,28 @@ impl Budget {
         self.meters.dropped.increment(dropped.len() as u64);
         drop(dropped);
         self.note();
+    }
+
+    /// Whether to ask the storage now: always, while it answers; one reader after the other, while it does
+    /// not.
+    fn may_ask(&self) -> Result<(), Problem> {
+        match &mut *self.away.lock() {
+            Some(away) if Instant::now() < away.next => Err(away.told.clone()),
+            Some(away) => {
+                // The others go by what this one is told, or ask if that takes long.
+                away.next = Instant::now() + ASK_AGAIN;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The storage answered, or what it told who asked.
+    fn asked(&self, told: Option<Problem>) {
+        *self.away.lock() = told.map(|told| Away {
+            next: Instant::now() + ASK_AGAIN,
+            told,
+        });
     }
 
     fn note(&self) {
@@ -426,24 +464,36 @@ struct Reading {
 impl Reading {
     /// Answers the first part of the page, and whether there is more of it on the shelf.
     async fn run(self, lane: Lane, after: Position) -> Result<Option<(Part, bool)>, Problem> {
-        let give_up = Instant::now() + GIVE_UP;
+        // Set when the storage is found away.
+        let mut give_up = None;
         let limit = ReadLimit {
-            events: EVENTS,
+            events: EVENTS.min(self.want / SMALLEST).max(1),
             bytes: self.want,
         };
         let mut needed = self.want * READING;
         loop {
+            if let Err(told) = self.budget.may_ask() {
+                let now = Instant::now();
+                if now >= *give_up.get_or_insert(now + GIVE_UP) {
+                    return Err(told);
+                }
+                sleep(ASK_AGAIN).await;
+                continue;
+            }
             let room = self.budget.room(needed).await;
             let mut room = room.ok_or(Problem::ShuttingDown)?;
+            let asked = Instant::now();
             let events = match self.storage.read_log(lane, after, limit).await {
                 Ok(events) => events,
-                Err(error) if *error.kind() == Kind::Unavailable && Instant::now() < give_up => {
-                    drop(room);
-                    sleep(ASK_AGAIN).await;
+                Err(error) if *error.kind() == Kind::Unavailable => {
+                    give_up.get_or_insert(asked + GIVE_UP);
+                    self.budget.asked(Some(failed(&error)));
                     continue;
                 }
                 Err(error) => return Err(failed(&error)),
             };
+            self.budget.asked(None);
+            give_up = None;
             let Some(end) = events.last().map(|event| event.position) else {
                 return Ok(None);
             };
@@ -621,6 +671,23 @@ mod tests {
         while held(&budget) > 0 || budget.pages.lock().wanted > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storage_that_is_away_is_asked_by_one_reader_for_all() {
+        let budget = Budget::new(1 << 20);
+        let refused = || budget.may_ask().unwrap_err();
+        budget.asked(Some(Problem::StorageUnavailable));
+        assert_eq!(refused(), Problem::StorageUnavailable);
+        tokio::time::advance(ASK_AGAIN).await;
+        assert_eq!(budget.may_ask(), Ok(()));
+        // The others wait for what it is told, and one asks again if that takes long.
+        assert_eq!(refused(), Problem::StorageUnavailable);
+        tokio::time::advance(ASK_AGAIN).await;
+        assert_eq!(budget.may_ask(), Ok(()));
+        assert_eq!(refused(), Problem::StorageUnavailable);
+        budget.asked(None);
+        assert_eq!((budget.may_ask(), budget.may_ask()), (Ok(()), Ok(())));
     }
 
     #[tokio::test]

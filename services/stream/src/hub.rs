@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    slice,
     sync::{Arc, OnceLock},
 };
 
@@ -18,7 +19,7 @@ use stategate_model::{
 use stategate_protocol::{Encoded, encode_event};
 use tokio::sync::{Notify, watch};
 
-use crate::selection::Selection;
+use crate::selection::{Looked, Selection};
 
 /// Most events a subscriber may have waiting before it is moved to the storage.
 const QUEUE_EVENTS: usize = 1_024;
@@ -28,6 +29,9 @@ const QUEUE_BYTES: usize = 1 << 20;
 const ATTACH_EVENTS: usize = 256;
 /// Most bytes of them: a part of its queue, so that there is room for what comes next.
 const ATTACH_BYTES: usize = QUEUE_BYTES / 4;
+/// Most bytes of events that are looked at together, one at least: filters make up to a hundred times as
+/// much of them meanwhile.
+const LOOKED_BYTES: usize = 256 << 10;
 /// Most (domain, type) pairs whose subscribers are remembered.
 const KINDS: usize = 10_000;
 
@@ -48,10 +52,11 @@ impl Entry {
         }
     }
 
-    /// Bytes the entry may come to hold: the event, its encoding, and the tree that a filter needs.
+    /// Bytes the entry may come to hold: the event, and its encoding. An array of digits is five and a half
+    /// times as large as protobuf as it is as JSON.
     fn size(&self) -> usize {
-        const TREE: usize = 5;
-        self.event.size() + self.event.values.size() * (1 + TREE)
+        const ENCODED: usize = 6;
+        self.event.size() + self.event.values.size() * ENCODED
     }
 
     /// The event's bytes, encoded by whoever needs them first.
@@ -81,6 +86,9 @@ struct Tail {
     head: Position,
     /// The id of the event at the head; `None` when it is not known.
     head_id: Option<EventId>,
+    /// The last of those that came at once and were too much for the tail. Queues hold them until more
+    /// comes, so that who keeps up gets them.
+    unkept: Option<Position>,
 }
 
 impl Tail {
@@ -188,18 +196,14 @@ impl Subscriber {
         is_behind
     }
 
-    /// Queues those of consecutive events of one (domain, type) that match.
-    fn offer(&self, entries: &[Arc<Entry>]) -> Offered {
+    /// Queues those of consecutive events of one (domain, type) that match; `looked` are the same events.
+    fn offer(&self, entries: &[Arc<Entry>], looked: &[Looked<'_>]) -> Offered {
         // Locked at the first that matches.
         let mut queue = None;
         let mut offered = 0;
-        for entry in entries {
+        for (entry, looked) in entries.iter().zip(looked) {
             // An event that cannot be read is left to the subscriber, which reports it.
-            if !self
-                .selection
-                .matches_within_kind(&entry.event)
-                .unwrap_or(true)
-            {
+            if !self.selection.matches_within_kind(looked).unwrap_or(true) {
                 continue;
             }
             let queue = queue.get_or_insert_with(|| self.queue.lock());
@@ -469,14 +473,19 @@ impl Hub {
             tail.entries.push_back(Arc::clone(&entry));
             new.push(entry);
         }
-        let mut gone = None;
+        if new.is_empty() {
+            return;
+        }
+        let mut gone = tail.unkept.take();
         while tail.entries.len() > self.bounds.events || tail.bytes > self.bounds.bytes {
             let Some(oldest) = tail.entries.pop_front() else {
                 break;
             };
             tail.bytes -= oldest.size();
-            // What was in the tail before, and in a queue still.
-            if oldest.event.position < first_new && Arc::strong_count(&oldest) > 1 {
+            if oldest.event.position >= first_new {
+                tail.unkept = Some(oldest.event.position);
+            } else if Arc::strong_count(&oldest) > 1 {
+                // In a queue still.
                 gone = Some(oldest.event.position);
             }
         }
@@ -485,7 +494,12 @@ impl Hub {
             self.leave_behind(&mut state, lane, gone, &mut woken);
         }
         for run in new.chunk_by(|a, b| a.event.entity.is_of_the_kind_of(&b.event.entity)) {
-            self.fan_out(&mut state, run, &mut woken);
+            let mut rest = run;
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(fitting(rest, LOOKED_BYTES));
+                self.fan_out(&mut state, part, &mut woken);
+                rest = after;
+            }
         }
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         self.meters
@@ -520,9 +534,13 @@ impl Hub {
     /// Hands consecutive events of one (domain, type) to those they concern.
     fn fan_out(&self, state: &mut State, run: &[Arc<Entry>], woken: &mut Vec<Arc<Subscriber>>) {
         let Some(first) = run.first() else { return };
+        let looked: Vec<_> = run.iter().map(|entry| Looked::at(&entry.event)).collect();
         let mut behind = Vec::new();
-        let mut offer = |slot: Slot, subscriber: &Arc<Subscriber>, entries: &[Arc<Entry>]| {
-            let delivered = match subscriber.offer(entries) {
+        let mut offer = |slot: Slot,
+                         subscriber: &Arc<Subscriber>,
+                         entries: &[Arc<Entry>],
+                         looked: &[Looked<'_>]| {
+            let delivered = match subscriber.offer(entries, looked) {
                 Offered::Queued(0) => return,
                 Offered::Queued(delivered) => delivered,
                 Offered::TooMuch(delivered) => {
@@ -534,17 +552,18 @@ impl Hub {
             woken.push(Arc::clone(subscriber));
         };
         if !state.exact.is_empty() {
-            for entry in run {
+            for (entry, looked) in run.iter().zip(&looked) {
                 for slot in state.exact.get(&entry.event.entity).into_iter().flatten() {
                     if let Some(subscriber) = state.attached.get(slot) {
-                        offer(*slot, subscriber, std::slice::from_ref(entry));
+                        let (entry, looked) = (slice::from_ref(entry), slice::from_ref(looked));
+                        offer(*slot, subscriber, entry, looked);
                     }
                 }
             }
         }
         if !state.globs.is_empty() {
             for (slot, subscriber) in globs_of(state, &first.event.entity).iter() {
-                offer(*slot, subscriber, run);
+                offer(*slot, subscriber, run, &looked);
             }
         }
         for slot in behind {
@@ -600,13 +619,24 @@ impl Hub {
 
 /// The first of some events, about so many bytes of them and at least one.
 fn first_of(mut entries: VecDeque<Arc<Entry>>, most: usize) -> Vec<Arc<Entry>> {
-    let mut bytes = 0;
-    let fitting = entries.iter().take_while(|entry| {
+    let fitting = fitting(&entries, most);
+    entries.truncate(fitting);
+    entries.into()
+}
+
+/// How many of the first events are about so many bytes: at least one, if there is one.
+fn fitting<'a>(entries: impl IntoIterator<Item = &'a Arc<Entry>>, most: usize) -> usize {
+    let mut bytes: usize = 0;
+    let mut entries = entries.into_iter();
+    let Some(first) = entries.next() else {
+        return 0;
+    };
+    bytes += first.event.size();
+    let fitting = entries.take_while(|entry| {
         bytes += entry.event.size();
         bytes <= most
     });
-    entries.truncate(fitting.count().max(1));
-    entries.into()
+    1 + fitting.count()
 }
 
 /// The glob subscribers that a domain and type concern.
@@ -704,6 +734,54 @@ mod tests {
         // Far from full, and of no more use: what it holds is in the log alone.
         assert!(matches!(stalled.take(PART), Taken::FellBehind));
         assert!(matches!(other.take(PART), Taken::Nothing));
+    }
+
+    #[test]
+    fn a_queue_holds_what_is_too_much_for_the_tail_until_more_comes() {
+        let bounds = TailBounds {
+            events: 100,
+            bytes: 1,
+        };
+        let hub = Hub::new(Lanes::ONE, bounds);
+        hub.enter(&Heads::beginning(Lanes::ONE));
+        let (stalled, other) = (subscriber("d"), subscriber("d"));
+        attach(&hub, &stalled);
+        attach(&hub, &other);
+        for position in 1..=3 {
+            hub.extend(Lane(0), vec![entry("d", position)]);
+            assert!(matches!(other.take(PART), Taken::Offered(taken) if taken.len() == 1));
+        }
+        assert!(matches!(stalled.take(PART), Taken::FellBehind));
+        assert!(matches!(other.take(PART), Taken::Nothing));
+    }
+
+    #[test]
+    fn what_filters_make_of_an_event_is_not_kept() {
+        let hub = hub();
+        let opts = pb::StreamOpts {
+            domain: "*".to_owned(),
+            r#type: "*".to_owned(),
+            query_string: r#"{"entity.values.a":"x","claims.sub":"x"}"#.to_owned(),
+            ..pb::StreamOpts::default()
+        };
+        let filtering = Arc::new(Subscriber::new(Selection::parse(&opts).unwrap()));
+        attach(&hub, &filtering);
+        let wanted = |position| {
+            let mut wanted = entry("d", position);
+            wanted.event.values = Values::from_canonical(r#"{"a":"x"}"#);
+            let claims = Values::from_canonical(r#"{"sub":"x"}"#);
+            wanted.event.claims = Claims::from_stored(claims);
+            wanted
+        };
+        hub.extend(Lane(0), vec![entry("d", 1), wanted(2)]);
+        let Taken::Offered(taken) = filtering.take(PART) else {
+            panic!("it matches");
+        };
+        assert_eq!(taken.len(), 1);
+        let event = &taken.first().unwrap().event;
+        assert_eq!(event.position, Position::new(2));
+        assert!(filtering.selection.matches(event).unwrap());
+        assert!(!event.values.has_tree() && !event.claims.values().has_tree());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a subscription selects, parsed once.
 
+use std::cell::OnceCell;
+
 use stategate_model::{
     EntityRef, Event, Filter, Glob, Invalid, Lane, Lanes, Method, Timestamp, value::Corrupt,
 };
@@ -7,6 +9,33 @@ use stategate_protocol::{Problem, pb};
 
 /// Most methods a subscription may name.
 const METHODS: usize = 16;
+
+/// An event while it is looked at. What filters make of its values and claims is up to a hundred times as
+/// large as their JSON; it is made in a copy that goes with this, for events are kept by the thousand.
+#[derive(Debug)]
+pub(crate) struct Looked<'a> {
+    event: &'a Event,
+    copy: OnceCell<Event>,
+}
+
+impl<'a> Looked<'a> {
+    /// Nothing was made of it yet.
+    pub(crate) fn at(event: &'a Event) -> Self {
+        Self {
+            event,
+            copy: OnceCell::new(),
+        }
+    }
+
+    /// The event, for who makes something of it.
+    fn copy(&self) -> &Event {
+        self.copy.get_or_init(|| Event {
+            values: self.event.values.lean(),
+            claims: self.event.claims.lean(),
+            ..self.event.clone()
+        })
+    }
+}
 
 /// The events a subscriber wants.
 #[derive(Debug)]
@@ -93,7 +122,8 @@ impl Selection {
     }
 
     /// Whether an event matches whose domain and type do.
-    pub(crate) fn matches_within_kind(&self, event: &Event) -> Result<bool, Corrupt> {
+    pub(crate) fn matches_within_kind(&self, looked: &Looked<'_>) -> Result<bool, Corrupt> {
+        let event = looked.event;
         if self
             .key
             .as_ref()
@@ -110,15 +140,15 @@ impl Selection {
         if self.filter.is_all() {
             Ok(true)
         } else {
-            self.filter.matches_event(event)
+            self.filter.matches_event(looked.copy())
         }
     }
 
-    /// Whether an event matches.
+    /// Whether an event matches. Nothing of what it takes to know is kept.
     pub(crate) fn matches(&self, event: &Event) -> Result<bool, Corrupt> {
         Ok(
             self.matches_kind(event.entity.domain(), event.entity.kind())
-                && self.matches_within_kind(event)?,
+                && self.matches_within_kind(&Looked::at(event))?,
         )
     }
 }

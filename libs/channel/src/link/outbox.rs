@@ -86,6 +86,12 @@ impl Outbox {
             && state.bytes + message.size() <= self.bounds.bytes;
         if state.is_away || !fits {
             state.owe(lane, head);
+            let is_there = !state.is_away;
+            drop(state);
+            if is_there {
+                // Nothing else may wait: one message can be more than there is ever room for.
+                self.filled.notify_one();
+            }
             return Pushed::Dropped;
         }
         // It will say itself how far its lane goes, and the receiver sees the hole.
@@ -218,6 +224,16 @@ mod tests {
         assert_eq!(taken(&outbox).len(), 3);
         outbox.push(message(3, 10, 10));
         assert_eq!(taken(&outbox), [(3, 4, true), (3, 10, true)]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_fits_has_its_head_sent_at_once() {
+        let outbox = Outbox::new(LogId::random(), SMALL);
+        let mut waits = std::pin::pin!(outbox.take());
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert_eq!(outbox.push(message(1, 7, 20_000)), Pushed::Dropped);
+        let taken = waits.now_or_never().unwrap();
+        assert_eq!(taken.first().unwrap().head(), Position::new(7));
     }
 
     #[test]

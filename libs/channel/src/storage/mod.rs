@@ -5,17 +5,11 @@
 //! never less often than every [`SELDOM`] intervals; while nobody polls the subscription it is not
 //! looked at at all.
 
-use std::{
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use stategate_model::Heads;
 use tokio::{
@@ -29,6 +23,9 @@ use crate::{Carries, Channel, Error, Info, Log, Message, Notice, Reach, Subscrip
 const SILENCE: Duration = Duration::from_secs(1);
 /// … up to so many: what is written after a silence is told of that many intervals later at most.
 const SELDOM: u32 = 4;
+/// How long a failed read counts. While somebody listens the next one comes sooner, however long it takes;
+/// while nobody does there is none, and nobody would find out that the storage is there again.
+const FORGOTTEN: Duration = Duration::from_secs(15);
 
 /// Settings of the storage channel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -56,29 +53,20 @@ pub struct StorageHeads {
     last: Arc<LastRead>,
 }
 
-/// What the last read of the heads came to.
+/// What the last read of the heads came to, and when.
 #[derive(Debug, Default)]
-struct LastRead(AtomicU8);
+struct LastRead(Mutex<Option<(Instant, bool)>>);
 
 impl LastRead {
-    const NONE: u8 = 0;
-    const DONE: u8 = 1;
-    const FAILED: u8 = 2;
-
     fn note(&self, heads: Option<&Heads>) {
-        let last = if heads.is_some() {
-            Self::DONE
-        } else {
-            Self::FAILED
-        };
-        self.0.store(last, Ordering::Relaxed);
+        *self.0.lock() = Some((Instant::now(), heads.is_some()));
     }
 
     fn reach(&self) -> Reach {
-        match self.0.load(Ordering::Relaxed) {
-            Self::NONE => Reach::Untried,
-            Self::DONE => Reach::Up,
-            _ => Reach::Down,
+        match *self.0.lock() {
+            Some((_, true)) => Reach::Up,
+            Some((at, false)) if at.elapsed() < FORGOTTEN => Reach::Down,
+            Some((_, false)) | None => Reach::Untried,
         }
     }
 }
@@ -222,10 +210,9 @@ impl Poller {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::{FutureExt as _, StreamExt as _, future};
-    use parking_lot::Mutex;
     use stategate_model::{Lane, Lanes, LogId, Position};
     use tokio::time::{advance, pause, timeout};
 
@@ -283,6 +270,20 @@ mod tests {
         *log.head.lock() = Position::new(2);
         let told = timeout(Duration::from_millis(5), subscription.next()).await;
         assert!(matches!(told, Ok(Some(Notice::Message(_)))), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_read_is_forgotten_when_none_follows_it() {
+        pause();
+        let last = LastRead::default();
+        assert_eq!(last.reach(), Reach::Untried);
+        last.note(None);
+        assert_eq!(last.reach(), Reach::Down);
+        advance(FORGOTTEN).await;
+        assert_eq!(last.reach(), Reach::Untried);
+        last.note(Some(&Heads::beginning(Lanes::ONE)));
+        advance(FORGOTTEN).await;
+        assert_eq!(last.reach(), Reach::Up);
     }
 
     #[tokio::test]
