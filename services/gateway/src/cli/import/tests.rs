@@ -239,6 +239,23 @@ fn files_end_and_run_together_in_many_ways() {
         assert!(rows[0].starts_with(word), "{rows:?}");
         assert_eq!((&rows[1][..], end), (r#"2 {"faa":2,"n":"b"}"#, None));
     }
+    // Two files in one: the second line of names is no row, and the first row without a line of its own
+    // none either.
+    for (text, word) in [
+        (&b"faa,n\n1,a\nfaa,n\n2,b\n"[..], "line 3: is the line that"),
+        (
+            b"faa,n\n1,a\n\xef\xbb\xbffaa,n\n2,b\n",
+            "line 3: is the line that",
+        ),
+        (b"faa,n\n1,afaa,n\n2,b\n", "line 2: has 3 cells;"),
+    ] {
+        let (rows, end) = csv(text);
+        assert!(rows.iter().any(|row| row.starts_with(word)), "{rows:?}");
+        assert_eq!(rows.last().unwrap(), r#"2 {"faa":2,"n":"b"}"#);
+        assert_eq!(end, None);
+    }
+    let (rows, _) = csv(b"faa\n1\nfaa\n");
+    assert_eq!(rows[1], r#"faa {"faa":"faa"}"#, "may be a value");
     let (rows, _) = csv(b"faa,n\n1,a\n2");
     assert!(rows[1].ends_with("may be cut off"), "{rows:?}");
     // What is no text in UTF-8 is named.
