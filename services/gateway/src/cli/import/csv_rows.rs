@@ -201,8 +201,10 @@ impl Columns {
                 0 => text.strip_prefix('\u{feff}').unwrap_or(text),
                 _ => text,
             };
-            let is_escaped = at >= self.header.first && plan.sheet.is_escaped();
-            *name == if is_escaped { sheet::text_of(text) } else { text }
+            match at >= self.header.first && plan.sheet.is_escaped() {
+                true => name.as_str() == sheet::text_of(text),
+                false => name.as_str() == text,
+            }
         };
         self.header
             .names

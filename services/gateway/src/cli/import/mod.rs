@@ -356,6 +356,7 @@ async fn carry(
             () = stop.as_mut(), if until.is_none() => {
                 until = Some(Instant::now() + signals::LAST_WORDS);
                 rows = None;
+                flight.keep_back();
                 ended = Err(Failure::failed("interrupted"));
                 continue;
             }
@@ -409,6 +410,7 @@ async fn carry(
                 };
                 if over.is_err() {
                     rows = None;
+                    flight.keep_back();
                     ended = ended.and(over);
                 }
                 failed

@@ -622,6 +622,41 @@ async fn what_is_refused_for_all_rows_is_refused_once() {
     assert!(fake.0.lock().unwrap().asked <= 8);
 }
 
+/// Rows of one entity go one after the other: those that were not sent are not, once it is over.
+#[tokio::test]
+async fn what_waits_for_a_row_that_ends_it_all_is_not_sent() {
+    let rows: String = (0..100).map(|n| format!("A,{n}\n")).collect();
+    let fake = Fake::default();
+    let refusals = [("A".to_owned(), [Status::unauthenticated("no token")].into())];
+    fake.0.lock().unwrap().refusals = refusals.into();
+    let (printed, ended) = import(&fake, &format!("faa,n\n{rows}"), &[]).await;
+    assert_eq!(told(ended).0, Exit::Refused);
+    let script = fake.0.lock().unwrap();
+    assert_eq!((script.asked, script.written.len()), (1, 0));
+    assert!(printed.contains(r#""rows":1,"#), "{printed}");
+}
+
+/// A storage that was restored as it once was has the same log, without the last rows.
+#[tokio::test]
+async fn an_import_whose_log_goes_back_ends() {
+    let rows: String = (0..2_000).map(|n| format!("K{n}\n")).collect();
+    let fake = Fake::default();
+    let restored = tokio::spawn({
+        let fake = fake.clone();
+        async move {
+            while fake.0.lock().unwrap().written.len() < 50 {
+                tokio::task::yield_now().await;
+            }
+            fake.0.lock().unwrap().written.clear();
+        }
+    });
+    let (printed, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "1"]).await;
+    restored.await.unwrap();
+    let (exit, said) = told(ended);
+    assert!(exit == Exit::Refused && said.contains("went back"), "{said}");
+    assert!(!printed.contains(r#""written":2000"#), "{printed}");
+}
+
 #[tokio::test]
 async fn a_gateway_that_stays_away_is_given_up() {
     // Its last try may be one that was not answered in time.
