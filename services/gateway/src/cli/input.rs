@@ -139,6 +139,11 @@ pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
         read: Arc::clone(&read),
     };
     let (first, whole) = peek(counted).map_err(unreadable)?;
+    if first.is_empty() && unpacked_name(file) != file {
+        return Err(Failure::failed(format!(
+            "cannot read {file}: it is empty, which nothing compressed is, so the file was cut off"
+        )));
+    }
     let refused = |what: &str| Failure::failed(format!("cannot read {file}: it is {what}"));
     let unpacked: Box<dyn Read + Send> = match Content::of(&first) {
         Content::Gzip => Box::new(Unpacked {
@@ -307,6 +312,15 @@ mod tests {
             let error = read(&[&packed[..], b"and then some text"].concat()).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_compressed_file_without_a_byte_was_cut_off() {
+        let file = tempfile::Builder::new().suffix(".ndjson.gz").tempfile();
+        let file = file.unwrap();
+        let opened = open(file.path().to_str().unwrap());
+        let refused = opened.err().unwrap();
+        assert!(refused.message().unwrap().contains("cut off"));
     }
 
     #[test]

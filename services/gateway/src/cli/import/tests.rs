@@ -627,8 +627,12 @@ async fn what_is_refused_for_all_rows_is_refused_once() {
 async fn what_waits_for_a_row_that_ends_it_all_is_not_sent() {
     let rows: String = (0..100).map(|n| format!("A,{n}\n")).collect();
     let fake = Fake::default();
-    let refusals = [("A".to_owned(), [Status::unauthenticated("no token")].into())];
-    fake.0.lock().unwrap().refusals = refusals.into();
+    let refusal = Status::unauthenticated("no token");
+    fake.0
+        .lock()
+        .unwrap()
+        .refusals
+        .insert("A".to_owned(), [refusal].into());
     let (printed, ended) = import(&fake, &format!("faa,n\n{rows}"), &[]).await;
     assert_eq!(told(ended).0, Exit::Refused);
     let script = fake.0.lock().unwrap();
