@@ -18,7 +18,12 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZeroUsize, ops::ControlFlow, pin::Pin};
+use std::{
+    cell::{Cell, RefCell},
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    pin::Pin,
+};
 
 use stategate_client::{KindRef, Outcome};
 use tokio::{
@@ -279,6 +284,8 @@ impl Args {
             names,
             nulls: (!self.nulls.is_empty()).then(|| self.nulls.into_iter().collect()),
             texts: self.texts.into_iter().collect(),
+            sought: RefCell::new(self.selection.all_names()),
+            has_rows: Cell::new(false),
             selection: self.selection,
             format,
             delimiter: self.delimiter,

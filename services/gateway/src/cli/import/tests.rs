@@ -379,6 +379,14 @@ fn columns_are_left_out_and_renamed() {
     );
     assert_eq!(rows[0], r#"A {"c":1,"d":3}"#);
     assert!(rows[1].contains("two values named `c`"), "{rows:?}");
+    // Rows need not be alike, but a name that none of them has is a slip.
+    for (name, open, close) in [("x.ndjson", "", ""), ("x.json", "[", "]")] {
+        let text = format!("{open}{{\"faa\":\"A\",\"a\":1}}{close}\n");
+        let (rows, end) = read(name, &["--key", "faa", "--columns", "a,nmae"], &text);
+        assert_eq!(rows, [r#"A {"a":1}"#]);
+        let end = end.unwrap();
+        assert!(end.contains("`nmae`, which no row has"), "{end}");
+    }
 }
 
 #[test]
