@@ -276,6 +276,8 @@ async fn restore(reading: &mut Reading, target: &Arc<dyn Storage>) -> Result<(u6
             format!("--to: the log there goes on after the end of the export, {end}"),
         ));
     }
+    // What was found there may be of an append that an earlier run has not heard the end of.
+    target.confirm().await.map_err(|error| failed(&error))?;
     Ok((events, written))
 }
 
