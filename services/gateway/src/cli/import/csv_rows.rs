@@ -69,7 +69,7 @@ fn why(broken: Broken, after: u64, names: &[String]) -> Failure {
     let rest = |quote: &Quote| {
         format!(
             "nothing from line {} on was imported. A quote within a cell between quotes is written \"\"; with --no-quotes, quotes mean nothing",
-            quote.line
+            quote.record
         )
     };
     match broken {

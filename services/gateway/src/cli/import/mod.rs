@@ -177,6 +177,11 @@ pub(crate) async fn run(
         () = &mut stop => return Err(before_anything()),
     };
     if args.names_nothing() && archive::is_history(&opened.first) {
+        if !args.selection.is_everything() || args.of_sheets().is_some() {
+            return Err(Failure::usage(
+                "an exported history is made again as it was; leave out the options about columns and cells",
+            ));
+        }
         Note::stderr().say("an exported history; the same again goes on with it if it is cut off");
         let client = tokio::select! {
             client = send::patient(connection, 1) => client?,
@@ -241,6 +246,11 @@ impl Args {
             )));
         };
         let is_sheet = matches!(format, Format::Csv | Format::Tsv);
+        if let Some(option) = self.of_sheets().filter(|_| !is_sheet) {
+            return Err(Failure::usage(format!(
+                "{option} is for CSV and TSV, and has no effect on JSON"
+            )));
+        }
         let delimiter = self.delimiter.unwrap_or(format.delimiter());
         let sheet = match is_sheet {
             true => Sheet::of(first, delimiter, self.exact),
@@ -292,6 +302,19 @@ impl Args {
             no_quotes: self.no_quotes,
             sheet,
         })
+    }
+
+    /// An option that was given and is for sheets alone.
+    fn of_sheets(&self) -> Option<&'static str> {
+        let given = [
+            ("--delimiter", self.delimiter.is_some()),
+            ("--null", !self.nulls.is_empty()),
+            ("--text", !self.texts.is_empty()),
+            ("--no-quotes", self.no_quotes),
+            ("--exact", self.exact),
+        ];
+        let first = given.iter().find(|(_, is_given)| *is_given);
+        first.map(|(option, _)| *option)
     }
 
     /// Whether the file itself must say what is in it.

@@ -390,6 +390,27 @@ fn columns_are_left_out_and_renamed() {
 }
 
 #[test]
+fn options_of_sheets_are_refused_for_json() {
+    for option in [
+        &["--delimiter", ";"][..],
+        &["--null", "-"],
+        &["--text", "a"],
+        &["--no-quotes"],
+        &["--exact"],
+    ] {
+        let options = [&["--key", "faa"], option].concat();
+        for (name, is_refused) in [("x.json", true), ("x.ndjson.gz", true), ("x.tsv", false)] {
+            let planned = args(name, &options).plan(b"faa\ta\n");
+            let why = planned.err().map(|failure| told(Err(failure)));
+            assert_eq!(why.is_some(), is_refused, "{name} {option:?}");
+            if let Some((exit, why)) = why {
+                assert!(exit == Exit::Usage && why.contains(option[0]), "{why}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_sheet_that_was_exported_comes_back() {
     let text =
         "@key,@version,'=h,'@key,a,n,s\n'=k,3,'=1,'@x,,-5,\"5\"\nb,1,'','\"\"\"\",{},1e21,\"\"\n";
