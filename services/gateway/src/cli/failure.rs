@@ -67,7 +67,7 @@ impl From<io::Error> for Failure {
                 message: None,
             };
         }
-        Self::failed(format!("cannot write the output: {error}"))
+        Self::failed(format!("cannot write the output: {}", words(&error)))
     }
 }
 
@@ -75,6 +75,15 @@ impl From<io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::new(exit_of(error.kind()), explain(&error))
+    }
+}
+
+/// What an error of the system says, without its number.
+pub(crate) fn words(error: &io::Error) -> String {
+    let said = error.to_string();
+    match said.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => said,
     }
 }
 
@@ -131,6 +140,13 @@ mod tests {
         ] {
             assert_eq!(exit_of(&kind), exit, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_system_has_no_number() {
+        let missing = io::Error::from_raw_os_error(2);
+        assert_eq!(words(&missing), "No such file or directory");
+        assert_eq!(words(&io::Error::other("it is damaged")), "it is damaged");
     }
 
     #[test]

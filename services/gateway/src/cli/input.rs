@@ -12,7 +12,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::failure::Failure;
+use super::failure::{Failure, words};
 
 /// Enough of a file to tell what it is.
 const PEEK: u64 = 16;
@@ -119,7 +119,8 @@ pub(crate) struct Opened {
 
 /// Opens a file, `-` being stdin. Waits for its first bytes.
 pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
-    let unreadable = |error| Failure::failed(format!("cannot read {file}: {error}"));
+    let unreadable =
+        |error: io::Error| Failure::failed(format!("cannot read {file}: {}", words(&error)));
     let (raw, size): (Box<dyn Read + Send>, _) = if file == "-" {
         (Box::new(io::stdin()), None)
     } else {

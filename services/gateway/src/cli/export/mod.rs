@@ -15,7 +15,7 @@ use stategate_client::Client;
 
 use super::{
     archive::Selection,
-    failure::Failure,
+    failure::{Failure, words},
     input::unpacked_name,
     output::{Form, Note, Output},
     progress::Progress,
@@ -202,7 +202,7 @@ enum Target {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
+    Failure::failed(format!("cannot write {}: {}", path.display(), words(error)))
 }
 
 /// What reads a file for long, beside a command that can be interrupted.

@@ -20,7 +20,11 @@ use super::{
     key::{self, Template},
     row::{Parsed, Place, Refused, Row},
 };
-use crate::cli::{failure::Failure, input::unpacked_name, text};
+use crate::cli::{
+    failure::{Failure, words},
+    input::unpacked_name,
+    text,
+};
 
 /// Most bytes of one row. No gateway takes a larger message, and a file that is not what it seems (a
 /// quote that is never closed) must not be read into memory to its end.
@@ -218,7 +222,8 @@ const NOT_EXPORTED: &str =
 
 /// A failure to read on, after `line`.
 pub(super) fn unreadable(line: u64, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot read on after line {line}: {error}"))
+    let why = words(error);
+    Failure::failed(format!("cannot read on after line {line}: {why}"))
 }
 
 fn lines(
