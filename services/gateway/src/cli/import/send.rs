@@ -172,14 +172,14 @@ async fn set(client: &Client, terms: Terms, row: &Row) -> Became {
     };
     let outcome = error.outcome();
     match error.kind() {
-        // The patience is over, or what is refused for one row is refused for all.
+        // The patience is over, what is refused for one row is refused for all, or what was written
+        // before is not where the rest would go.
         Kind::Unreachable
         | Kind::Unavailable
         | Kind::OutcomeUnknown
         | Kind::DeadlineExceeded
         | Kind::Unauthenticated
         | Kind::Unsupported
-        // Nor is what was written before where the rest would go.
         | Kind::LogChanged
         | Kind::LogRewound => Became::Over(outcome, error.into()),
         Kind::KeyReused => Became::Failed(
