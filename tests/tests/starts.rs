@@ -409,7 +409,12 @@ fn data_files() {
             mistakes.push(service(binary, &says).env("STATEGATE_STORAGE_PROVIDER", provider));
         }
     }
-    let says = ["--reset", "directory", "cannot be deleted", "is a directory"];
+    let says = [
+        "--reset",
+        "directory",
+        "cannot be deleted",
+        "is a directory",
+    ];
     let reset = ["dev", "--data", "directory", "--reset", "--yes"];
     mistakes.push(Mistake::of("stategate", &says).with(&reset));
     // Either is true of it.

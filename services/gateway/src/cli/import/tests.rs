@@ -686,7 +686,10 @@ async fn an_import_whose_log_goes_back_ends() {
     let (printed, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "1"]).await;
     restored.await.unwrap();
     let (exit, said) = told(ended);
-    assert!(exit == Exit::Refused && said.contains("went back"), "{said}");
+    assert!(
+        exit == Exit::Refused && said.contains("went back"),
+        "{said}"
+    );
     assert!(!printed.contains(r#""written":2000"#), "{printed}");
 }
 
