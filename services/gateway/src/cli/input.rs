@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Chain, Cursor, Read},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -118,13 +119,14 @@ pub(crate) struct Opened {
 }
 
 /// Opens a file, `-` being stdin. Waits for its first bytes.
-pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
+pub(crate) fn open(path: &Path) -> Result<Opened, Failure> {
+    let file = path.display().to_string();
     let unreadable =
         |error: io::Error| Failure::failed(format!("cannot read {file}: {}", words(&error)));
     let (raw, size): (Box<dyn Read + Send>, _) = if file == "-" {
         (Box::new(io::stdin()), None)
     } else {
-        let opened = File::open(file).map_err(unreadable)?;
+        let opened = File::open(path).map_err(unreadable)?;
         let about = opened.metadata().map_err(unreadable)?;
         if about.is_dir() {
             return Err(Failure::failed(format!(
@@ -140,7 +142,7 @@ pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
         read: Arc::clone(&read),
     };
     let (first, whole) = peek(counted).map_err(unreadable)?;
-    if first.is_empty() && unpacked_name(file) != file {
+    if first.is_empty() && unpacked_name(&file) != file {
         return Err(Failure::failed(format!(
             "cannot read {file}: it is empty, which nothing compressed is, so the file was cut off"
         )));
@@ -254,7 +256,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        let opened = open(file.path().to_str().unwrap());
+        let opened = open(file.path());
         let mut opened = opened.map_err(|failure| failure.message().unwrap().to_owned())?;
         let mut text = Vec::new();
         opened
@@ -319,7 +321,7 @@ mod tests {
     fn a_compressed_file_without_a_byte_was_cut_off() {
         let file = tempfile::Builder::new().suffix(".ndjson.gz").tempfile();
         let file = file.unwrap();
-        let opened = open(file.path().to_str().unwrap());
+        let opened = open(file.path());
         let refused = opened.err().unwrap();
         assert!(refused.message().unwrap().contains("cut off"));
     }

@@ -22,6 +22,7 @@ use std::{
     cell::{Cell, RefCell},
     num::NonZeroUsize,
     ops::ControlFlow,
+    path::Path,
     pin::Pin,
 };
 
@@ -170,7 +171,7 @@ pub(crate) async fn run(
     // On a thread, for a pipe may have nothing to read for long.
     let opened = task::spawn_blocking({
         let file = args.file.clone();
-        move || input::open(&file)
+        move || input::open(Path::new(&file))
     });
     let opened = tokio::select! {
         opened = opened => opened.map_err(|_| Failure::failed("the reader of the file ended early"))??,

@@ -27,7 +27,7 @@ fn read(file: &str, options: &[&str], text: impl AsRef<[u8]>) -> (Vec<String>, O
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(file);
     std::fs::write(&path, text).unwrap();
-    let opened = match input::open(path.to_str().unwrap()) {
+    let opened = match input::open(&path) {
         Ok(opened) => opened,
         Err(failure) => return (Vec::new(), Some(failure.message().unwrap().to_owned())),
     };
