@@ -67,7 +67,7 @@ impl From<io::Error> for Failure {
                 message: None,
             };
         }
-        Self::failed(format!("cannot write the output: {}", words(&error)))
+        Self::failed(format!("{UNWRITABLE_OUTPUT}: {}", words(&error)))
     }
 }
 
@@ -77,6 +77,9 @@ impl From<Error> for Failure {
         Self::new(exit_of(error.kind()), explain(&error))
     }
 }
+
+/// What begins the words about an output that takes no more.
+pub(crate) const UNWRITABLE_OUTPUT: &str = "cannot write the output";
 
 /// What an error of the system says, without its number.
 pub(crate) fn words(error: &io::Error) -> String {
