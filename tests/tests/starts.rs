@@ -409,6 +409,14 @@ fn data_files() {
             mistakes.push(service(binary, &says).env("STATEGATE_STORAGE_PROVIDER", provider));
         }
     }
+    let says = [
+        "--reset",
+        "directory",
+        "cannot be deleted",
+        "is a directory",
+    ];
+    let reset = ["dev", "--data", "directory", "--reset", "--yes"];
+    mistakes.push(Mistake::of("stategate", &says).with(&reset));
     // Either is true of it.
     let data = Mistake::of("stategate", &["--data", "cut.db", "in its place"]);
     mistakes.push(data.with(&["dev", "--port", "0", "--data", "cut.db"]));

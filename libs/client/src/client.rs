@@ -354,6 +354,18 @@ impl Client {
         }
     }
 
+    /// Fails once if a write found out that the log was replaced, or went back: with what the next read
+    /// would say. For whoever writes much and reads nothing.
+    pub fn check_log(&self) -> Result<(), Error> {
+        let Some(known) = &self.0.known else {
+            return Ok(());
+        };
+        let asked = known.ask();
+        asked
+            .map(drop)
+            .map_err(|change| Error::changed(change, self.0.command.address()))
+    }
+
     pub(crate) fn turns(&self) -> &Turns {
         &self.0.turns
     }

@@ -187,7 +187,8 @@ fn reset(storage: &StorageConfig, args: &Args) -> anyhow::Result<()> {
         path.push(ending);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(anyhow::Error::new(error).context(format!("cannot delete {name}")));
+                let path = path.display();
+                anyhow::bail!("--reset: {path} cannot be deleted: {}", error.kind());
             }
             _ => {}
         }

@@ -67,7 +67,7 @@ impl From<io::Error> for Failure {
                 message: None,
             };
         }
-        Self::failed(format!("cannot write the output: {error}"))
+        Self::failed(format!("{UNWRITABLE_OUTPUT}: {}", words(&error)))
     }
 }
 
@@ -75,6 +75,18 @@ impl From<io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::new(exit_of(error.kind()), explain(&error))
+    }
+}
+
+/// What begins the words about an output that takes no more.
+pub(crate) const UNWRITABLE_OUTPUT: &str = "cannot write the output";
+
+/// What an error of the system says, without its number.
+pub(crate) fn words(error: &io::Error) -> String {
+    let said = error.to_string();
+    match said.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => said,
     }
 }
 
@@ -131,6 +143,13 @@ mod tests {
         ] {
             assert_eq!(exit_of(&kind), exit, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_system_has_no_number() {
+        let missing = io::Error::from_raw_os_error(2);
+        assert_eq!(words(&missing), "No such file or directory");
+        assert_eq!(words(&io::Error::other("it is damaged")), "it is damaged");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Chain, Cursor, Read},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::failure::Failure;
+use super::failure::{Failure, words};
 
 /// Enough of a file to tell what it is.
 const PEEK: u64 = 16;
@@ -118,12 +119,14 @@ pub(crate) struct Opened {
 }
 
 /// Opens a file, `-` being stdin. Waits for its first bytes.
-pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
-    let unreadable = |error| Failure::failed(format!("cannot read {file}: {error}"));
+pub(crate) fn open(path: &Path) -> Result<Opened, Failure> {
+    let file = path.display().to_string();
+    let unreadable =
+        |error: io::Error| Failure::failed(format!("cannot read {file}: {}", words(&error)));
     let (raw, size): (Box<dyn Read + Send>, _) = if file == "-" {
         (Box::new(io::stdin()), None)
     } else {
-        let opened = File::open(file).map_err(unreadable)?;
+        let opened = File::open(path).map_err(unreadable)?;
         let about = opened.metadata().map_err(unreadable)?;
         if about.is_dir() {
             return Err(Failure::failed(format!(
@@ -139,6 +142,11 @@ pub(crate) fn open(file: &str) -> Result<Opened, Failure> {
         read: Arc::clone(&read),
     };
     let (first, whole) = peek(counted).map_err(unreadable)?;
+    if first.is_empty() && unpacked_name(&file) != file {
+        return Err(Failure::failed(format!(
+            "cannot read {file}: it is empty, which nothing compressed is, so the file was cut off"
+        )));
+    }
     let refused = |what: &str| Failure::failed(format!("cannot read {file}: it is {what}"));
     let unpacked: Box<dyn Read + Send> = match Content::of(&first) {
         Content::Gzip => Box::new(Unpacked {
@@ -248,7 +256,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        let opened = open(file.path().to_str().unwrap());
+        let opened = open(file.path());
         let mut opened = opened.map_err(|failure| failure.message().unwrap().to_owned())?;
         let mut text = Vec::new();
         opened
@@ -307,6 +315,15 @@ mod tests {
             let error = read(&[&packed[..], b"and then some text"].concat()).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_compressed_file_without_a_byte_was_cut_off() {
+        let file = tempfile::Builder::new().suffix(".ndjson.gz").tempfile();
+        let file = file.unwrap();
+        let opened = open(file.path());
+        let refused = opened.err().unwrap();
+        assert!(refused.message().unwrap().contains("cut off"));
     }
 
     #[test]

@@ -145,11 +145,11 @@ impl Reading {
         let shown = file.display().to_string();
         let ended = |_| Failure::failed("the reader of the file ended early");
         let begun = tokio::task::spawn_blocking({
-            let shown = shown.clone();
+            let (file, shown) = (file.to_owned(), shown.clone());
             move || {
                 let Opened {
                     text, size, read, ..
-                } = input::open(&shown)?;
+                } = input::open(&file)?;
                 let reader = Reader::begin(text, &shown)?;
                 Ok::<_, Failure>((reader, size, read))
             }
@@ -276,6 +276,8 @@ async fn restore(reading: &mut Reading, target: &Arc<dyn Storage>) -> Result<(u6
             format!("--to: the log there goes on after the end of the export, {end}"),
         ));
     }
+    // What was found there may be of an append that an earlier run has not heard the end of.
+    target.confirm().await.map_err(|error| failed(&error))?;
     Ok((events, written))
 }
 

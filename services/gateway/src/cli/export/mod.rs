@@ -15,7 +15,7 @@ use stategate_client::Client;
 
 use super::{
     archive::Selection,
-    failure::Failure,
+    failure::{Exit, Failure, UNWRITABLE_OUTPUT, words},
     input::unpacked_name,
     output::{Form, Note, Output},
     progress::Progress,
@@ -125,13 +125,15 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
                 state::export(client, args.selection(), format, args.exact, file).await
             }
         } => exported,
-        () = signals::stop() => Err(Failure::failed("interrupted")),
+        () = signals::stop() => Err(Failure::failed(INTERRUPTED)),
     };
     let exported = exported.map_err(|failure| match (&to, failure.message()) {
-        (Some(_), Some(message)) if format == Format::Ndjson => Failure::new(
-            failure.exit(),
-            format!("{message}; the same with --resume goes on"),
-        ),
+        (Some(_), Some(message)) if format == Format::Ndjson && is_passing(&failure) => {
+            Failure::new(
+                failure.exit(),
+                format!("{message}; the same with --resume goes on"),
+            )
+        }
         _ => failure,
     })?;
     match (to, output.form()) {
@@ -144,6 +146,20 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
             let path = text::plain(&path.display().to_string());
             output.line(&format!("{path}: {}", exported.words()))
         }
+    }
+}
+
+const INTERRUPTED: &str = "interrupted";
+
+/// Whether an export that ended so can be gone on with. What is refused is refused again, and so is a file
+/// that is not what an export writes.
+fn is_passing(failure: &Failure) -> bool {
+    let is_of_output =
+        |message: &str| message == INTERRUPTED || message.starts_with(UNWRITABLE_OUTPUT);
+    match failure.exit() {
+        Exit::Unavailable => true,
+        Exit::Failed => failure.message().is_some_and(is_of_output),
+        _ => false,
     }
 }
 
@@ -202,7 +218,7 @@ enum Target {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {error}", path.display()))
+    Failure::failed(format!("cannot write {}: {}", path.display(), words(error)))
 }
 
 /// What reads a file for long, beside a command that can be interrupted.

@@ -53,6 +53,13 @@ impl Selection {
         self.columns.is_empty() && self.without.is_empty() && self.renames.is_empty()
     }
 
+    /// Every name that is asked for.
+    pub(super) fn all_names(&self) -> Vec<String> {
+        let renamed = self.renames.iter().map(|rename| &rename.from);
+        let named = self.columns.iter().chain(&self.without);
+        named.chain(renamed).cloned().collect()
+    }
+
     /// Whether only what is named is taken.
     pub(super) fn is_of_named(&self) -> bool {
         !self.columns.is_empty()

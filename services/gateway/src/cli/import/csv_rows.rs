@@ -69,7 +69,7 @@ fn why(broken: Broken, after: u64, names: &[String]) -> Failure {
     let rest = |quote: &Quote| {
         format!(
             "nothing from line {} on was imported. A quote within a cell between quotes is written \"\"; with --no-quotes, quotes mean nothing",
-            quote.line
+            quote.record
         )
     };
     match broken {
@@ -183,7 +183,36 @@ impl Columns {
                 "has a carriage return outside quotes, where other lines do not end with one",
             ));
         }
+        if self.is_header(record, plan) {
+            return Err(Refused::row(
+                "is the line that names the columns again, as where one file was put after another",
+            ));
+        }
         Ok(())
+    }
+
+    /// Whether a record says what the first line said. One name alone may well be a value, too.
+    fn is_header(&self, record: &Record, plan: &Plan) -> bool {
+        let named = self.header.names.iter().filter(|name| !name.is_empty());
+        let is_name = |(at, (name, cell)): (usize, (&String, Cell<'_>))| {
+            let text = std::str::from_utf8(cell.bytes).unwrap_or_default();
+            // The other file may begin with a byte order mark.
+            let text = match at {
+                0 => text.strip_prefix('\u{feff}').unwrap_or(text),
+                _ => text,
+            };
+            match at >= self.header.first && plan.sheet.is_escaped() {
+                true => name.as_str() == sheet::text_of(text),
+                false => name.as_str() == text,
+            }
+        };
+        self.header
+            .names
+            .iter()
+            .zip(record.iter())
+            .enumerate()
+            .all(is_name)
+            && named.count() > 1
     }
 
     fn values(&self, record: &Record, plan: &Plan) -> Result<Object, Refused> {

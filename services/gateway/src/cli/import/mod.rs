@@ -18,7 +18,13 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZeroUsize, ops::ControlFlow, pin::Pin};
+use std::{
+    cell::{Cell, RefCell},
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    path::Path,
+    pin::Pin,
+};
 
 use stategate_client::{KindRef, Outcome};
 use tokio::{
@@ -165,13 +171,18 @@ pub(crate) async fn run(
     // On a thread, for a pipe may have nothing to read for long.
     let opened = task::spawn_blocking({
         let file = args.file.clone();
-        move || input::open(&file)
+        move || input::open(Path::new(&file))
     });
     let opened = tokio::select! {
         opened = opened => opened.map_err(|_| Failure::failed("the reader of the file ended early"))??,
         () = &mut stop => return Err(before_anything()),
     };
     if args.names_nothing() && archive::is_history(&opened.first) {
+        if !args.selection.is_everything() || args.of_sheets().is_some() {
+            return Err(Failure::usage(
+                "an exported history is made again as it was; leave out the options about columns and cells",
+            ));
+        }
         Note::stderr().say("an exported history; the same again goes on with it if it is cut off");
         let client = tokio::select! {
             client = send::patient(connection, 1) => client?,
@@ -236,6 +247,11 @@ impl Args {
             )));
         };
         let is_sheet = matches!(format, Format::Csv | Format::Tsv);
+        if let Some(option) = self.of_sheets().filter(|_| !is_sheet) {
+            return Err(Failure::usage(format!(
+                "{option} is for CSV and TSV, and has no effect on JSON"
+            )));
+        }
         let delimiter = self.delimiter.unwrap_or(format.delimiter());
         let sheet = match is_sheet {
             true => Sheet::of(first, delimiter, self.exact),
@@ -279,12 +295,27 @@ impl Args {
             names,
             nulls: (!self.nulls.is_empty()).then(|| self.nulls.into_iter().collect()),
             texts: self.texts.into_iter().collect(),
+            sought: RefCell::new(self.selection.all_names()),
+            has_rows: Cell::new(false),
             selection: self.selection,
             format,
             delimiter: self.delimiter,
             no_quotes: self.no_quotes,
             sheet,
         })
+    }
+
+    /// An option that was given and is for sheets alone.
+    fn of_sheets(&self) -> Option<&'static str> {
+        let given = [
+            ("--delimiter", self.delimiter.is_some()),
+            ("--null", !self.nulls.is_empty()),
+            ("--text", !self.texts.is_empty()),
+            ("--no-quotes", self.no_quotes),
+            ("--exact", self.exact),
+        ];
+        let first = given.iter().find(|(_, is_given)| *is_given);
+        first.map(|(option, _)| *option)
     }
 
     /// Whether the file itself must say what is in it.
@@ -356,6 +387,7 @@ async fn carry(
             () = stop.as_mut(), if until.is_none() => {
                 until = Some(Instant::now() + signals::LAST_WORDS);
                 rows = None;
+                flight.keep_back();
                 ended = Err(Failure::failed("interrupted"));
                 continue;
             }
@@ -409,6 +441,7 @@ async fn carry(
                 };
                 if over.is_err() {
                     rows = None;
+                    flight.keep_back();
                     ended = ended.and(over);
                 }
                 failed

@@ -101,6 +101,8 @@ pub(super) enum Broken {
 #[derive(Debug)]
 pub(super) struct Quote {
     pub(super) line: u64,
+    /// The line that its record begins on.
+    pub(super) record: u64,
     /// Which cell of its record, from 0.
     pub(super) cell: usize,
     /// The line of what follows.
@@ -270,6 +272,7 @@ impl<R: BufRead> Records<R> {
     fn quote(&self, record: &Record, opened: u64, from: usize) -> Quote {
         Quote {
             line: opened,
+            record: record.line,
             cell: record.cells.len(),
             at: self.line,
             follows: shown(record.bytes.get(from..).unwrap_or_default()),

@@ -96,6 +96,14 @@ impl Flight {
         self.held
     }
 
+    /// Forgets the rows that wait for earlier ones of their entities: none of them was sent, nor will be.
+    pub(crate) fn keep_back(&mut self) {
+        for later in self.waiting.values_mut() {
+            self.held = self.held.saturating_sub(later.len());
+            later.clear();
+        }
+    }
+
     /// Sends a row, once the earlier ones of its entity were answered.
     pub(crate) fn push(&mut self, row: Row) {
         self.held += 1;
@@ -118,6 +126,9 @@ impl Flight {
             }
         };
         self.held = self.held.saturating_sub(1);
+        if let Became::Over(..) = sent.became {
+            self.keep_back();
+        }
         let later = self
             .waiting
             .get_mut(&sent.entity)
@@ -150,18 +161,27 @@ impl Flight {
 async fn set(client: &Client, terms: Terms, row: &Row) -> Became {
     let values = row.values.clone();
     let error = match client.set_payload(terms, &row.entity, values).await {
-        Ok(written) => return Became::Written(written),
+        // Of a log that was replaced, the tokens say so, and what went with it.
+        Ok(written) => match client.check_log() {
+            Err(error) if *error.kind() == Kind::LogRewound => {
+                return Became::Over(Outcome::Written, error.into());
+            }
+            _ => return Became::Written(written),
+        },
         Err(error) => error,
     };
     let outcome = error.outcome();
     match error.kind() {
-        // The patience is over, or what is refused for one row is refused for all.
+        // The patience is over, what is refused for one row is refused for all, or what was written
+        // before is not where the rest would go.
         Kind::Unreachable
         | Kind::Unavailable
         | Kind::OutcomeUnknown
         | Kind::DeadlineExceeded
         | Kind::Unauthenticated
-        | Kind::Unsupported => Became::Over(outcome, error.into()),
+        | Kind::Unsupported
+        | Kind::LogChanged
+        | Kind::LogRewound => Became::Over(outcome, error.into()),
         Kind::KeyReused => Became::Failed(
             outcome,
             "another row stood here when this import began; leave out --resume to import anew"

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::HashSet,
     fmt,
     io::{self, BufRead, BufReader, Read},
@@ -20,7 +20,11 @@ use super::{
     key::{self, Template},
     row::{Parsed, Place, Refused, Row},
 };
-use crate::cli::{failure::Failure, input::unpacked_name};
+use crate::cli::{
+    failure::{Failure, words},
+    input::unpacked_name,
+    text,
+};
 
 /// Most bytes of one row. No gateway takes a larger message, and a file that is not what it seems (a
 /// quote that is never closed) must not be read into memory to its end.
@@ -71,6 +75,10 @@ pub(crate) struct Plan {
     pub(crate) texts: HashSet<String>,
     /// Which columns are values, and under which names.
     pub(crate) selection: Selection,
+    /// What those options name that no row of JSON had yet.
+    pub(crate) sought: RefCell<Vec<String>>,
+    /// Whether one was looked at.
+    pub(crate) has_rows: Cell<bool>,
     pub(crate) format: Format,
     pub(crate) delimiter: Option<u8>,
     /// Whether quotes of a CSV file are characters like others.
@@ -116,8 +124,14 @@ pub(crate) fn read(input: Box<dyn Read>, plan: &Plan, sink: Sink<'_>) -> Result<
     };
     match plan.format {
         Format::Csv | Format::Tsv => csv_rows::read(input, plan.delimiter(), plan, &row, sink),
-        Format::Ndjson => lines(BufReader::new(input), plan, &row, sink),
-        Format::Json => array::read(BufReader::new(input), plan, &row, sink),
+        Format::Ndjson => {
+            lines(BufReader::new(input), plan, &row, sink)?;
+            plan.found_all()
+        }
+        Format::Json => {
+            array::read(BufReader::new(input), plan, &row, sink)?;
+            plan.found_all()
+        }
     }
 }
 
@@ -163,8 +177,23 @@ impl Plan {
         if self.selection.is_everything() {
             return Ok(Cow::Borrowed(object));
         }
+        self.has_rows.set(true);
+        let mut sought = self.sought.borrow_mut();
+        sought.retain(|name| !object.contains_key(name));
         let selected = self.selection.of(object).map_err(Refused::row)?;
         Ok(Cow::Owned(selected))
+    }
+
+    /// Rows of JSON need not be alike, so that only their end says that a name is in none of them.
+    fn found_all(&self) -> Result<(), Failure> {
+        let sought = self.sought.borrow();
+        let Some(name) = sought.first().filter(|_| self.has_rows.get()) else {
+            return Ok(());
+        };
+        Err(Failure::usage(format!(
+            "--columns, --without or --rename names `{}`, which no row has; the rows were imported without it",
+            text::plain(name)
+        )))
     }
 
     /// A row that says which entity it is.
@@ -193,7 +222,8 @@ const NOT_EXPORTED: &str =
 
 /// A failure to read on, after `line`.
 pub(super) fn unreadable(line: u64, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot read on after line {line}: {error}"))
+    let why = words(error);
+    Failure::failed(format!("cannot read on after line {line}: {why}"))
 }
 
 fn lines(

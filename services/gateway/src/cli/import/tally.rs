@@ -226,9 +226,8 @@ impl Tally {
     fn show(&mut self) {
         let read = &self.read;
         let all = self.all();
-        self.progress.show(all, self.failed + self.open, || {
-            read.load(Ordering::Relaxed)
-        });
+        self.progress
+            .show(all, self.failed, || read.load(Ordering::Relaxed));
     }
 }
 

@@ -27,7 +27,7 @@ fn read(file: &str, options: &[&str], text: impl AsRef<[u8]>) -> (Vec<String>, O
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(file);
     std::fs::write(&path, text).unwrap();
-    let opened = match input::open(path.to_str().unwrap()) {
+    let opened = match input::open(&path) {
         Ok(opened) => opened,
         Err(failure) => return (Vec::new(), Some(failure.message().unwrap().to_owned())),
     };
@@ -239,6 +239,23 @@ fn files_end_and_run_together_in_many_ways() {
         assert!(rows[0].starts_with(word), "{rows:?}");
         assert_eq!((&rows[1][..], end), (r#"2 {"faa":2,"n":"b"}"#, None));
     }
+    // Two files in one: the second line of names is no row, and the first row without a line of its own
+    // none either.
+    for (text, word) in [
+        (&b"faa,n\n1,a\nfaa,n\n2,b\n"[..], "line 3: is the line that"),
+        (
+            b"faa,n\n1,a\n\xef\xbb\xbffaa,n\n2,b\n",
+            "line 3: is the line that",
+        ),
+        (b"faa,n\n1,afaa,n\n2,b\n", "line 2: has 3 cells;"),
+    ] {
+        let (rows, end) = csv(text);
+        assert!(rows.iter().any(|row| row.starts_with(word)), "{rows:?}");
+        assert_eq!(rows.last().unwrap(), r#"2 {"faa":2,"n":"b"}"#);
+        assert_eq!(end, None);
+    }
+    let (rows, _) = csv(b"faa\n1\nfaa\n");
+    assert_eq!(rows[1], r#"faa {"faa":"faa"}"#, "may be a value");
     let (rows, _) = csv(b"faa,n\n1,a\n2");
     assert!(rows[1].ends_with("may be cut off"), "{rows:?}");
     // What is no text in UTF-8 is named.
@@ -362,6 +379,35 @@ fn columns_are_left_out_and_renamed() {
     );
     assert_eq!(rows[0], r#"A {"c":1,"d":3}"#);
     assert!(rows[1].contains("two values named `c`"), "{rows:?}");
+    // Rows need not be alike, but a name that none of them has is a slip.
+    for (name, open, close) in [("x.ndjson", "", ""), ("x.json", "[", "]")] {
+        let text = format!("{open}{{\"faa\":\"A\",\"a\":1}}{close}\n");
+        let (rows, end) = read(name, &["--key", "faa", "--columns", "a,nmae"], &text);
+        assert_eq!(rows, [r#"A {"a":1}"#]);
+        let end = end.unwrap();
+        assert!(end.contains("`nmae`, which no row has"), "{end}");
+    }
+}
+
+#[test]
+fn options_of_sheets_are_refused_for_json() {
+    for option in [
+        &["--delimiter", ";"][..],
+        &["--null", "-"],
+        &["--text", "a"],
+        &["--no-quotes"],
+        &["--exact"],
+    ] {
+        let options = [&["--key", "faa"], option].concat();
+        for (name, is_refused) in [("x.json", true), ("x.ndjson.gz", true), ("x.tsv", false)] {
+            let planned = args(name, &options).plan(b"faa\ta\n");
+            let why = planned.err().map(|failure| told(Err(failure)));
+            assert_eq!(why.is_some(), is_refused, "{name} {option:?}");
+            if let Some((exit, why)) = why {
+                assert!(exit == Exit::Usage && why.contains(option[0]), "{why}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -603,6 +649,48 @@ async fn what_is_refused_for_all_rows_is_refused_once() {
     let (_, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "4"]).await;
     assert_eq!(told(ended).0, Exit::Refused);
     assert!(fake.0.lock().unwrap().asked <= 8);
+}
+
+/// Rows of one entity go one after the other: those that were not sent are not, once it is over.
+#[tokio::test]
+async fn what_waits_for_a_row_that_ends_it_all_is_not_sent() {
+    let rows: String = (0..100).map(|n| format!("A,{n}\n")).collect();
+    let fake = Fake::default();
+    let refusal = Status::unauthenticated("no token");
+    fake.0
+        .lock()
+        .unwrap()
+        .refusals
+        .insert("A".to_owned(), [refusal].into());
+    let (printed, ended) = import(&fake, &format!("faa,n\n{rows}"), &[]).await;
+    assert_eq!(told(ended).0, Exit::Refused);
+    let script = fake.0.lock().unwrap();
+    assert_eq!((script.asked, script.written.len()), (1, 0));
+    assert!(printed.contains(r#""rows":1,"#), "{printed}");
+}
+
+/// A storage that was restored as it once was has the same log, without the last rows.
+#[tokio::test]
+async fn an_import_whose_log_goes_back_ends() {
+    let rows: String = (0..2_000).map(|n| format!("K{n}\n")).collect();
+    let fake = Fake::default();
+    let restored = tokio::spawn({
+        let fake = fake.clone();
+        async move {
+            while fake.0.lock().unwrap().written.len() < 50 {
+                tokio::task::yield_now().await;
+            }
+            fake.0.lock().unwrap().written.clear();
+        }
+    });
+    let (printed, ended) = import(&fake, &format!("faa\n{rows}"), &["--concurrency", "1"]).await;
+    restored.await.unwrap();
+    let (exit, said) = told(ended);
+    assert!(
+        exit == Exit::Refused && said.contains("went back"),
+        "{said}"
+    );
+    assert!(!printed.contains(r#""written":2000"#), "{printed}");
 }
 
 #[tokio::test]
