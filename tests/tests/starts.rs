@@ -216,7 +216,7 @@ fn ports_and_variables() {
         drop(free);
         let beside = Mistake::of(
             "stategate",
-            &["STATEGATE_PORT", "metrics and health", &"in use"],
+            &["STATEGATE_PORT", "metrics and health", "in use"],
         )
         .with(&["dev", "--memory"])
         .env("STATEGATE_PORT", port_before);

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Most memory that a zstd frame may ask for to be decompressed, as a power of two: 8 MiB, which every
-/// decoder should have (RFC 8878 §3.1.1.1.2) and every level below 20 is content with.
+/// decoder should have (RFC 8878, section 3.1.1.1.2) and every level below 20 is content with.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// Smaller messages are sent as they are: they would hardly become smaller.
 const WORTH_IT: usize = 1_024;

@@ -214,7 +214,7 @@ mod tests {
             (certificate.as_bytes(), "swapped"),
             (encrypted.as_bytes(), "is encrypted"),
             (old.as_bytes(), "is encrypted"),
-            (key[..key.len() / 2].as_bytes(), "is damaged"),
+            (&key.as_bytes()[..key.len() / 2], "is damaged"),
         ] {
             let problem = super::key(bytes).unwrap_err();
             assert!(problem.contains(why), "{problem}");

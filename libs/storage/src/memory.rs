@@ -652,7 +652,8 @@ mod tests {
         let state = storage.get(&entity).await.unwrap().value;
         assert_eq!(state.version, Version::new(2));
         done("get");
-        let loaded = storage.load(lane, &[entity.clone()], &[key]).await.unwrap();
+        let asked = std::slice::from_ref(&entity);
+        let loaded = storage.load(lane, asked, &[key]).await.unwrap();
         assert!(loaded.replays[0].is_some());
         done("load");
         for at in [At::Version(Version::new(2)), At::Time(Timestamp(i64::MAX))] {

@@ -84,6 +84,9 @@ fn queue(most: usize, make: impl Fn() -> Write) -> (usize, usize) {
     (waiting.len(), held)
 }
 
+/// A kind of write by its name: how many are tried, what each holds at least, and how one is made.
+type Kind<'a> = (&'a str, usize, usize, Box<dyn Fn() -> Write + 'a>);
+
 #[test]
 fn what_waits_holds_no_more_than_its_bound() {
     // Their tree is a hundred times as large as their bytes.
@@ -93,7 +96,7 @@ fn what_waits_holds_no_more_than_its_bound() {
     let edit = || Command::Edit(values(Object::new()));
     // What is kept by the allocator of one kind hides what the next one holds, so that each is also
     // known to hold at least so much; the one that holds most comes last.
-    let kinds: [(&str, usize, usize, Box<dyn Fn() -> Write>); 4] = [
+    let kinds: [Kind; 4] = [
         (
             "many small writes",
             60_000,

@@ -690,17 +690,17 @@ fn checked_options(options: &str) -> Result<String> {
         let refuse =
             |problem: &str| Err(refused(format!("`addr`: `options` sets {name}, {problem}")));
         match name.as_str() {
+            "synchronous_commit"
+                if ["on", "true", "yes", "1", "remote_apply"].contains(&&*value) => {}
             "synchronous_commit" => {
-                if !["on", "true", "yes", "1", "remote_apply"].contains(&value.as_str()) {
-                    let shown = ["off", "local", "remote_write"]
-                        .into_iter()
-                        .find(|known| *known == value);
-                    return Err(refused(format!(
-                        "`addr`: `options` sets synchronous_commit={}, so that a crash would lose acknowledged writes; \
-                         leave it out, or set it to on or remote_apply",
-                        shown.unwrap_or("off")
-                    )));
-                }
+                let shown = ["off", "local", "remote_write"]
+                    .into_iter()
+                    .find(|known| *known == value);
+                return Err(refused(format!(
+                    "`addr`: `options` sets synchronous_commit={}, so that a crash would lose acknowledged writes; \
+                     leave it out, or set it to on or remote_apply",
+                    shown.unwrap_or("off")
+                )));
             }
             "statement_timeout" => {
                 return refuse("which is set beside `addr`, with \"statement_timeout_ms\"");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use stategate_model::{Lanes, times};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation, TargetSessionAttrs};
 
-use crate::{Error, Kind, Result};
+use crate::Result;
 
 use super::{
     address::{Address, Mode, Trust, Version},

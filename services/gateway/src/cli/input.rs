@@ -206,8 +206,11 @@ pub(crate) fn unpacked_name(name: &str) -> &str {
     ending.map_or(name, |ending| &name[..name.len() - ending.len()])
 }
 
+/// An input whose first bytes were looked at.
+type Again<R> = Chain<Cursor<Vec<u8>>, R>;
+
 /// The first bytes, and all of them again. A pipe may hand them out one at a time.
-fn peek<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Chain<Cursor<Vec<u8>>, R>)> {
+fn peek<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Again<R>)> {
     let mut first = Vec::new();
     input.by_ref().take(PEEK).read_to_end(&mut first)?;
     Ok((first.clone(), Cursor::new(first).chain(input)))

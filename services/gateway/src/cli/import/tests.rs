@@ -678,7 +678,7 @@ async fn an_import_whose_log_goes_back_ends() {
         let fake = fake.clone();
         async move {
             while fake.0.lock().unwrap().written.len() < 50 {
-                tokio::task::yield_now().await;
+                task::yield_now().await;
             }
             fake.0.lock().unwrap().written.clear();
         }
