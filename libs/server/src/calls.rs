@@ -40,6 +40,10 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 /// ours the answer.
 const TICK: Duration = Duration::from_millis(1);
 
+/// What requests may be compressed with.
+const ACCEPTED_ENCODINGS: http::HeaderValue =
+    http::HeaderValue::from_static(names::ACCEPTED_ENCODINGS);
+
 /// Puts [`Guarded`] around a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
@@ -231,8 +235,12 @@ impl<F> Answering<F> {
                 call.ends_with(code);
             }
         }
+        let headers = response.headers_mut();
+        // What requests may be compressed with, as the gRPC protocol has a server say it.
+        headers
+            .entry(names::ACCEPT_ENCODING)
+            .or_insert(ACCEPTED_ENCODINGS);
         if let Some(encoding) = packing {
-            let headers = response.headers_mut();
             headers.insert(names::ENCODING, encoding.header());
         }
         let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;

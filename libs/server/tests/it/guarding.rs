@@ -119,7 +119,9 @@ async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
     assert_eq!(reason(&refused), "OUTCOME_UNKNOWN");
     assert!(refused.get_details_retry_info().is_none());
     assert!(!refused.message().contains("a bug"), "{refused}");
-    client.del(pb::EntityRef::default()).await.unwrap();
+    let answer = client.del(pb::EntityRef::default()).await.unwrap();
+    let accepted = answer.metadata().get("grpc-accept-encoding").unwrap();
+    assert_eq!(accepted, "identity,gzip,zstd", "every answer says so");
 }
 
 #[tokio::test]
