@@ -48,6 +48,10 @@ impl Proxy {
                         cut.mark_unchanged();
                         let (asked, answering) = from.into_split();
                         let (answers, asking) = to.into_split();
+                        let mute = Mute {
+                            mute,
+                            cut: cut.clone(),
+                        };
                         tokio::select! {
                             _ = async {
                                 tokio::join!(pass(asked, asking, None), pass(answers, answering, Some(mute)))
@@ -102,15 +106,25 @@ pub enum Answers {
     Lost,
 }
 
+/// What one connection knows of whether its answers are lost.
+struct Mute {
+    mute: watch::Receiver<bool>,
+    cut: watch::Receiver<u64>,
+}
+
+impl Mute {
+    /// Whether what was just read is lost. Of a connection that was cut it is, although answers may be
+    /// passed on again on those that come after it: hence first whether they are, then whether it was cut.
+    fn is_lost(&self) -> bool {
+        *self.mute.borrow() || self.cut.has_changed().unwrap_or(true)
+    }
+}
+
 /// Passes bytes on until either end closes.
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    lose: Option<watch::Receiver<bool>>,
-) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, lose: Option<Mute>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read) = from.read(&mut buffer).await {
-        let is_lost = lose.as_ref().is_some_and(|lose| *lose.borrow());
+        let is_lost = lose.as_ref().is_some_and(Mute::is_lost);
         if read == 0 || (!is_lost && to.write_all(&buffer[..read]).await.is_err()) {
             break;
         }
