@@ -162,7 +162,7 @@ async fn a_copy_is_the_same_gateway_to_its_clients() {
 fn set(name: &str, values: &str) -> pb::Operation {
     pb::Operation {
         operation: Some(pb::operation::Operation::Set(entity(name, values))),
-        precondition: None,
+        ..pb::Operation::default()
     }
 }
 

@@ -165,6 +165,7 @@ impl Transaction {
         self.request.operations.push(pb::Operation {
             operation: Some(operation),
             precondition,
+            ..pb::Operation::default()
         });
         Ok(self)
     }

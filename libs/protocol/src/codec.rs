@@ -11,7 +11,7 @@ use tonic::{
     codec::{DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::Problem;
+use crate::status;
 
 /// Encodes `E` and decodes `D`.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl<T: Message + Default> Decoder for Half<T> {
             buffer.advance(buffer.remaining());
             // prost names the message and field it stopped at, which is what the caller needs.
             let problem = format!("is not a valid protobuf of this method's request: {error}");
-            Problem::from(Invalid::new("request", problem)).into()
+            status(Invalid::new("request", problem).into())
         })
     }
 }

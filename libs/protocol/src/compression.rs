@@ -9,11 +9,11 @@ use std::io::{self, Read as _, Write as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{bufread::GzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderValue};
+use stategate_api::Problem;
 use stategate_model::{Invalid, limits::MESSAGE_BYTES};
 use zstd::zstd_safe;
 
 use crate::{
-    Problem,
     framing::{self, HEADER_BYTES},
     headers,
 };

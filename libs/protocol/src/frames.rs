@@ -14,9 +14,8 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use stategate_model::{Invalid, limits::MESSAGE_BYTES};
-use tonic::Status;
 
-use crate::{Problem, compression::Encoding, framing::HEADER_BYTES};
+use crate::{compression::Encoding, framing::HEADER_BYTES, status};
 
 /// Passes a body on until a message in it announces more than 4 MiB, or is none.
 #[derive(Debug)]
@@ -189,7 +188,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
-        let ended = |invalid: Invalid| Box::new(Status::from(Problem::from(invalid)));
+        let ended = |invalid: Invalid| Box::new(status(invalid.into()));
         while !this.is_over {
             let polled = match std::mem::take(&mut this.rest) {
                 rest if rest.is_empty() => Pin::new(&mut this.inner).poll_frame(cx),

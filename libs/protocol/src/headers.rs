@@ -1,5 +1,7 @@
 //! Names of the metadata that the contract gives a meaning; HTTP headers of the same names.
 
+pub use stategate_api::problem::{ACCEPT_ENCODING, ACCEPTED_ENCODINGS, SERVICE};
+
 /// A token: where a write was put, a read was made, a stream began.
 pub const POSITION: &str = "stategate-position";
 /// The version of the entity answered, in quotes.
@@ -16,11 +18,5 @@ pub const REPLAYED: &str = "stategate-replayed";
 pub const MIN_POSITION: &str = "stategate-min-position";
 /// The W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
-/// The service that a method lives in, when it was asked of another.
-pub const SERVICE: &str = "service";
 /// How the messages of a request or an answer are compressed.
 pub const ENCODING: &str = "grpc-encoding";
-/// What a peer can decompress, separated by commas.
-pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// What requests may be compressed with.
-pub const ACCEPTED_ENCODINGS: &str = "identity,gzip,zstd";

@@ -1,22 +1,25 @@
-//! The wire: the generated code of `proto/stategate`, the codec under it, the way between messages
-//! and the model, and the one table from what went wrong to what the client is told.
+//! The wire: the generated code of `proto/stategate`, the codec under it, and the way between messages
+//! and headers on one side and typed calls on the other.
 //!
 //! Nothing here decides; it parses at the edge into the model's types and prints them again.
 
+pub mod answers;
 pub mod codec;
 pub mod compression;
+pub mod context;
 pub mod convert;
 pub mod event;
 pub mod frames;
 mod framing;
 pub mod headers;
 mod json;
-pub mod problem;
+pub mod requests;
+pub mod status;
 mod structs;
 
 pub use self::{
     event::{Encoded, EventPage, Transacted, decode_event, encode_event},
-    problem::Problem,
+    status::status,
     structs::Struct,
 };
 

@@ -1,11 +1,12 @@
 //! What every service needs around its logic: configuration, telemetry, limits, health, serving and
 //! draining.
 //!
-//! A service implements one of the traits in [`api`] and hands it over; everything between the
+//! A service implements one of the traits of [`stategate_api`] and hands it over; everything between the
 //! socket and that trait is here, once, so that the three services and the gateway cannot differ.
 //! A main reads as a list:
 //!
 //! ```no_run
+//! # use stategate_api::Access;
 //! # use stategate_server::{Config, Drain, Env, Services, Telemetry};
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::read(&Env::of_process(), &[])?;
@@ -14,7 +15,7 @@
 //! // let storage = stategate_storage::open(&config.storage.parse()?).await?;
 //! // drain.on_close("storage", async move { storage.close().await });
 //! let services = Services::default();
-//! stategate_server::run(&config, services, &telemetry, &drain).await?;
+//! stategate_server::run(&config, services, Access::open(), &telemetry, &drain).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -23,35 +24,31 @@
 //! ([`config::Provider`]), and only services join the three.
 
 mod accept;
-pub mod api;
-mod calls;
+mod admission;
 pub mod config;
-mod deadline;
 pub mod drain;
 pub mod env;
-pub mod freshness;
+pub mod grpc;
 mod methods;
 mod panics;
 pub mod pem;
-pub mod positions;
 mod readiness;
 mod seldom;
 pub mod serve;
+pub mod services;
 mod signals;
 pub mod tasks;
 pub mod telemetry;
 pub mod variables;
 
 pub use self::{
-    api::{CommandApi, EventStream, QueryApi, Services, StreamApi, Unfit},
     config::Config,
-    deadline::deadline,
     drain::Drain,
     env::Env,
-    freshness::Freshness,
-    positions::Positions,
+    grpc::Grpc,
     seldom::Seldom,
     serve::{Addresses, Running, Server, run, start},
+    services::{Foundation, Services, Unfit},
     tasks::Tasks,
     telemetry::Telemetry,
 };

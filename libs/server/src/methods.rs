@@ -9,11 +9,11 @@ use std::{
     time::Instant,
 };
 
+use stategate_api::Problem;
 use stategate_metrics::{Counter, Gauge, Histogram};
-use stategate_protocol::Problem;
 use tonic::Code;
 
-use crate::api::{Home, Services};
+use crate::services::{Home, Services};
 
 /// What is to be known of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use stategate_protocol::Problem;
+use stategate_api::Problem;
 use uuid::Uuid;
 
 thread_local! {

@@ -1,9 +1,8 @@
 //! Whether calls are welcome, as gRPC health and `/readyz` say it: the process has begun, has not begun to
-//! end, and each of its services can do its work.
+//! end, and its services can do their work.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use parking_lot::Mutex;
 use stategate_protocol::server::{entity_service_server, event_service_server};
 use tokio::{
@@ -14,7 +13,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{Drain, Services, Unfit, tasks};
 
-/// Between two questions to a service how it is.
+/// Between two questions to what the services stand on how it is.
 const ASK: Duration = Duration::from_millis(500);
 /// How long its answer may take before it counts as unable to work.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -42,8 +41,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     has_begun: bool,
-    /// Why services cannot do their work, by the names of those services.
-    unfit: BTreeMap<&'static str, String>,
+    /// Why the services cannot do their work, if they cannot.
+    unfit: Option<String>,
 }
 
 impl Readiness {
@@ -86,7 +85,7 @@ impl Readiness {
 
     pub(crate) fn is_ready(&self) -> bool {
         let state = self.0.state.lock();
-        state.has_begun && !self.0.drain.has_begun() && state.unfit.is_empty()
+        state.has_begun && !self.0.drain.has_begun() && state.unfit.is_none()
     }
 
     /// Whether calls are welcome, and why not, or what the process does without: a line each.
@@ -98,30 +97,21 @@ impl Readiness {
         } else if self.0.drain.has_begun() {
             words.push_str("ending\n");
         }
-        let mut said: Vec<String> = self.0.state.lock().unfit.values().cloned().collect();
-        said.sort();
-        said.dedup();
-        for why in said {
+        if let Some(why) = &self.0.state.lock().unfit {
             let _ = writeln!(words, "{why}");
         }
-        let stream = self.0.services.stream.as_deref();
-        if let Some(what) = stream
-            .filter(|_| is_ready)
-            .and_then(|stream| stream.degraded())
-        {
-            let _ = writeln!(words, "degraded: {what}");
-        }
-        let command = self.0.services.command.as_deref();
-        for concern in command
-            .map(|command| command.concerns())
-            .unwrap_or_default()
-        {
-            let _ = writeln!(words, "warning: {concern}");
+        if let Some(foundation) = self.0.services.foundation.as_deref() {
+            if let Some(what) = foundation.degraded().filter(|_| is_ready) {
+                let _ = writeln!(words, "degraded: {what}");
+            }
+            for concern in foundation.concerns() {
+                let _ = writeln!(words, "warning: {concern}");
+            }
         }
         (is_ready, words)
     }
 
-    /// Asks the services how they are, from now to the end.
+    /// Asks what the services stand on how it is, from now to the end.
     pub(crate) fn watch(&self) -> JoinHandle<()> {
         let readiness = self.clone();
         tasks::restarted("readiness", move || {
@@ -140,32 +130,28 @@ impl Readiness {
     }
 
     async fn ask(&self) {
-        let asked = self.0.services.checks().map(|(service, check)| async move {
-            let silent = || Unfit {
-                why: "the service does not answer how it is".to_owned(),
-                cause: format!("no answer within {PATIENCE:?}"),
-                is_for_good: false,
-            };
-            let answer = timeout(PATIENCE, check).await;
-            (service, answer.unwrap_or_else(|_| Err(silent())))
-        });
-        let mut is_news = false;
-        for (service, answer) in join_all(asked).await {
-            is_news |= self.note(service, answer);
-        }
-        if is_news {
+        let Some(foundation) = self.0.services.foundation.as_deref() else {
+            return;
+        };
+        let answer = timeout(PATIENCE, foundation.check()).await;
+        let silent = || Unfit {
+            why: "the service does not answer how it is".to_owned(),
+            cause: format!("no answer within {PATIENCE:?}"),
+            is_for_good: false,
+        };
+        if self.note(answer.unwrap_or_else(|_| Err(silent()))) {
             self.tell().await;
         }
     }
 
-    /// Notes what a service answered. Whether it is another answer than before.
-    fn note(&self, service: &'static str, answer: Result<(), Unfit>) -> bool {
+    /// Notes an answer. Whether it is another than before.
+    fn note(&self, answer: Result<(), Unfit>) -> bool {
         let mut state = self.0.state.lock();
         match answer {
             Ok(()) => {
-                let was_unfit = state.unfit.remove(service).is_some();
+                let was_unfit = state.unfit.take().is_some();
                 if was_unfit {
-                    tracing::info!(service, "can do its work again");
+                    tracing::info!("the services can do their work again");
                 }
                 was_unfit
             }
@@ -174,14 +160,14 @@ impl Readiness {
                 cause,
                 is_for_good,
             }) => {
-                let is_news = state.unfit.get(service) != Some(&why);
+                let is_news = state.unfit.as_ref() != Some(&why);
                 if is_news {
-                    tracing::warn!(service, why, cause, "cannot do its work; not ready");
-                    state.unfit.insert(service, why.clone());
+                    tracing::warn!(why, cause, "the services cannot do their work; not ready");
+                    state.unfit = Some(why.clone());
                 }
                 drop(state);
                 if is_for_good {
-                    self.0.drain.fail(&format!("the {service} service:"), &why);
+                    self.0.drain.fail("the services cannot go on:", &why);
                 }
                 is_news
             }

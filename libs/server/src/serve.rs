@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use stategate_api::Access;
 use stategate_model::{limits::MESSAGE_BYTES, times};
 use stategate_protocol::server::{
     entity_service_server::EntityServiceServer, event_service_server::EventServiceServer,
@@ -31,9 +32,9 @@ use tonic_health::{
 };
 
 use crate::{
-    Config, Drain, Services, Telemetry,
+    Config, Drain, Grpc, Services, Telemetry,
     accept::connections,
-    calls::Guard,
+    admission::Admission,
     config::Tls,
     pem,
     readiness::Readiness,
@@ -140,10 +141,11 @@ pub enum Error {
 pub async fn run(
     config: &Config,
     services: Services,
+    access: Access,
     telemetry: &Telemetry,
     drain: &Drain,
 ) -> Result<(), Error> {
-    let running = start(config, services, telemetry, drain).await?;
+    let running = start(config, services, access, telemetry, drain).await?;
     running.ready().await;
     running.ended().await
 }
@@ -153,13 +155,14 @@ pub async fn run(
 pub async fn start(
     config: &Config,
     services: Services,
+    access: Access,
     telemetry: &Telemetry,
     drain: &Drain,
 ) -> Result<Running, Error> {
     let started = async {
         signals::listen(drain).map_err(Error::Signals)?;
         let server = Server::bind(config).await?;
-        server.start(services, telemetry, drain).await
+        server.start(services, access, telemetry, drain).await
     };
     let started = started.await;
     if started.is_err() {
@@ -177,6 +180,8 @@ pub struct Server {
     addresses: Addresses,
     tls: Option<ServerTlsConfig>,
     limits: Limits,
+    /// Limits of values.
+    values: stategate_model::Limits,
     grace: Duration,
 }
 
@@ -217,6 +222,7 @@ impl Server {
             addresses,
             tls,
             limits,
+            values: config.limits,
             grace: config.grace,
         })
     }
@@ -231,6 +237,7 @@ impl Server {
     pub async fn start(
         self,
         services: Services,
+        access: Access,
         telemetry: &Telemetry,
         drain: &Drain,
     ) -> Result<Running, Error> {
@@ -250,12 +257,13 @@ impl Server {
         let names = services.names();
         let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
-        let guard = Guard::new(self.limits.calls, &services, ending.clone());
-        let calls = guard.methods();
+        let admission = Admission::new(self.limits.calls, &services, ending.clone());
+        let calls = admission.methods();
+        let adapter = Grpc::new(services, access, self.values);
         let grpc = self
             .transport()?
-            .layer(guard)
-            .add_routes(routes(services, readiness.reporter())?)
+            .layer(admission)
+            .add_routes(routes(adapter, readiness.reporter())?)
             .serve_with_incoming_shutdown(
                 connections(self.grpc, self.limits.connections, Arc::clone(&calls)),
                 drain.token().cancelled_owned(),
@@ -359,15 +367,15 @@ fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
 }
 
 /// Everything that is on the gRPC port.
-fn routes(services: Services, health: HealthReporter) -> Result<Routes, Error> {
+fn routes(adapter: Grpc, health: HealthReporter) -> Result<Routes, Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(stategate_protocol::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let health = HealthService::from_health_reporter(health);
-    let entities = EntityServiceServer::new(services.clone());
-    let events = EventServiceServer::new(services);
+    let entities = EntityServiceServer::new(adapter.clone());
+    let events = EventServiceServer::new(adapter);
     Ok(Routes::default()
         .add_service(entities.max_decoding_message_size(MESSAGE_BYTES))
         .add_service(events.max_decoding_message_size(MESSAGE_BYTES))

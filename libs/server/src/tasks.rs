@@ -2,7 +2,7 @@
 //!
 //! None is spawned without a name and a meaning, so that none ends unseen. What a library runs by itself
 //! it starts again by itself, or says that it has ended when it is asked how it is
-//! ([`CommandApi::check`](crate::CommandApi::check) and its like).
+//! ([`Foundation::check`](crate::Foundation::check)).
 
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 

@@ -126,7 +126,7 @@ impl Caller for Transact {
 fn set(entity: pb::Entity) -> pb::Operation {
     pb::Operation {
         operation: Some(operation::Operation::Set(entity)),
-        precondition: None,
+        ..pb::Operation::default()
     }
 }
 

@@ -25,11 +25,14 @@ use std::{
 };
 
 use futures::future::join_all;
+use stategate_api::Access;
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
 use stategate_model::{Digest, EntityRef, Expect, IdempotencyKey, Limits, json};
-use stategate_protocol::{Struct, convert, headers, pb};
-use stategate_server::{CommandApi as _, Drain, Tasks};
+use stategate_protocol::{
+    Struct, convert, headers, pb, server::entity_service_server::EntityService as _,
+};
+use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::{Memory, MemoryConfig, Replay, Storage};
 use tonic::Request;
 
@@ -89,6 +92,12 @@ async fn service(writes: usize, with: With) -> Result<f64, Failed> {
         &Settings::default(),
         &Tasks::of(&Drain::new()),
     );
+    let command = Arc::new(service);
+    let services = Services {
+        command: Some(Arc::clone(&command) as _),
+        ..Services::default()
+    };
+    let service = Grpc::new(services, Access::open(), Limits::default());
     let next = AtomicUsize::new(0);
     if let With::IfMatch = with {
         for caller in 0..CALLERS {
@@ -116,7 +125,7 @@ async fn service(writes: usize, with: With) -> Result<f64, Failed> {
         }
     };
     let taken = measure(writes, set).await;
-    service.finish().await;
+    command.finish().await;
     taken
 }
 

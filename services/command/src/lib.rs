@@ -3,7 +3,6 @@
 //! [`CommandService`] is the edge: it parses calls, resolves what a Revert refers to and prints the
 //! answers. [`lane`] is the heart: one writer a lane, many writes an append.
 
-mod conditions;
 mod faults;
 pub mod lane;
 mod plan;

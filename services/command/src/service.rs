@@ -1,26 +1,27 @@
-//! The edge of the command service: calls in, answers out.
+//! The command service: typed writes in, what they led to out.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use stategate_api::{
+    Action, Answer, Command as CommandApi, Context, Del, Edit, Entity, Permitted, Problem, Revert,
+    Set, Step, Transact, request::Operation as _,
+};
 use stategate_channel::Channel;
 use stategate_model::{
-    Claims, Command, Digest, Domain, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
-    Limits, Token, Values, Version, limits, times,
+    Command, Digest, EntityRef, Event, EventId, Expect, IdempotencyKey, Lane, Limits, Position,
+    Token, Values, limits, times,
 };
-use stategate_protocol::{Problem, Transacted, convert, encode_event, headers, pb};
-use stategate_server::{CommandApi, Config, Positions, Tasks, Unfit};
-use stategate_storage::{Error, Kind, Storage, Work};
+use stategate_runtime::{Config, Positions, Tasks, of_read};
+use stategate_storage::{Error, Storage};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
-use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
-    conditions,
     lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write, Written},
     plan::{self, Operation, Refused},
 };
@@ -67,7 +68,6 @@ impl From<&Config> for Settings {
 #[derive(Debug)]
 pub struct CommandService {
     storage: Arc<dyn Storage>,
-    limits: Limits,
     /// By lane number; emptied when the service ends, which lets the writers finish.
     lanes: Mutex<Vec<LaneHandle>>,
     /// Told of what was written, if others of the process wait for it.
@@ -76,34 +76,15 @@ pub struct CommandService {
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
-/// What a client is told of a read that failed. Nothing was written.
-fn failed(error: &Error) -> Problem {
-    match (error.kind(), error.trouble()) {
-        (Kind::Unavailable | Kind::Unknown, None) => Problem::StorageUnavailable,
-        (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
-            why: trouble.words(),
-        },
-        _ => Problem::internal(error),
-    }
-}
-
 /// What a write is made of, read while its caller waits to hear that nothing was written.
 async fn read_by<T>(
     until: Instant,
     read: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Problem> {
     match timeout_at(until, read).await {
-        Ok(read) => read.map_err(|error| failed(&error)),
+        Ok(read) => read.map_err(|error| of_read(&error)),
         Err(_) => Err(Problem::StorageUnavailable),
     }
-}
-
-/// A write as its metadata has it.
-struct Call {
-    expect: Expect,
-    key: Option<IdempotencyKey>,
-    claims: Claims,
-    metadata: MetadataMap,
 }
 
 impl CommandService {
@@ -141,7 +122,6 @@ impl CommandService {
             .unzip();
         Self {
             storage,
-            limits: settings.limits,
             lanes: Mutex::new(handles),
             positions: None,
             writers: Mutex::new(writers),
@@ -165,13 +145,13 @@ impl CommandService {
         }
     }
 
-    /// `refused` makes the status of what is wrong with one operation.
+    /// `refused` makes the problem of what is wrong with one operation.
     async fn write(
         &self,
         domain: &str,
         write: Write,
-        refused: fn(Problem, usize) -> Status,
-    ) -> Result<Written, Status> {
+        refused: fn(Problem, usize) -> Problem,
+    ) -> Result<Written, Problem> {
         let lane = self.storage.info().lanes.of(domain);
         let retry_is_safe = write.idempotency.is_some();
         let handle = self.lanes.lock().get(lane.index()).cloned();
@@ -179,84 +159,77 @@ impl CommandService {
             Some(handle) => handle.write(write).await,
             None => Err(Failure::Ending),
         };
-        outcome.map_err(|failure| {
-            let problem = match failure {
-                Failure::Refused(Refused::KeyReused) => Problem::KeyReused,
-                Failure::Refused(Refused::Operation {
-                    index,
-                    entity,
-                    refusal,
-                }) => {
-                    let problem = Problem::of_refusal(refusal, || entity.to_string());
-                    return refused(problem, index);
-                }
-                Failure::Busy => Problem::Busy {
-                    what: "too many writes are waiting",
-                },
-                Failure::Unavailable => Problem::StorageUnavailable,
-                Failure::Unable(trouble) => Problem::StorageUnable {
-                    why: trouble.words(),
-                },
-                Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
-                Failure::Ending => Problem::ShuttingDown,
-                Failure::Internal(error) => Problem::internal(&error),
-            };
-            problem.into()
+        outcome.map_err(|failure| match failure {
+            Failure::Refused(Refused::KeyReused) => Problem::KeyReused,
+            Failure::Refused(Refused::Operation {
+                index,
+                entity,
+                refusal,
+            }) => {
+                let problem = Problem::of_refusal(refusal, || entity.to_string());
+                refused(problem, index)
+            }
+            Failure::Busy => Problem::Busy {
+                what: "too many writes are waiting",
+            },
+            Failure::Unavailable => Problem::StorageUnavailable,
+            Failure::Unable(trouble) => Problem::StorageUnable {
+                why: trouble.words(),
+            },
+            Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
+            Failure::Ending => Problem::ShuttingDown,
+            Failure::Internal(error) => Problem::internal(&error),
         })
     }
 
-    /// One operation, under the call's preconditions.
+    /// One operation, under the call's preconditions; `detail` is what tells it from others of its method
+    /// on the entity.
     async fn single(
         &self,
         entity: EntityRef,
         command: Command,
         detail: &[u8],
-        call: Call,
-    ) -> Result<(Written, Response<()>), Status> {
-        let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
-        let parts = [names[0], names[1], names[2], detail];
-        let idempotency = call
-            .key
-            .map(|key| (key, digest(command.method().as_str(), &parts, &call.expect)));
+        context: &Context,
+    ) -> Result<Answer<Event>, Problem> {
+        let expect = context.precondition.clone();
+        let identity = || identity(command.method().as_str(), &entity, detail, &expect);
+        let idempotency = key(context, entity.domain())?.map(|key| (key, identity()));
+        let domain = entity.clone();
         let write = Write {
             idempotency,
-            claims: call.claims,
-            trace_parent: conditions::trace_parent(&call.metadata),
+            // They wait with the write.
+            claims: context.claims.lean(),
+            trace_parent: context.trace.clone(),
             operations: vec![Operation {
-                entity: entity.clone(),
-                expect: call.expect,
+                entity,
+                expect,
                 command,
             }],
         };
-        let alone = |problem: Problem, _| problem.into();
-        let written = self.write(entity.domain(), write, alone).await?;
-        let event = written
-            .events()
-            .first()
-            .ok_or_else(|| Problem::after_write(&"a write without an event"))?;
-        let mut response = Response::new(());
-        self.stamp(response.metadata_mut(), event, written.replayed);
-        insert(
-            response.metadata_mut(),
-            headers::ETAG,
-            &format!("\"{}\"", event.version),
-        );
-        Ok((written, response))
+        let written = self
+            .write(domain.domain(), write, |problem, _| problem)
+            .await?;
+        let event = written.events().first().cloned();
+        let event = event.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
+        let mut answer = self.answer(event.lane, event.position, written.replayed);
+        answer.version = Some(event.version);
+        Ok(answer.map(|()| event))
     }
 
-    fn stamp(&self, metadata: &mut MetadataMap, last: &Event, replayed: bool) {
+    /// An answer to what was written up to a position.
+    fn answer(&self, lane: Lane, position: Position, replayed: bool) -> Answer<()> {
         if let Some(positions) = &self.positions {
-            positions.observe(last.lane, last.position);
+            positions.observe(lane, position);
         }
-        let token = Token::of_lane(self.storage.info().log_id, last.lane, last.position);
-        insert(metadata, headers::POSITION, &token.to_string());
-        if replayed {
-            insert(metadata, headers::REPLAYED, "true");
+        let token = Token::of_lane(self.storage.info().log_id, lane, position);
+        Answer {
+            replayed,
+            ..Answer::at((), token)
         }
     }
 
     /// The values of the event that a Revert names; `None` when it is not one of the entity's.
-    async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Status> {
+    async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Problem> {
         let until = Instant::now() + times::WRITE;
         let read = read_by(until, self.storage.get_event(entity, id)).await?;
         Ok(read.value.map(|event| event.values))
@@ -264,15 +237,12 @@ impl CommandService {
 
     /// As [`Self::target`], for all Reverts of a transaction at once, in order. They are not read beyond
     /// what a transaction may hold.
-    async fn targets(
-        &self,
-        operations: &[(Pending, Expect)],
-    ) -> Result<Vec<Option<Values>>, Status> {
+    async fn targets(&self, steps: &[Step]) -> Result<Vec<Option<Values>>, Problem> {
         let (mut indices, mut events) = (Vec::new(), Vec::new());
-        for (index, (pending, _)) in operations.iter().enumerate() {
-            if let Pending::Revert(entity, id) = pending {
+        for (index, step) in steps.iter().enumerate() {
+            if let Action::Revert(revert) = &step.action {
                 indices.push(index);
-                events.push((entity.clone(), *id));
+                events.push((revert.entity.clone(), revert.event));
             }
         }
         let (mut targets, mut bytes) = (Vec::with_capacity(events.len()), 0);
@@ -283,7 +253,9 @@ impl CommandService {
             let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
             let read = read_by(until, read).await?;
             if read.is_empty() {
-                return Err(Problem::internal(&"events were asked for and none answered").into());
+                return Err(Problem::internal(
+                    &"events were asked for and none answered",
+                ));
             }
             for event in read {
                 let values = event.map(|event| event.values);
@@ -297,140 +269,26 @@ impl CommandService {
         }
         Ok(targets)
     }
-
-    fn operation(
-        &self,
-        index: usize,
-        domain: &Domain,
-        message: pb::Operation,
-    ) -> Result<(Pending, Expect), Invalid> {
-        use pb::operation::{Operation as Wire, Precondition};
-        let within = |given: String| match given.as_str() {
-            "" => Ok(domain.as_str().to_owned()),
-            same if same == domain.as_str() => Ok(given),
-            _ => Err(Invalid::new(
-                "domain",
-                "is not that of the transaction; leave it empty or make it equal",
-            )),
-        };
-        let at = |field: &'static str| {
-            move |invalid: Invalid| invalid.within(&format!("operations[{index}].{field}"))
-        };
-        let expect = match message.precondition {
-            None => Expect::Anything,
-            Some(Precondition::IfAbsent(true)) => Expect::Absent,
-            Some(Precondition::IfAbsent(false)) => {
-                return Err(Invalid::new(
-                    format!("operations[{index}].if_absent"),
-                    "must be true when set",
-                ));
-            }
-            Some(Precondition::IfVersion(version)) => match Version::from_i64(version) {
-                Some(version) if version > Version::ZERO => Expect::Versions(vec![version]),
-                _ => {
-                    return Err(Invalid::new(
-                        format!("operations[{index}].if_version"),
-                        format!("is {version}; versions start at 1"),
-                    ));
-                }
-            },
-        };
-        let pending = match message.operation {
-            None => {
-                return Err(Invalid::new(
-                    format!("operations[{index}]"),
-                    "must be one of set, edit, revert, del",
-                ));
-            }
-            Some(Wire::Set(entity)) => {
-                let entity = pb::Entity {
-                    domain: within(entity.domain).map_err(at("set"))?,
-                    ..entity
-                };
-                let (entity, values) = convert::entity(entity, &self.limits).map_err(at("set"))?;
-                Pending::Ready(entity, Command::Set(values))
-            }
-            Some(Wire::Edit(entity)) => {
-                let entity = pb::Entity {
-                    domain: within(entity.domain).map_err(at("edit"))?,
-                    ..entity
-                };
-                let (entity, values) = convert::entity(entity, &self.limits).map_err(at("edit"))?;
-                Pending::Ready(entity, Command::Edit(values))
-            }
-            Some(Wire::Revert(event)) => {
-                let event = pb::EventRef {
-                    domain: within(event.domain).map_err(at("revert"))?,
-                    ..event
-                };
-                let (entity, id) = convert::event_ref(&event).map_err(at("revert"))?;
-                Pending::Revert(entity, id)
-            }
-            Some(Wire::Del(entity)) => {
-                let entity = pb::EntityRef {
-                    domain: within(entity.domain).map_err(at("del"))?,
-                    ..entity
-                };
-                if entity.at.is_some() {
-                    return Err(at("del")(present_only()));
-                }
-                Pending::Ready(
-                    convert::entity_ref(&entity).map_err(at("del"))?,
-                    Command::Del,
-                )
-            }
-        };
-        Ok((pending, expect))
-    }
 }
 
-/// An operation that is parsed, but whose event, for a Revert, is not read yet.
-enum Pending {
-    Ready(EntityRef, Command),
-    Revert(EntityRef, EventId),
-}
-
-fn present_only() -> Invalid {
-    Invalid::new("at", "is for Get alone; a write changes the present")
-}
-
-fn call<T>(request: Request<T>, domain: impl FnOnce(&T) -> String) -> Result<(T, Call), Invalid> {
-    let (metadata, extensions, message) = request.into_parts();
-    let claims = extensions
-        .get::<Claims>()
-        .cloned()
-        .unwrap_or_else(Claims::none);
-    let key = match conditions::idempotency_key(&metadata)? {
-        Some(key) => {
-            let text = |name| claims.text(name).unwrap_or_default();
-            Some(IdempotencyKey::new(
-                &domain(&message),
-                text("iss"),
-                text("sub"),
-                key,
-            )?)
-        }
-        None => None,
+/// The idempotency key of a call, which is one of a domain and a caller.
+fn key(context: &Context, domain: &str) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = &context.idempotency_key else {
+        return Ok(None);
     };
-    Ok((
-        message,
-        Call {
-            expect: Expect::Anything,
-            key,
-            // They wait with the write.
-            claims: claims.lean(),
-            metadata,
-        },
-    ))
+    let text = |name| context.claims.text(name).unwrap_or_default();
+    Ok(Some(IdempotencyKey::new(
+        domain,
+        text("iss"),
+        text("sub"),
+        key,
+    )?))
 }
 
-fn plain_call<T>(
-    request: Request<T>,
-    domain: impl FnOnce(&T) -> String,
-) -> Result<(T, Call), Status> {
-    let (message, call) = call(request, domain).map_err(Problem::from)?;
-    let expect = conditions::expect(&call.metadata).map_err(Problem::from)?;
-    Ok((message, Call { expect, ..call }))
+/// What an idempotency key stands for: a write of one entity.
+fn identity(method: &str, entity: &EntityRef, detail: &[u8], expect: &Expect) -> Digest {
+    let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
+    digest(method, &[names[0], names[1], names[2], detail], expect)
 }
 
 /// SHA-256 over length-prefixed parts, so that no two requests run into one another.
@@ -466,128 +324,74 @@ fn expect_bytes(expect: &Expect) -> Vec<u8> {
     }
 }
 
-fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
-    // Tokens and versions are ASCII.
-    if let Ok(value) = value.parse() {
-        metadata.insert(name, value);
-    }
-}
-
 /// The state that a write of one operation led to.
-fn answer(written: &Written, response: Response<()>) -> Result<Response<pb::Entity>, Status> {
-    let event = written.events().first();
-    let event = event.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
-    let entity = convert::entity_message(&event.entity, &event.values, None)
-        .map_err(|corrupt| Problem::after_write(&corrupt))?;
-    let (metadata, (), extensions) = response.into_parts();
-    Ok(Response::from_parts(metadata, entity, extensions))
+fn state(event: Event) -> Entity {
+    Entity {
+        entity: event.entity,
+        values: event.values,
+        version: None,
+    }
 }
 
 #[async_trait]
 impl CommandApi for CommandService {
-    async fn check(&self) -> Result<(), Unfit> {
-        let checked = self.storage.check(Work::Write).await;
-        checked.map_err(|error| Unfit {
-            why: format!("storage: {}", error.words()),
-            is_for_good: *error.kind() == Kind::Bug,
-            cause: error.to_string(),
-        })
+    async fn set(&self, call: Permitted<Set>) -> Result<Answer<()>, Problem> {
+        let (Set { entity, values }, context) = call.into_parts();
+        let (command, detail) = (Command::Set(values.clone()), values.json().as_bytes());
+        let written = self.single(entity, command, detail, &context).await?;
+        Ok(written.map(drop))
     }
 
-    fn concerns(&self) -> Vec<String> {
-        self.storage.concerns()
+    async fn edit(&self, call: Permitted<Edit>) -> Result<Answer<Entity>, Problem> {
+        let (Edit { entity, values }, context) = call.into_parts();
+        let (command, detail) = (Command::Edit(values.clone()), values.json().as_bytes());
+        let written = self.single(entity, command, detail, &context).await?;
+        Ok(written.map(state))
     }
 
-    async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
-        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
-        let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
-        let detail = values.clone();
-        let (_, response) = self
-            .single(entity, Command::Set(values), detail.json().as_bytes(), call)
-            .await?;
-        Ok(response)
-    }
-
-    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
-        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
-        let (entity, values) = convert::entity(message, &self.limits).map_err(Problem::from)?;
-        let detail = values.clone();
-        let (written, response) = self
-            .single(
-                entity,
-                Command::Edit(values),
-                detail.json().as_bytes(),
-                call,
-            )
-            .await?;
-        answer(&written, response)
-    }
-
-    async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
-        let (message, call) = plain_call(request, |event| event.domain.clone())?;
-        let (entity, id) = convert::event_ref(&message).map_err(Problem::from)?;
+    async fn revert(&self, call: Permitted<Revert>) -> Result<Answer<Entity>, Problem> {
+        let (Revert { entity, event }, context) = call.into_parts();
         // Events never change, so that reading this one before the lane decides is as good as then.
-        let values = self.target(&entity, id).await?;
-        let (written, response) = self
-            .single(entity, Command::Revert(values), id.0.as_bytes(), call)
-            .await?;
-        answer(&written, response)
+        let values = self.target(&entity, event).await?;
+        let (command, detail) = (Command::Revert(values), event.0.as_bytes());
+        let written = self.single(entity, command, detail, &context).await?;
+        Ok(written.map(state))
     }
 
-    async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
-        let (message, call) = plain_call(request, |entity| entity.domain.clone())?;
-        let entity = convert::entity_ref(&message).map_err(Problem::from)?;
-        if message.at.is_some() {
-            return Err(Problem::from(present_only()).into());
-        }
-        let (_, response) = self.single(entity, Command::Del, &[], call).await?;
-        Ok(response)
+    async fn del(&self, call: Permitted<Del>) -> Result<Answer<()>, Problem> {
+        let (Del { entity }, context) = call.into_parts();
+        let written = self.single(entity, Command::Del, &[], &context).await?;
+        Ok(written.map(drop))
     }
 
-    async fn transact(
-        &self,
-        request: Request<pb::TransactRequest>,
-    ) -> Result<Response<Transacted>, Status> {
-        let (message, call) =
-            call(request, |transaction| transaction.domain.clone()).map_err(Problem::from)?;
-        conditions::none_for_transact(&call.metadata).map_err(Problem::from)?;
-        let domain = Domain::new(&message.domain).map_err(Problem::from)?;
-        let count = message.operations.len();
-        if !(1..=limits::TRANSACTION_OPERATIONS).contains(&count) {
-            let problem = format!(
-                "are {count}; a transaction has 1 to {}",
-                limits::TRANSACTION_OPERATIONS
-            );
-            return Err(Problem::from(Invalid::new("operations", problem)).into());
-        }
-        // All of it is parsed before anything is waited for: a decoded message takes far more room than
-        // what is kept of it.
-        let mut parsed = Vec::with_capacity(count);
-        for (index, operation) in message.operations.into_iter().enumerate() {
-            let operation = self.operation(index, &domain, operation);
-            parsed.push(operation.map_err(|invalid| Problem::from(invalid).of_operation(index))?);
-        }
-        let mut targets = self.targets(&parsed).await?.into_iter();
-        let mut operations = Vec::with_capacity(count);
+    async fn transact(&self, call: Permitted<Transact>) -> Result<Answer<Vec<Event>>, Problem> {
+        let (Transact { domain, steps }, context) = call.into_parts();
+        let key = key(&context, domain.as_str())?;
+        let mut targets = self.targets(&steps).await?.into_iter();
+        let mut operations = Vec::with_capacity(steps.len());
         // What the idempotency key stands for, if there is one.
         let mut details = Vec::new();
-        for (pending, expect) in parsed {
-            let (entity, command, reverted) = match pending {
-                Pending::Ready(entity, command) => (entity, command, None),
-                Pending::Revert(entity, id) => {
+        for Step {
+            action,
+            precondition: expect,
+        } in steps
+        {
+            let (entity, command, reverted) = match action {
+                Action::Set(Set { entity, values }) => (entity, Command::Set(values), None),
+                Action::Edit(Edit { entity, values }) => (entity, Command::Edit(values), None),
+                Action::Del(Del { entity }) => (entity, Command::Del, None),
+                Action::Revert(Revert { entity, event }) => {
                     let values = targets.next().flatten();
-                    (entity, Command::Revert(values), Some(id))
+                    (entity, Command::Revert(values), Some(event))
                 }
             };
-            if call.key.is_some() {
+            if key.is_some() {
                 let detail = match (&command, &reverted) {
                     (Command::Set(values) | Command::Edit(values), _) => values.json().as_bytes(),
                     (_, Some(id)) => id.0.as_bytes(),
                     (Command::Revert(_) | Command::Del, None) => &[],
                 };
-                let method = command.method().as_str();
-                let names = [entity.domain(), entity.kind(), entity.key()].map(str::as_bytes);
-                details.push(digest(method, &[names[0], names[1], names[2], detail], &expect).0);
+                details.push(identity(command.method().as_str(), &entity, detail, &expect).0);
             }
             operations.push(Operation {
                 entity,
@@ -595,29 +399,23 @@ impl CommandApi for CommandService {
                 command,
             });
         }
-        let idempotency = call.key.map(|key| {
+        let idempotency = key.map(|key| {
             let parts: Vec<&[u8]> = details.iter().map(<[u8; 32]>::as_slice).collect();
-            (key, digest(TRANSACT, &parts, &Expect::Anything))
+            (key, digest(Transact::METHOD, &parts, &Expect::Anything))
         });
         let write = Write {
             operations,
             idempotency,
-            claims: call.claims,
-            trace_parent: conditions::trace_parent(&call.metadata),
+            claims: context.claims.lean(),
+            trace_parent: context.trace.clone(),
         };
         let written = self
             .write(domain.as_str(), write, Problem::of_operation)
             .await?;
-        let events = written.events().iter().map(encode_event);
-        let events: Result<_, _> = events.collect();
-        let events = events.map_err(|corrupt| Problem::after_write(&corrupt))?;
-        let mut response = Response::new(Transacted { events });
-        if let Some(last) = written.events().last() {
-            self.stamp(response.metadata_mut(), last, written.replayed);
-        }
-        Ok(response)
+        let events = written.events().to_vec();
+        let last = events.last();
+        let last = last.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
+        let answer = self.answer(last.lane, last.position, written.replayed);
+        Ok(answer.map(|()| events))
     }
 }
-
-/// What a Transact is called in digests.
-const TRANSACT: &str = "/stategate.EntityService/Transact";

@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
+use stategate_api::Access;
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
 use stategate_model::{Claims, Lane, Limits, Position, Values, json};
-use stategate_protocol::{Struct, headers, pb};
-use stategate_server::{CommandApi as _, Drain, Tasks};
+use stategate_protocol::{Struct, headers, pb, server::entity_service_server::EntityService as _};
+use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::{Memory, MemoryConfig, ReadLimit, Storage};
 use tonic::Request;
 
@@ -41,6 +42,12 @@ async fn a_key_is_its_callers_and_domains() {
         &Settings::default(),
         &Tasks::of(&Drain::new()),
     );
+    let service = Arc::new(service);
+    let services = Services {
+        command: Some(Arc::clone(&service) as _),
+        ..Services::default()
+    };
+    let grpc = Grpc::new(services, Access::open(), Limits::default());
     let callers = [
         ("d", r#"{"iss":"issuer","sub":"one"}"#),
         ("d", r#"{"iss":"issuer","sub":"two"}"#),
@@ -51,14 +58,14 @@ async fn a_key_is_its_callers_and_domains() {
     ];
     for is_copy in [false, true] {
         for (domain, claims) in callers {
-            let answer = service.set(request(domain, claims)).await.unwrap();
+            let answer = grpc.set(request(domain, claims)).await.unwrap();
             let replayed = answer.metadata().contains_key(headers::REPLAYED);
             assert_eq!(replayed, is_copy, "{domain} {claims}");
         }
     }
     // Other claims do not make another caller: a token is renewed between two tries.
     let renewed = r#"{"exp":2,"iss":"issuer","sub":"one"}"#;
-    let answer = service.set(request("d", renewed)).await.unwrap();
+    let answer = grpc.set(request("d", renewed)).await.unwrap();
     assert!(answer.metadata().contains_key(headers::REPLAYED));
     let all = ReadLimit {
         events: 100,

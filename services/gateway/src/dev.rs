@@ -8,12 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use stategate_channel::{ChannelConfig, Key, Log};
 use stategate_command::CommandService;
 use stategate_query::QueryService;
-use stategate_server::{
-    Config, Drain, Env, Positions, Services, Tasks, Telemetry, serve, variables,
-};
+use stategate_runtime::{Config, Env, Process, Scope, Services, Source};
+use stategate_server::{serve, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
@@ -60,11 +58,15 @@ impl Args {
         error
     }
 
-    fn storage(&self, configured: StorageConfig) -> StorageConfig {
+    /// Where the storage is said.
+    fn source(&self) -> Source {
         match &self.data {
-            Some(path) => StorageConfig::sqlite(path.clone()),
-            None if self.memory => StorageConfig::Memory(MemoryConfig::default()),
-            None => configured,
+            Some(path) => Source::Option("--data", StorageConfig::sqlite(path.clone())),
+            None if self.memory => {
+                let memory = StorageConfig::Memory(MemoryConfig::default());
+                Source::Option("--memory", memory)
+            }
+            None => Source::Variable,
         }
     }
 }
@@ -87,69 +89,43 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     )?;
     loopback_only(config.host)?;
     config.port = args.port.unwrap_or(config.port);
-    let telemetry = Telemetry::install(config.debug)?;
-    let drain = Drain::new();
-    let tasks = Tasks::of(&drain);
 
-    let storage = args.storage(config.storage.parse()?);
+    let source = args.source();
+    let storage = match &source {
+        Source::Option(_, storage) => storage.clone(),
+        Source::Variable => config.storage.parse()?,
+    };
     if args.reset {
         reset(&storage, &args)?;
     }
     let kept = storage.location();
-    let storage = stategate_storage::open(&storage)
-        .await
-        .map_err(|error| match &args.data {
-            Some(_) => anyhow::anyhow!("--data cannot be used: {}", error.reason()),
-            None => config.storage.unusable(error.reason()).into(),
-        })?;
-    let log = Log {
-        log_id: storage.info().log_id,
-        heads: Arc::new(stategate_storage::heads_of(&storage)),
-    };
-    let key = config
-        .channel_key
-        .as_ref()
-        .map(|key| Key::new(key.expose()));
-    let channel = config.channel.parse::<ChannelConfig>()?;
-    let channel = stategate_channel::open(&channel, log, key)
-        .await
-        .map_err(|error| config.channel.unusable(error))?;
-    let positions = Arc::new(Positions::new(
-        storage.info().lanes,
-        config.max_calls,
-        Arc::new(stategate_storage::heads_of(&storage)),
-    ));
-    let command = CommandService::start(Arc::clone(&storage), &channel, &(&config).into(), &tasks);
+    let opened = Process::open_with_channel(config, source, Scope::WithinProcess);
+    let (process, channel) = opened.await?;
+    let (config, tasks) = (process.config(), process.tasks());
+    let (storage, positions) = (process.storage(), process.positions());
+
+    let command = CommandService::start(Arc::clone(&storage), &channel, &config.into(), tasks);
     let command = Arc::new(command.telling(Arc::clone(&positions)));
     let query = QueryService::new(Arc::clone(&storage), Arc::clone(&positions));
-    let query = Arc::new(query);
-    let stream = StreamService::start(
-        Arc::clone(&storage),
-        Arc::clone(&channel),
-        &(&config).into(),
-        &tasks,
-    );
+    let stream = StreamService::start(storage, channel, &config.into(), tasks);
     let stream = Arc::new(stream.sharing(positions));
 
-    drain.on_close("storage", async move { storage.close().await });
-    drain.on_close("channel", async move { channel.close().await });
-    drain.on_close("follower", {
+    process.on_close("follower", {
         let stream = Arc::clone(&stream);
         async move { stream.finish().await }
     });
-    drain.on_close("lanes", {
+    process.on_close("lanes", {
         let command = Arc::clone(&command);
         async move { command.finish().await }
     });
-
     let services = Services {
         command: Some(command),
-        query: Some(query),
+        query: Some(Arc::new(query)),
         stream: Some(stream),
+        ..Services::default()
     };
-    let running = stategate_server::start(&config, services, &telemetry, &drain)
-        .await
-        .map_err(|error| args.named(error))?;
+    let running = process.start(services).await;
+    let running = running.map_err(|error| args.named(error))?;
     running.ready().await;
     welcome(&running.addresses(), &kept);
     Ok(running.ended().await?)

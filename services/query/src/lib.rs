@@ -1,7 +1,7 @@
-//! The query service: answers reads of the current state and of the history from the storage.
+//! The query service: answers reads of the current state and of the history from the storage, and of the
+//! current state from a [`View`] where there is one beside it.
 
-mod freshness;
-mod page_token;
 mod service;
+mod view;
 
-pub use self::service::QueryService;
+pub use self::{service::QueryService, view::View};

@@ -15,13 +15,15 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, join_all};
+use stategate_api::Access;
 use stategate_model::{
     At, Claims, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads, IdempotencyKey, Lane,
-    Method, Position, State, Timestamp, Token, Values, Version,
+    Limits, Method, Position, State, Timestamp, Token, Values, Version,
 };
-use stategate_protocol::{headers, pb};
+use stategate_protocol::{headers, pb, server::entity_service_server::EntityService as _};
 use stategate_query::QueryService;
-use stategate_server::{Positions, QueryApi as _};
+use stategate_runtime::Positions;
+use stategate_server::{Grpc, Services};
 use stategate_storage::{
     Appended, Batch, Found, Info, KeyRecord, Loaded, Memory, MemoryConfig, Page, Read, ReadLimit,
     Result, Storage, Work, heads_of,
@@ -141,7 +143,7 @@ impl Storage for Counting {
 
 struct Bench {
     storage: Arc<Counting>,
-    service: QueryService,
+    service: Grpc,
 }
 
 impl Bench {
@@ -155,6 +157,11 @@ impl Bench {
         let heads = Arc::new(heads_of(&shared));
         let positions = Positions::new(storage.info().lanes, 8_192, heads);
         let service = QueryService::new(shared, Arc::new(positions));
+        let services = Services {
+            query: Some(Arc::new(service)),
+            ..Services::default()
+        };
+        let service = Grpc::new(services, Access::open(), Limits::default());
         Self { storage, service }
     }
 

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use stategate_protocol::Problem;
+use stategate_api::Problem;
 
 /// Most subscriptions at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use stategate_api::{Delivery, Problem};
 use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Lane, Position};
-use stategate_protocol::{Encoded, Problem, encode_event};
+use stategate_protocol::encode_event;
+use stategate_runtime::of_read;
 use stategate_storage::{Kind, ReadLimit, Storage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,7 +28,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{failure::failed, hub::Subscriber};
+use crate::hub::Subscriber;
 
 /// What room is counted in: bytes that one permit stands for.
 const UNIT: usize = 1 << 10;
@@ -118,7 +120,7 @@ struct OnShelf {
 struct Page {
     number: u64,
     lane: Lane,
-    events: VecDeque<(Position, Encoded)>,
+    events: VecDeque<(Position, Delivery)>,
     /// How far the stretch goes; the events after the last that is delivered did not match.
     end: Position,
     bytes: usize,
@@ -134,7 +136,7 @@ impl Page {
         self.taken = Instant::now();
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((position, event)) = self.events.pop_front() {
-            let size = event.0.len() + ITEM;
+            let size = event.size() + ITEM;
             if bytes > 0 && bytes + size > most {
                 self.events.push_front((position, event));
                 break;
@@ -355,7 +357,7 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) lane: Lane,
-    pub(crate) events: Vec<(Position, Encoded)>,
+    pub(crate) events: Vec<(Position, Delivery)>,
     /// How far the lane was passed with it.
     pub(crate) reached: Position,
 }
@@ -487,10 +489,10 @@ impl Reading {
                 Ok(events) => events,
                 Err(error) if *error.kind() == Kind::Unavailable => {
                     give_up.get_or_insert(asked + GIVE_UP);
-                    self.budget.asked(Some(failed(&error)));
+                    self.budget.asked(Some(of_read(&error)));
                     continue;
                 }
-                Err(error) => return Err(failed(&error)),
+                Err(error) => return Err(of_read(&error)),
             };
             self.budget.asked(None);
             give_up = None;
@@ -500,10 +502,14 @@ impl Reading {
             let (mut delivered, mut bytes) = (VecDeque::new(), 0);
             for event in events {
                 let corrupt = |corrupt| Problem::internal(&corrupt);
-                if self.subscriber.selection.matches(&event).map_err(corrupt)? {
-                    let encoded = encode_event(&event).map_err(corrupt)?;
-                    bytes += encoded.0.len() + ITEM;
-                    delivered.push_back((event.position, encoded));
+                if !self.subscriber.selection.matches(&event).map_err(corrupt)? {
+                    continue;
+                }
+                let encode = || encode_event(&event);
+                let delivery = self.subscriber.deliver(&event, encode).map_err(corrupt)?;
+                if let Some(delivery) = delivery {
+                    bytes += delivery.size() + ITEM;
+                    delivered.push_back((event.position, delivery));
                 }
             }
             if !self.budget.settle(&mut room, bytes) {
@@ -538,7 +544,6 @@ mod tests {
     use stategate_storage::{Appended, Batch, Memory, MemoryConfig};
 
     use super::*;
-    use crate::selection::Selection;
 
     const LANE: Lane = Lane(0);
     const PART: usize = 32 << 10;
@@ -575,7 +580,7 @@ mod tests {
             r#type: "*".to_owned(),
             ..pb::StreamOpts::default()
         };
-        let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
+        let subscriber = Subscriber::selecting(&opts);
         Reader::new(
             Arc::clone(budget),
             Arc::clone(storage),
@@ -699,7 +704,7 @@ mod tests {
             r#type: "*".to_owned(),
             ..pb::StreamOpts::default()
         };
-        let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
+        let subscriber = Subscriber::selecting(&opts);
         let mut reader = Reader::new(Arc::clone(&budget), storage, Arc::new(subscriber));
         let part = reader
             .read(LANE, Position::ZERO, PART)

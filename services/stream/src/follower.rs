@@ -13,7 +13,7 @@ use stategate_channel::{Carries, Channel, Events, Message, Notice, Subscription}
 use stategate_metrics::Counter;
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
-use stategate_server::Seldom;
+use stategate_runtime::Seldom;
 use stategate_storage::{Error, ReadLimit, Storage};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;

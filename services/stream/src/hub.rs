@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use stategate_api::{Delivery, access::Gate};
 use stategate_metrics::{Counter, Gauge};
 use stategate_model::{
     EntityRef, Event, EventId, Heads, KindRef, Lane, Lanes, Position, value::Corrupt,
@@ -109,6 +110,8 @@ impl Tail {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) selection: Selection,
+    /// What every event for it goes through.
+    gate: Gate,
     queue: Mutex<Queue>,
     /// Told when something was queued, or the subscriber was detached.
     pub(crate) changed: Notify,
@@ -153,12 +156,32 @@ pub(crate) enum Taken {
 }
 
 impl Subscriber {
-    pub(crate) fn new(selection: Selection) -> Self {
+    pub(crate) fn new(selection: Selection, gate: Gate) -> Self {
         Self {
             selection,
+            gate,
             queue: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// A subscriber that may see everything.
+    #[cfg(test)]
+    pub(crate) fn selecting(opts: &stategate_protocol::pb::StreamOpts) -> Self {
+        use stategate_api::{Access, Context};
+        let request = stategate_protocol::requests::subscribe(opts).unwrap();
+        let gate = Access::open().gate(Arc::new(Context::anonymous()));
+        Self::new(Selection::of(request), gate)
+    }
+
+    /// An event as it is sent, if the subscriber may see it.
+    pub(crate) fn deliver(
+        &self,
+        event: &Event,
+        encode: impl FnOnce() -> Result<Encoded, Corrupt>,
+    ) -> Result<Option<Delivery>, Corrupt> {
+        self.gate
+            .deliver(event, || encode().map(|encoded| encoded.0))
     }
 
     /// Takes the first of what was queued, about `most` bytes of it.
@@ -678,7 +701,7 @@ mod tests {
             r#type: "*".to_owned(),
             ..pb::StreamOpts::default()
         };
-        Arc::new(Subscriber::new(Selection::parse(&opts).unwrap()))
+        Arc::new(Subscriber::selecting(&opts))
     }
 
     fn entry(domain: &str, position: u64) -> Entry {
@@ -764,7 +787,7 @@ mod tests {
             query_string: r#"{"entity.values.a":"x","claims.sub":"x"}"#.to_owned(),
             ..pb::StreamOpts::default()
         };
-        let filtering = Arc::new(Subscriber::new(Selection::parse(&opts).unwrap()));
+        let filtering = Arc::new(Subscriber::selecting(&opts));
         attach(&hub, &filtering);
         let wanted = |position| {
             let mut wanted = entry("d", position);

@@ -7,7 +7,6 @@
 
 mod admission;
 mod catchup;
-mod failure;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod follower;

@@ -3,11 +3,9 @@
 // Their macros panic when whoever reads the stream has left.
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
-use stategate_channel::{ChannelConfig, Key, Log};
-use stategate_server::{Config, Drain, Env, Services, Tasks, Telemetry, config, variables};
-use stategate_storage::StorageConfig;
+use stategate_runtime::{Config, Env, Process, Scope, Services, Source};
 use stategate_stream::{Settings, StreamService};
 
 /// Many small values are made and dropped on the way of every call.
@@ -16,57 +14,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "stategate-stream: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    stategate_runtime::main("stategate-stream", run()).await
 }
 
 async fn run() -> anyhow::Result<()> {
     let config = Config::read(&Env::of_process(), &[])?;
-    let channel: ChannelConfig = config.channel.parse()?;
-    if !channel.crosses_processes() {
-        let problem = "is a channel within one process; separate services need another, such as {\"name\":\"storage\"}";
-        return Err(config::Error::of(&variables::CHANNEL_PROVIDER, problem).into());
-    }
-    let telemetry = Telemetry::install(config.debug)?;
-    let drain = Drain::new();
-
-    let storage = stategate_storage::open(&config.storage.parse::<StorageConfig>()?)
-        .await
-        .map_err(|error| config.storage.unusable(error.reason()))?;
-    let log = Log {
-        log_id: storage.info().log_id,
-        heads: Arc::new(stategate_storage::heads_of(&storage)),
-    };
-    let key = config
-        .channel_key
-        .as_ref()
-        .map(|key| Key::new(key.expose()));
-    let channel = stategate_channel::open(&channel, log, key)
-        .await
-        .map_err(|error| config.channel.unusable(error))?;
-    let stream = Arc::new(StreamService::start(
-        Arc::clone(&storage),
-        Arc::clone(&channel),
-        &Settings::from(&config),
-        &Tasks::of(&drain),
-    ));
-
-    drain.on_close("storage", async move { storage.close().await });
-    drain.on_close("channel", async move { channel.close().await });
-    drain.on_close("follower", {
+    let opened = Process::open_with_channel(config, Source::Variable, Scope::BetweenProcesses);
+    let (process, channel) = opened.await?;
+    let settings = Settings::from(process.config());
+    let stream = StreamService::start(process.storage(), channel, &settings, process.tasks());
+    let stream = Arc::new(stream.sharing(process.positions()));
+    process.on_close("follower", {
         let stream = Arc::clone(&stream);
         async move { stream.finish().await }
     });
-
     let services = Services {
         stream: Some(stream),
         ..Services::default()
     };
-    Ok(stategate_server::run(&config, services, &telemetry, &drain).await?)
+    process.serve(services).await
 }

@@ -1,14 +1,11 @@
-//! What a subscription selects, parsed once.
+//! What a subscription selects.
 
 use std::cell::OnceCell;
 
+use stategate_api::{Start, Subscribe};
 use stategate_model::{
-    EntityRef, Event, Filter, Glob, Invalid, Lane, Lanes, Method, Timestamp, value::Corrupt,
+    EntityRef, Event, Filter, Glob, Lane, Lanes, Method, Timestamp, value::Corrupt,
 };
-use stategate_protocol::{Problem, pb};
-
-/// Most methods a subscription may name.
-const METHODS: usize = 16;
 
 /// An event while it is looked at. What filters make of its values and claims is up to a hundred times as
 /// large as their JSON; it is made in a copy that goes with this, for events are kept by the thousand.
@@ -52,53 +49,19 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Parses what is selected; where to start is parsed elsewhere.
-    pub(crate) fn parse(opts: &pb::StreamOpts) -> Result<Self, Problem> {
-        let domain = Glob::parse("domain", &opts.domain)?;
-        let kind = Glob::parse("type", &opts.r#type)?;
-        if !opts.consumer_group.is_empty() {
-            return Err(Problem::Unsupported {
-                what: "consumer_group: durable consumers do not exist yet; leave it empty and keep the token of the last event",
-            });
-        }
-        let key = if opts.key.is_empty() {
-            None
-        } else {
-            Some(Glob::parse("key", &opts.key)?)
-        };
-        if opts.methods.len() > METHODS {
-            return Err(Invalid::new(
-                "methods",
-                format!("are {}; at most {METHODS} are allowed", opts.methods.len()),
-            )
-            .into());
-        }
-        let methods = opts
-            .methods
-            .iter()
-            .enumerate()
-            .map(|(index, name)| {
-                Method::parse(name).ok_or_else(|| {
-                    let known = Method::ALL.map(Method::as_str).join(", ");
-                    Invalid::new(
-                        format!("methods[{index}]"),
-                        format!("is not a method that makes events; those are {known}"),
-                    )
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let filter = Filter::parse_event(&opts.query_string)?;
-        Ok(Self {
-            domain,
-            kind,
-            key: key.filter(|glob| !glob.is_any()),
-            methods,
-            filter,
-            since: match opts.start {
-                Some(pb::stream_opts::Start::Since(time)) => Some(Timestamp(time)),
-                _ => None,
+    /// What a request selects.
+    pub(crate) fn of(request: Subscribe) -> Self {
+        Self {
+            domain: request.domain,
+            kind: request.kind,
+            key: request.key,
+            methods: request.methods,
+            filter: request.filter,
+            since: match request.start {
+                Start::Since(time) => Some(time),
+                Start::Live | Start::Beginning | Start::After(_) => None,
             },
-        })
+        }
     }
 
     /// The lanes that can hold what is selected.

@@ -1,22 +1,22 @@
-//! The edge of the stream service: subscriptions in, events out.
+//! The stream service: typed subscriptions in, events out.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use stategate_channel::{Channel, Reach};
-use stategate_model::{Claims, Heads, Invalid, Lane, Position, Timestamp, Token};
-use stategate_protocol::{Problem, headers, pb};
-use stategate_server::{Config, EventStream, Freshness, Positions, StreamApi, Tasks, Unfit};
-use stategate_storage::{Kind, Storage, Work};
+use stategate_api::{
+    Answer, Permitted, Problem, Start, Stream as StreamApi, Subscribe, Subscription as Subscribed,
+};
+use stategate_channel::Channel;
+use stategate_model::{Heads, Invalid, Lane, Position, Token};
+use stategate_runtime::{Config, Freshness, Positions, Tasks, of_read};
+use stategate_storage::Storage;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
 
 use crate::{
     admission::{Admission, Most},
     catchup::Budget,
-    failure::failed,
     follower::Follower,
     hub::{Hub, Subscriber, TailBounds},
     selection::Selection,
@@ -70,7 +70,6 @@ impl From<&Config> for Settings {
 pub struct StreamService {
     hub: Arc<Hub>,
     storage: Arc<dyn Storage>,
-    channel: Arc<dyn Channel>,
     budget: Arc<Budget>,
     end: CancellationToken,
     admission: Arc<Admission>,
@@ -99,7 +98,7 @@ impl StreamService {
         let follower = Follower::new(
             Arc::clone(&hub),
             Arc::clone(&storage),
-            Arc::clone(&channel),
+            channel,
             settings.look,
             end.clone(),
         );
@@ -111,7 +110,6 @@ impl StreamService {
             positions: Arc::new(positions),
             hub,
             storage,
-            channel,
             budget: Budget::new(settings.catchup_bytes),
             end,
             admission: Arc::new(Admission::new(settings.subscriptions)),
@@ -138,95 +136,75 @@ impl StreamService {
     /// Where a subscription starts: the heads for live, a place in the past for the rest.
     async fn start_of(
         &self,
-        opts: &pb::StreamOpts,
+        start: &Start,
         lanes: &[Lane],
         heads: &Heads,
     ) -> Result<Heads, Problem> {
-        use pb::stream_opts::Start;
-        let mut start = heads.clone();
-        match &opts.start {
-            None => {}
-            Some(Start::FromBeginning(false)) => {
-                return Err(Invalid::new(
-                    "from_beginning",
-                    "must be true when set; leave it out to start live",
-                )
-                .into());
-            }
-            Some(Start::FromBeginning(true)) => lanes
-                .iter()
-                .for_each(|lane| start.set(*lane, Position::ZERO)),
-            Some(Start::Since(time)) => {
+        let mut at = heads.clone();
+        match start {
+            Start::Live => {}
+            Start::Beginning => lanes.iter().for_each(|lane| at.set(*lane, Position::ZERO)),
+            Start::Since(time) => {
                 for lane in lanes {
-                    let position = match *time {
-                        ..=0 => Position::ZERO,
-                        time => self
-                            .storage
-                            .seek(*lane, Timestamp(time))
-                            .await
-                            .map_err(|error| failed(&error))?,
-                    };
-                    start.set(*lane, position);
+                    let position = self.storage.seek(*lane, *time).await;
+                    at.set(*lane, position.map_err(|error| of_read(&error))?);
                 }
             }
-            Some(Start::After(token)) => {
-                let token: Token = token
-                    .parse()
-                    .map_err(|problem: String| Invalid::new("after", problem))?;
+            Start::After(token) => {
                 let info = self.storage.info();
                 if token.log_id != info.log_id {
                     return Err(Problem::LogChanged);
                 }
+                let refused = |problem| Problem::from(Invalid::new("after", problem));
                 if let Some((unknown, _)) =
                     token.iter().find(|(lane, _)| !info.lanes.contains(*lane))
                 {
-                    return Err(Invalid::new(
-                        "after",
-                        format!(
-                            "names the unknown lane {unknown}; this log has {}",
-                            info.lanes.get()
-                        ),
-                    )
-                    .into());
+                    return Err(refused(format!(
+                        "names the unknown lane {unknown}; this log has {}",
+                        info.lanes.get()
+                    )));
                 }
                 for lane in lanes {
-                    let Some(position) = token.get(*lane) else {
-                        return Err(Invalid::new("after", format!("lacks lane {lane}, which this subscription needs; merge the tokens of a stream's start and events lane by lane")).into());
-                    };
+                    let position = token.get(*lane).ok_or_else(|| {
+                        refused(format!(
+                            "lacks lane {lane}, which this subscription needs; merge the tokens of a stream's start and events lane by lane"
+                        ))
+                    })?;
                     if position > heads.get(*lane) {
                         return Err(Problem::PositionAhead);
                     }
-                    start.set(*lane, position);
+                    at.set(*lane, position);
                 }
             }
         }
-        Ok(start)
+        Ok(at)
     }
 
     /// The heads, once they are as new as the subscriber asks for.
     async fn heads(&self, fresh: &Freshness) -> Result<Heads, Problem> {
-        let look = || async { self.storage.heads().await.map_err(|error| failed(&error)) };
+        let look = || async { self.storage.heads().await.map_err(|error| of_read(&error)) };
         let heads = fresh.read_all(&self.positions, look, Heads::get);
         tokio::select! {
             () = self.end.cancelled() => Err(Problem::ShuttingDown),
             heads = heads => heads,
         }
     }
+}
 
-    async fn subscribe(
-        &self,
-        request: &Request<pb::StreamOpts>,
-    ) -> Result<Response<EventStream>, Problem> {
-        let opts = request.get_ref();
-        let selection = Selection::parse(opts)?;
+#[async_trait]
+impl StreamApi for StreamService {
+    async fn stream(&self, call: Permitted<Subscribe>) -> Result<Answer<Subscribed>, Problem> {
+        let gate = call.gate();
+        let (request, context) = call.into_parts();
+        let (start, progress) = (request.start.clone(), request.progress);
+        let selection = Selection::of(request);
         let info = self.storage.info();
         let lanes = selection.lanes(info.lanes);
-        let fresh = Freshness::of(request, info.log_id, info.lanes)?;
-        let claims = request.extensions().get::<Claims>();
-        let permit = self.admission.admit(claims.and_then(Claims::caller))?;
+        let fresh = Freshness::of(&context, info.log_id, info.lanes)?;
+        let permit = self.admission.admit(context.claims.caller())?;
         let heads = self.heads(&fresh).await?;
-        let start = self.start_of(opts, &lanes, &heads).await?;
-        let token = Token::of_heads(self.storage.info().log_id, &start);
+        let start = self.start_of(&start, &lanes, &heads).await?;
+        let token = Token::of_heads(info.log_id, &start);
         let epoch = self.hub.enter(&heads);
         let ground = Ground {
             hub: Arc::clone(&self.hub),
@@ -236,41 +214,14 @@ impl StreamService {
         };
         let subscription = Subscription::new(
             ground,
-            Subscriber::new(selection),
+            Subscriber::new(selection, gate),
             lanes,
             start,
             epoch,
             permit,
-            opts.progress,
+            progress,
         );
-        let mut response = Response::new(subscription.into_stream().boxed());
-        // Tokens are ASCII.
-        if let Ok(token) = token.to_string().parse() {
-            response.metadata_mut().insert(headers::POSITION, token);
-        }
-        Ok(response)
-    }
-}
-
-#[async_trait]
-impl StreamApi for StreamService {
-    async fn stream(
-        &self,
-        request: Request<pb::StreamOpts>,
-    ) -> Result<Response<EventStream>, Status> {
-        Ok(self.subscribe(&request).await?)
-    }
-
-    async fn check(&self) -> Result<(), Unfit> {
-        let checked = self.storage.check(Work::Read).await;
-        checked.map_err(|error| Unfit {
-            why: format!("storage: {}", error.words()),
-            is_for_good: *error.kind() == Kind::Bug,
-            cause: error.to_string(),
-        })
-    }
-
-    fn degraded(&self) -> Option<&'static str> {
-        (self.channel.reach() == Reach::Down).then_some("channel")
+        let deliveries = subscription.into_stream().boxed();
+        Ok(Answer::at(Subscribed { deliveries }, token))
     }
 }

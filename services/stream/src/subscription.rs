@@ -4,12 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, TryStreamExt as _, stream};
-use stategate_model::{Heads, Lane, Position, Timestamp};
-use stategate_protocol::{Encoded, Problem, event::encode_progress};
+use stategate_api::{Delivery, Problem};
+use stategate_model::{Heads, Lane, Position};
 use stategate_storage::Storage;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
 use crate::{
     admission::Permit,
@@ -45,7 +44,7 @@ pub(crate) struct Subscription {
     _permit: Permit,
     place: Place,
     /// Passed, and about to be delivered.
-    ready: Vec<Encoded>,
+    ready: Vec<Delivery>,
     progress: bool,
     spoken: Instant,
     ended: bool,
@@ -102,8 +101,8 @@ impl Subscription {
         }
     }
 
-    /// The events, as they are to be sent.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Encoded, Status>> + Send {
+    /// What is to be sent.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Delivery, Problem>> + Send {
         let parts = stream::unfold(self, |mut subscription| async move {
             if subscription.ended {
                 return None;
@@ -111,13 +110,13 @@ impl Subscription {
             let part = subscription.next().await;
             subscription.ended = part.is_err();
             let part = part.map(|ready| stream::iter(ready.into_iter().map(Ok)));
-            Some((part.map_err(Status::from), subscription))
+            Some((part, subscription))
         });
         parts.try_flatten()
     }
 
     /// Some events, in order; at least one.
-    async fn next(&mut self) -> Result<Vec<Encoded>, Problem> {
+    async fn next(&mut self) -> Result<Vec<Delivery>, Problem> {
         loop {
             if !self.ready.is_empty() {
                 self.spoken = Instant::now();
@@ -201,27 +200,30 @@ impl Subscription {
     fn pass(&mut self, entry: &Entry) -> Result<(), Problem> {
         let (lane, position) = (entry.event.lane, entry.event.position);
         if self.move_to(lane, position) {
-            let encoded = entry
-                .encoded()
+            let delivery = self
+                .subscriber
+                .deliver(&entry.event, || entry.encoded())
                 .map_err(|corrupt| Problem::internal(&corrupt))?;
-            self.deliver(lane, position, encoded);
+            if let Some(delivery) = delivery {
+                self.deliver(lane, position, delivery);
+            }
         }
         Ok(())
     }
 
     /// Passes what was read of the storage.
     fn pass_part(&mut self, part: Part) {
-        for (position, encoded) in part.events {
+        for (position, delivery) in part.events {
             if self.move_to(part.lane, position) {
-                self.deliver(part.lane, position, encoded);
+                self.deliver(part.lane, position, delivery);
             }
         }
         self.move_to(part.lane, part.reached);
     }
 
-    fn deliver(&mut self, lane: Lane, position: Position, encoded: Encoded) {
+    fn deliver(&mut self, lane: Lane, position: Position, delivery: Delivery) {
         self.told.set(lane, position);
-        self.ready.push(encoded);
+        self.ready.push(delivery);
     }
 
     /// Moves the cursor to a position; `false` if it is there already.
@@ -270,8 +272,7 @@ impl Subscription {
         for lane in news {
             let position = self.cursor.get(lane);
             self.told.set(lane, position);
-            self.ready
-                .push(encode_progress(lane, position, Timestamp(0)));
+            self.ready.push(Delivery::progress(lane, position));
         }
         self.spoken = Instant::now();
     }

@@ -16,14 +16,18 @@ use std::{
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use stategate_api::Access;
 use stategate_channel::{
     Carries, Channel, Error, Events, InMemory, InMemoryConfig, Info, Message, Reach, Subscription,
 };
 use stategate_model::{
-    Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
+    Claims, EntityRef, Event, EventId, Lane, Limits, LogId, Method, Position, Timestamp, Values,
+    Version,
 };
-use stategate_protocol::{decode_event, encode_event, pb};
-use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
+use stategate_protocol::{
+    decode_event, encode_event, pb, server::event_service_server::EventService,
+};
+use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};
 use tokio::time::timeout;
@@ -36,10 +40,12 @@ const SOON: Duration = Duration::from_millis(100);
 
 type Place = (Lane, Position, EventId);
 
+type EventStream = <Grpc as EventService>::StreamStream;
+
 /// A stream service over a log and a channel.
 struct Bench {
     storage: Arc<dyn Storage>,
-    service: StreamService,
+    service: Arc<StreamService>,
 }
 
 impl Bench {
@@ -52,6 +58,7 @@ impl Bench {
         let tasks = Tasks::of(&Drain::new());
         let service =
             StreamService::start(Arc::clone(&storage), Arc::clone(channel), &settings, &tasks);
+        let service = Arc::new(service);
         Self { storage, service }
     }
 
@@ -70,12 +77,17 @@ impl Bench {
     }
 
     async fn subscribe(&self, domain: &str) -> EventStream {
+        let services = Services {
+            stream: Some(Arc::clone(&self.service) as _),
+            ..Services::default()
+        };
+        let grpc = Grpc::new(services, Access::open(), Limits::default());
         let opts = pb::StreamOpts {
             domain: domain.to_owned(),
             r#type: "*".to_owned(),
             ..pb::StreamOpts::default()
         };
-        let answer = self.service.stream(Request::new(opts)).await.unwrap();
+        let answer = grpc.stream(Request::new(opts)).await.unwrap();
         answer.into_inner()
     }
 }

@@ -7,16 +7,24 @@
 
 use std::sync::Arc;
 
+use stategate_api::Access;
 use stategate_channel::{InMemory, InMemoryConfig};
-use stategate_model::{Claims, json};
-use stategate_protocol::pb;
-use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
+use stategate_model::{Claims, Limits, json};
+use stategate_protocol::{pb, server::event_service_server::EventService};
+use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::{Memory, MemoryConfig};
 use stategate_stream::{Most, Settings, StreamService};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-async fn stream(service: &StreamService, claims: Option<&str>) -> Result<EventStream, Status> {
+type EventStream = <Grpc as EventService>::StreamStream;
+
+async fn stream(service: &Arc<StreamService>, claims: Option<&str>) -> Result<EventStream, Status> {
+    let services = Services {
+        stream: Some(Arc::clone(service) as _),
+        ..Services::default()
+    };
+    let grpc = Grpc::new(services, Access::open(), Limits::default());
     let mut request = Request::new(pb::StreamOpts {
         domain: "*".to_owned(),
         r#type: "*".to_owned(),
@@ -26,7 +34,7 @@ async fn stream(service: &StreamService, claims: Option<&str>) -> Result<EventSt
         let claims = Claims::new(json::parse_object(claims).unwrap()).unwrap();
         request.extensions_mut().insert(claims);
     }
-    service.stream(request).await.map(|s| s.into_inner())
+    grpc.stream(request).await.map(|s| s.into_inner())
 }
 
 #[tokio::test]
@@ -44,6 +52,7 @@ async fn streams_of_one_caller_are_bounded() {
         &settings,
         &Tasks::of(&Drain::new()),
     );
+    let service = Arc::new(service);
     let mut open = Vec::new();
     // A renewed token is the same caller's; another issuer's subject is another caller.
     for claims in [

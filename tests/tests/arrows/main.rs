@@ -24,13 +24,16 @@ use cargo_metadata::{
 };
 
 const MODEL: &str = "stategate-model";
+const API: &str = "stategate-api";
 const PROTOCOL: &str = "stategate-protocol";
 const STORAGE: &str = "stategate-storage";
 const CHANNEL: &str = "stategate-channel";
 const SERVER: &str = "stategate-server";
+const RUNTIME: &str = "stategate-runtime";
 const SERVICES: [&str; 3] = ["stategate-command", "stategate-query", "stategate-stream"];
 /// Those that may know storage and channel at once.
-const JOINERS: [&str; 6] = [
+const JOINERS: [&str; 7] = [
+    RUNTIME,
     "stategate-command",
     "stategate-query",
     "stategate-stream",
@@ -115,6 +118,13 @@ impl Graph {
         seen.into_iter().map(|id| self.names[id].as_str()).collect()
     }
 
+    /// What a package names among its dependencies.
+    fn uses(&self, name: &str) -> BTreeSet<&str> {
+        let arrows = self.arrows.get(self.id(name)).into_iter().flatten();
+        let built = arrows.filter(|(_, of)| of.contains(&Normal));
+        built.map(|(id, _)| self.names[id].as_str()).collect()
+    }
+
     fn members(&self) -> impl Iterator<Item = &str> {
         let members = self.metadata.workspace_members.iter();
         members.map(|id| self.names[id].as_str())
@@ -160,6 +170,33 @@ fn the_model_is_plain() {
     }
     println!("{MODEL} stands on {} crates: {reached:?}", reached.len());
     assert!(reached.contains("serde_json"), "the graph was not read");
+}
+
+#[test]
+fn the_boundary_knows_no_transport() {
+    let graph = Graph::read();
+    let strangers = [
+        "tonic",
+        "prost",
+        "http",
+        "hyper",
+        "h2",
+        "axum",
+        PROTOCOL,
+        SERVER,
+        STORAGE,
+        CHANNEL,
+        RUNTIME,
+    ];
+    graph.assert_apart(API, &[Normal, Build], &strangers);
+    // Services are below it too: what they take and give is typed.
+    for service in SERVICES {
+        let uses = graph.uses(service);
+        for transport in ["tonic", "http", "hyper", "h2", "axum", SERVER] {
+            assert!(!uses.contains(transport), "{service} must not use {transport}");
+        }
+        assert!(uses.contains(API), "{service} takes typed calls: {uses:?}");
+    }
 }
 
 #[test]
@@ -212,13 +249,13 @@ fn services_do_not_know_each_other() {
             .collect();
         graph.assert_apart(service, &[Normal, Build, Development], &others);
         let reached = graph.reached(service, &[Normal]);
-        for below in [MODEL, PROTOCOL, SERVER, STORAGE] {
+        for below in [MODEL, API, RUNTIME, STORAGE] {
             assert!(reached.contains(below), "{service} stands on {below}");
         }
     }
     // Libraries know no service at all.
     for member in graph.members() {
-        if !JOINERS.contains(&member) {
+        if member == RUNTIME || !JOINERS.contains(&member) {
             graph.assert_apart(member, &[Normal, Build, Development], &SERVICES);
         }
     }

@@ -143,6 +143,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     (wire, precondition).prop_map(|(operation, precondition)| Operation {
         operation,
         precondition,
+        ..Operation::default()
     })
 }
 
@@ -204,6 +205,7 @@ fn search() -> impl Strategy<Value = pb::SearchEntityOpts> {
                 sort,
                 page_token,
                 text,
+                ..pb::SearchEntityOpts::default()
             }
         },
     )
@@ -224,6 +226,7 @@ fn history() -> impl Strategy<Value = pb::SearchEventOpts> {
                 offset,
                 sort,
                 page_token,
+                ..pb::SearchEventOpts::default()
             }
         },
     )

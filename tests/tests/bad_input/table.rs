@@ -117,11 +117,12 @@ fn of_entity(domain: &str, kind: &str, key: &str) -> Vec<Call> {
 fn transact(operation: Wire, precondition: Option<Precondition>) -> Call {
     let good = Operation {
         operation: Some(Wire::Set(set("d/t/k"))),
-        precondition: None,
+        ..Operation::default()
     };
     let operation = Operation {
         operation: Some(operation),
         precondition,
+        ..Operation::default()
     };
     Call::Transact(pb::TransactRequest {
         domain: "d".into(),
@@ -206,7 +207,7 @@ impl Table {
                 domain: bad.clone(),
                 operations: vec![Operation {
                     operation: Some(Wire::Set(named("", "t", "k"))),
-                    precondition: None,
+                    ..Operation::default()
                 }],
             };
             self.invalid(what, Call::Transact(transaction), "domain");
@@ -507,8 +508,50 @@ impl Table {
             text: "x".into(),
             ..search()
         };
-        let expected = Expected::Reason(Code::Unimplemented, "UNSUPPORTED");
-        self.row("text without an index", Call::Search(text), expected);
+        let facets = pb::SearchEntityOpts {
+            facets: vec!["a".into()],
+            ..search()
+        };
+        let highlight = pb::SearchEntityOpts {
+            highlight: true,
+            ..search()
+        };
+        for (what, opts) in [("text", text), ("facets", facets), ("highlight", highlight)] {
+            let expected = Expected::Reason(Code::FailedPrecondition, "INDEX_DISABLED");
+            self.row(
+                format!("{what} without an index"),
+                Call::Search(opts),
+                expected,
+            );
+        }
+        let key = || "k*".to_owned();
+        let unsupported = || Expected::Reason(Code::Unimplemented, "UNSUPPORTED");
+        let entities = pb::SearchEntityOpts {
+            key: key(),
+            ..search()
+        };
+        self.row("entities by key", Call::Search(entities), unsupported());
+        let events = pb::SearchEventOpts {
+            key: key(),
+            ..history()
+        };
+        self.row("events by key", Call::History(events), unsupported());
+        for (what, name, data) in [
+            ("a name of an event", "OrderShipped", None),
+            ("data of an event", "", Some(Struct::default())),
+        ] {
+            let operation = Operation {
+                operation: Some(Wire::Set(set("d/t/k"))),
+                name: name.to_owned(),
+                data,
+                ..Operation::default()
+            };
+            let transaction = pb::TransactRequest {
+                domain: "d".into(),
+                operations: vec![operation],
+            };
+            self.row(what, Call::Transact(transaction), unsupported());
+        }
     }
 
     fn filters(&mut self) {
@@ -699,7 +742,7 @@ impl Table {
         };
         let good = Operation {
             operation: Some(Wire::Set(set("d/t/k"))),
-            precondition: None,
+            ..Operation::default()
         };
         self.invalid("no operations", transaction(Vec::new()), "operations");
         let many = vec![good.clone(); 1_001];

@@ -85,7 +85,7 @@ async fn every_way_to_an_event_shows_the_same() {
         let operation = pb::operation::Operation::Del(entity_ref("d/t/k"));
         let operation = pb::Operation {
             operation: Some(operation),
-            precondition: None,
+            ..pb::Operation::default()
         };
         let done = ask.transact("d", vec![operation]).await.unwrap();
         let event = &done.get_ref().events[0];

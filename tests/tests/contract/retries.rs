@@ -31,7 +31,7 @@ async fn a_copy_gets_the_first_answer_and_appends_nothing() {
         let revert = keyed(&ask, "revert").revert(name, &id).await.unwrap();
         let operation = pb::Operation {
             operation: Some(pb::operation::Operation::Set(entity(name, r#"{"c":3}"#))),
-            precondition: None,
+            ..pb::Operation::default()
         };
         let operations = vec![operation.clone(), operation];
         let transacting = keyed(&ask, "transact");
@@ -124,7 +124,7 @@ async fn a_key_stands_for_one_request() {
         reused(key.revert(name, &id).await.map(drop));
         let operation = |values| pb::Operation {
             operation: Some(pb::operation::Operation::Set(entity(name, values))),
-            precondition: None,
+            ..pb::Operation::default()
         };
         reused(
             key.transact("d", vec![operation(r#"{"a":[1,2]}"#)])

@@ -143,7 +143,8 @@ async fn a_filter_has_one_meaning() {
             text: "embraer".into(),
             ..planes("")
         };
-        refused(ask.search(text).await, Code::Unimplemented, "UNSUPPORTED");
+        let disabled = ask.search(text).await;
+        refused(disabled, Code::FailedPrecondition, "INDEX_DISABLED");
     })
     .await;
 }

@@ -19,7 +19,7 @@ use crate::in_every_form;
 fn operation(operation: Wire) -> Operation {
     Operation {
         operation: Some(operation),
-        precondition: None,
+        ..Operation::default()
     }
 }
 

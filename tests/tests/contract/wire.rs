@@ -401,6 +401,9 @@ fn names_and_numbers_are_the_published_ones() {
                 ("sort", 9, Message),
                 ("page_token", 10, String),
                 ("text", 11, String),
+                ("facets", 12, String),
+                ("highlight", 13, Bool),
+                ("key", 14, String),
             ],
         ),
         (
@@ -415,6 +418,7 @@ fn names_and_numbers_are_the_published_ones() {
                 ("offset", 8, Int32),
                 ("sort", 9, Message),
                 ("page_token", 10, String),
+                ("key", 11, String),
             ],
         ),
         (
@@ -445,6 +449,8 @@ fn names_and_numbers_are_the_published_ones() {
                 ("del", 4, Message),
                 ("if_version", 10, Int64),
                 ("if_absent", 11, Bool),
+                ("name", 12, String),
+                ("data", 13, Message),
             ],
         ),
         ("TransactResponse", &[("events", 1, Message)]),

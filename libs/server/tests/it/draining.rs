@@ -9,11 +9,10 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use stategate_protocol::pb;
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::support::start;
+use crate::support::{entity, everything, start};
 
 #[tokio::test]
 async fn a_call_in_flight_finishes_a_stream_ends_and_then_things_are_closed() {
@@ -27,10 +26,10 @@ async fn a_call_in_flight_finishes_a_stream_ends_and_then_things_are_closed() {
         .on_close("flag", async move { close.store(true, SeqCst) });
 
     let mut writer = started.entities().await;
-    let write = tokio::spawn(async move { writer.set(pb::Entity::default()).await });
+    let write = tokio::spawn(async move { writer.set(entity()).await });
     started.service.arrived.acquire().await.unwrap().forget();
     let mut subscriber = started.events().await;
-    let stream = subscriber.stream(pb::StreamOpts::default()).await.unwrap();
+    let stream = subscriber.stream(everything()).await.unwrap();
     let mut stream = stream.into_inner();
     stream.next().await.unwrap().unwrap();
 
@@ -67,7 +66,7 @@ async fn what_does_not_end_is_left_behind_within_the_grace_time() {
         .drain
         .on_close("flag", async move { close.store(true, SeqCst) });
     let mut writer = started.entities().await;
-    let write = tokio::spawn(async move { writer.set(pb::Entity::default()).await });
+    let write = tokio::spawn(async move { writer.set(entity()).await });
     started.service.arrived.acquire().await.unwrap().forget();
 
     let begun = Instant::now();

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tonic::{Code, Request, Status, client::Grpc};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Started, start};
+use crate::support::{Started, entity, entity_ref, everything, start};
 
 fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
@@ -34,17 +34,20 @@ async fn a_message_over_the_limit_is_refused_by_its_header() {
     for _ in 0..3 {
         let huge = pb::Entity {
             key: "x".repeat(5 << 20),
-            ..pb::Entity::default()
+            ..entity()
         };
         let refused = client.edit(huge).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert_eq!(reason(&refused), "REQUEST_TOO_LARGE");
     }
+    // What is read is refused for what is in it.
     let most = pb::Entity {
-        key: "x".repeat((4 << 20) - 5),
-        ..pb::Entity::default()
+        key: "x".repeat((4 << 20) - 20),
+        ..entity()
     };
-    client.edit(most).await.unwrap();
+    let refused = client.edit(most).await.unwrap_err();
+    let violations = refused.get_error_details().bad_request().cloned();
+    assert_eq!(violations.unwrap().field_violations[0].field, "key");
 }
 
 #[tokio::test]
@@ -83,7 +86,7 @@ async fn a_method_of_another_service_is_refused_before_its_request_is_there() {
     let started = start(&[("STATEGATE_MAX_CALLS", "1")]).await;
     // There are as many calls as allowed.
     let mut client = started.entities().await;
-    let _first = tokio::spawn(async move { client.set(pb::Entity::default()).await });
+    let _first = tokio::spawn(async move { client.set(entity()).await });
     started.service.arrived.acquire().await.unwrap().forget();
     for path in [
         "/stategate.EntityService/Get",
@@ -113,13 +116,21 @@ async fn a_method_of_another_service_is_refused_before_its_request_is_there() {
 async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
     let started = start(&[]).await;
     let mut client = started.entities().await;
-    let refused = client.revert(pb::EventRef::default()).await.unwrap_err();
+    let refused = client
+        .revert(pb::EventRef {
+            domain: "d".to_owned(),
+            r#type: "t".to_owned(),
+            key: "k".to_owned(),
+            id: "2f1b7c3e-6a0d-4d0b-9b57-0d6f0d6ef0aa".to_owned(),
+        })
+        .await
+        .unwrap_err();
     // It may have been written before the bug: what is internal would be surely not written.
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(reason(&refused), "OUTCOME_UNKNOWN");
     assert!(refused.get_details_retry_info().is_none());
     assert!(!refused.message().contains("a bug"), "{refused}");
-    let answer = client.del(pb::EntityRef::default()).await.unwrap();
+    let answer = client.del(entity_ref()).await.unwrap();
     let accepted = answer.metadata().get("grpc-accept-encoding").unwrap();
     assert_eq!(accepted, "identity,gzip,zstd", "every answer says so");
 }
@@ -128,10 +139,10 @@ async fn a_bug_in_a_handler_is_that_calls_problem_alone() {
 async fn a_bug_in_a_stream_is_that_streams_problem_alone() {
     let started = start(&[]).await;
     let mut client = started.events().await;
-    let mut other = client.stream(pb::StreamOpts::default()).await.unwrap();
+    let mut other = client.stream(everything()).await.unwrap();
     let opts = pb::StreamOpts {
-        key: "a bug".to_owned(),
-        ..pb::StreamOpts::default()
+        key: "bug".to_owned(),
+        ..everything()
     };
     let mut stream = client.stream(opts).await.unwrap().into_inner();
     // What is being put together with what fails goes with it.
@@ -153,16 +164,16 @@ async fn one_call_too_many_is_told_to_come_back() {
     let started = start(&[("STATEGATE_MAX_CALLS", "1")]).await;
     let mut client = started.entities().await;
     let mut waiting = client.clone();
-    let first = tokio::spawn(async move { waiting.set(pb::Entity::default()).await });
+    let first = tokio::spawn(async move { waiting.set(entity()).await });
     started.service.arrived.acquire().await.unwrap().forget();
-    let refused = client.del(pb::EntityRef::default()).await.unwrap_err();
+    let refused = client.del(entity_ref()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.get_details_retry_info().is_some());
 
     started.service.answered.add_permits(1);
     first.await.unwrap().unwrap();
     // The slot is free once the answer is gone from the server, which its client cannot see.
-    while let Err(status) = client.del(pb::EntityRef::default()).await {
+    while let Err(status) = client.del(entity_ref()).await {
         assert_eq!(status.code(), Code::ResourceExhausted);
     }
 }
@@ -202,13 +213,17 @@ async fn by_hand(
 }
 
 const EMPTY_MESSAGE: Option<&[u8]> = Some(&[0; 5]);
+/// An entity without values.
+const ENTITY: Option<&[u8]> = Some(b"\0\0\0\0\x0b\x0a\x01d\x12\x01t\x1a\x01k\x22\0");
+/// A subscription to everything.
+const EVERYTHING: Option<&[u8]> = Some(b"\0\0\0\0\x06\x0a\x01*\x12\x01*");
 
 #[tokio::test]
 async fn the_deadline_is_kept_and_called_by_its_name() {
     let started = start(&[]).await;
     for _ in 0..20 {
         let path = "/stategate.EntityService/Set";
-        let (headers, ..) = by_hand(&started, path, "20m", EMPTY_MESSAGE).await;
+        let (headers, ..) = by_hand(&started, path, "20m", ENTITY).await;
         assert_eq!(headers["grpc-status"], "4", "{headers:?}");
     }
     let path = "/stategate.EntityService/Set";
@@ -216,7 +231,7 @@ async fn the_deadline_is_kept_and_called_by_its_name() {
     assert_eq!(headers["grpc-status"], "4", "a request that never came");
 
     let path = "/stategate.EventService/Stream";
-    let (_, trailers, length) = by_hand(&started, path, "50m", EMPTY_MESSAGE).await;
+    let (_, trailers, length) = by_hand(&started, path, "50m", EVERYTHING).await;
     assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
     assert!(length > 0, "events came before the deadline");
 
@@ -229,9 +244,13 @@ async fn the_deadline_is_kept_and_called_by_its_name() {
 async fn a_handler_knows_the_deadline() {
     let started = start(&[]).await;
     let mut client = started.entities().await;
-    let mut request = Request::new(pb::Entity::default());
+    let mut request = Request::new(entity());
     request.set_timeout(Duration::from_secs(30));
-    assert_eq!(client.edit(request).await.unwrap().into_inner().key, "true");
-    let without = client.edit(pb::Entity::default()).await.unwrap();
-    assert_eq!(without.into_inner().key, "false");
+    let has_deadline = |answer: tonic::Response<pb::Entity>| {
+        let values = answer.into_inner().values.unwrap().into_object();
+        format!("{values:?}").contains("true")
+    };
+    assert!(has_deadline(client.edit(request).await.unwrap()));
+    let without = client.edit(entity()).await.unwrap();
+    assert!(!has_deadline(without));
 }

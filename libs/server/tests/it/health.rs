@@ -9,10 +9,9 @@ use tonic_health::pb::{
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
-use stategate_protocol::pb;
 use stategate_server::{Tasks, Unfit};
 
-use crate::support::{Fitness, start};
+use crate::support::{Fitness, entity, start};
 
 async fn status(client: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
     let service = service.to_owned();
@@ -104,7 +103,7 @@ async fn a_service_that_never_can_again_ends_the_process_as_a_failure() {
     let started = start(&[]).await;
     started.running.ready().await;
     let mut writer = started.entities().await;
-    let write = tokio::spawn(async move { writer.set(pb::Entity::default()).await });
+    let write = tokio::spawn(async move { writer.set(entity()).await });
     started.service.arrived.acquire().await.unwrap().forget();
 
     *started.service.fitness.lock().unwrap() = Fitness::Unfit(Unfit {
@@ -116,7 +115,7 @@ async fn a_service_that_never_can_again_ends_the_process_as_a_failure() {
     let answer = started.http("/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(
-        answer.contains("ending: the command service: storage: has ended"),
+        answer.contains("ending: the services cannot go on: storage: has ended"),
         "{answer}"
     );
 

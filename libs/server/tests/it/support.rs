@@ -10,15 +10,19 @@ use std::{
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use stategate_api::{
+    Access, Answer, Command, Del, Delivery, Edit, Entity, Permitted, Problem, Revert, Set, Stream,
+    Subscribe, Subscription, Transact,
+};
+use stategate_model::{Event, Glob, Lane, Position, Values};
 use stategate_protocol::{
-    Encoded, Problem, Transacted,
+    Struct,
     pb::{
         self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
     },
 };
 use stategate_server::{
-    CommandApi, Config, Drain, Env, EventStream, Running, Server, Services, StreamApi, Telemetry,
-    Unfit,
+    Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -26,7 +30,7 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_stream::wrappers::IntervalStream;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::transport::Channel;
 
 /// Writes that are let go one by one, and a subscription that ends with the process.
 pub(crate) struct Obedient {
@@ -50,11 +54,7 @@ pub(crate) enum Fitness {
 }
 
 #[async_trait]
-impl CommandApi for Obedient {
-    fn concerns(&self) -> Vec<String> {
-        Vec::new()
-    }
-
+impl Foundation for Obedient {
     async fn check(&self) -> Result<(), Unfit> {
         let fitness = self.fitness.lock().unwrap().clone();
         match fitness {
@@ -64,68 +64,109 @@ impl CommandApi for Obedient {
         }
     }
 
-    /// Answers when it is let go.
-    async fn set(&self, _: Request<pb::Entity>) -> Result<Response<()>, Status> {
-        self.arrived.add_permits(1);
-        self.answered.acquire().await.unwrap().forget();
-        Ok(Response::new(()))
-    }
-
-    /// Answers at once, with its deadline in the key.
-    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
-        let has_deadline = stategate_server::deadline(&request).is_some();
-        let key = has_deadline.to_string();
-        Ok(Response::new(pb::Entity {
-            key,
-            ..pb::Entity::default()
-        }))
-    }
-
-    async fn revert(&self, _: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
-        panic!("a bug");
-    }
-
-    async fn del(&self, _: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
-        Ok(Response::new(()))
-    }
-
-    async fn transact(
-        &self,
-        _: Request<pb::TransactRequest>,
-    ) -> Result<Response<Transacted>, Status> {
-        Ok(Response::new(Transacted::default()))
-    }
-}
-
-#[async_trait]
-impl StreamApi for Obedient {
-    /// An event now and then, until the process ends; or a bug in the middle of a stream.
-    async fn stream(
-        &self,
-        request: Request<pb::StreamOpts>,
-    ) -> Result<Response<EventStream>, Status> {
-        if request.get_ref().key == "a bug" {
-            let events = futures::stream::iter([1, 2]).map(|n| {
-                assert!(n < 2, "a bug");
-                Ok(Encoded::default())
-            });
-            return Ok(Response::new(events.boxed()));
-        }
-        let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(5)));
-        let end = futures::stream::once(async { Err(Problem::ShuttingDown.into()) });
-        let events = ticks
-            .map(|_| Ok(Encoded::default()))
-            .take_until(self.drain.token().cancelled_owned())
-            .chain(end);
-        Ok(Response::new(events.boxed()))
-    }
-
-    async fn check(&self) -> Result<(), Unfit> {
-        Ok(())
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn degraded(&self) -> Option<&'static str> {
         self.is_degraded.load(Ordering::Relaxed).then_some("a part")
+    }
+}
+
+fn done<T>(value: T) -> Result<Answer<T>, Problem> {
+    Ok(Answer {
+        value,
+        position: None,
+        version: None,
+        replayed: false,
+    })
+}
+
+#[async_trait]
+impl Command for Obedient {
+    /// Answers when it is let go.
+    async fn set(&self, _: Permitted<Set>) -> Result<Answer<()>, Problem> {
+        self.arrived.add_permits(1);
+        self.answered.acquire().await.unwrap().forget();
+        done(())
+    }
+
+    /// Answers at once, with whether it has a deadline.
+    async fn edit(&self, call: Permitted<Edit>) -> Result<Answer<Entity>, Problem> {
+        let has_deadline = call.context().deadline.is_some();
+        done(Entity {
+            entity: call.request().entity.clone(),
+            values: Values::from_canonical(&*format!(r#"{{"has_deadline":{has_deadline}}}"#)),
+            version: None,
+        })
+    }
+
+    async fn revert(&self, _: Permitted<Revert>) -> Result<Answer<Entity>, Problem> {
+        panic!("a bug");
+    }
+
+    async fn del(&self, _: Permitted<Del>) -> Result<Answer<()>, Problem> {
+        done(())
+    }
+
+    async fn transact(&self, _: Permitted<Transact>) -> Result<Answer<Vec<Event>>, Problem> {
+        done(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Stream for Obedient {
+    /// Progress now and then, until the process ends; or a bug in the middle of a stream.
+    async fn stream(&self, call: Permitted<Subscribe>) -> Result<Answer<Subscription>, Problem> {
+        let progress = || Delivery::progress(Lane(0), Position::ZERO);
+        if call.request().key.as_ref().and_then(Glob::exact) == Some("bug") {
+            let events = futures::stream::iter([1, 2]).map(move |n| {
+                assert!(n < 2, "a bug");
+                Ok(progress())
+            });
+            return done(Subscription {
+                deliveries: events.boxed(),
+            });
+        }
+        let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(5)));
+        let end = futures::stream::once(async { Err(Problem::ShuttingDown) });
+        let events = ticks
+            .map(move |_| Ok(progress()))
+            .take_until(self.drain.token().cancelled_owned())
+            .chain(end);
+        done(Subscription {
+            deliveries: events.boxed(),
+        })
+    }
+}
+
+/// An entity that every write takes.
+pub(crate) fn entity() -> pb::Entity {
+    pb::Entity {
+        domain: "d".to_owned(),
+        r#type: "t".to_owned(),
+        key: "k".to_owned(),
+        values: Some(Struct::default()),
+        version: 0,
+    }
+}
+
+/// The same, named.
+pub(crate) fn entity_ref() -> pb::EntityRef {
+    pb::EntityRef {
+        domain: "d".to_owned(),
+        r#type: "t".to_owned(),
+        key: "k".to_owned(),
+        at: None,
+    }
+}
+
+/// A subscription to everything.
+pub(crate) fn everything() -> pb::StreamOpts {
+    pb::StreamOpts {
+        domain: "*".to_owned(),
+        r#type: "*".to_owned(),
+        ..pb::StreamOpts::default()
     }
 }
 
@@ -153,13 +194,14 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
         drain: drain.clone(),
     });
     let services = Services {
-        command: Some(Arc::clone(&service) as Arc<dyn CommandApi>),
-        stream: Some(Arc::clone(&service) as Arc<dyn StreamApi>),
+        command: Some(Arc::clone(&service) as Arc<dyn Command>),
+        stream: Some(Arc::clone(&service) as Arc<dyn Stream>),
         query: None,
+        foundation: Some(Arc::clone(&service) as Arc<dyn Foundation>),
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
-        .start(services, &Telemetry::detached(), &drain)
+        .start(services, Access::open(), &Telemetry::detached(), &drain)
         .await
         .unwrap();
     Started {

@@ -1,10 +1,10 @@
 //! gRPC over TLS.
 
-use stategate_protocol::pb::{self, entity_service_client::EntityServiceClient};
+use stategate_protocol::pb::entity_service_client::EntityServiceClient;
 use stategate_server::{Config, Env, Server};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 
-use crate::support::start;
+use crate::support::{entity_ref, start};
 
 #[tokio::test]
 async fn a_certificate_and_its_key_are_all_it_takes() {
@@ -34,7 +34,7 @@ async fn a_certificate_and_its_key_are_all_it_takes() {
         .await
         .unwrap();
     EntityServiceClient::new(channel)
-        .del(pb::EntityRef::default())
+        .del(entity_ref())
         .await
         .unwrap();
     assert!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stategate_model::{Lane, Position, times};
-use stategate_server::Seldom;
+use stategate_runtime::Seldom;
 use stategate_storage::{Appended, Batch, Error, Kind, Storage};
 use tokio::time::{Instant, sleep, timeout_at};
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 use stategate_channel::Channel;
 use stategate_metrics::{Counter, Histogram};
 use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits, times};
-use stategate_server::Seldom;
+use stategate_runtime::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},

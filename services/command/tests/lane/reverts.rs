@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use stategate_api::Access;
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
-use stategate_model::json;
-use stategate_protocol::{Struct, pb, pb::operation::Operation as Wire};
-use stategate_server::{CommandApi as _, Drain, Tasks};
+use stategate_model::{Limits, json};
+use stategate_protocol::{
+    Struct, pb, pb::operation::Operation as Wire, server::entity_service_server::EntityService as _,
+};
+use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::Storage;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -15,7 +18,8 @@ use crate::{faulty::Faulty, log};
 
 struct Bench {
     storage: Arc<Faulty>,
-    service: CommandService,
+    command: Arc<CommandService>,
+    service: Grpc,
 }
 
 impl Bench {
@@ -29,7 +33,17 @@ impl Bench {
             &Settings::default(),
             &Tasks::of(&Drain::new()),
         );
-        Self { storage, service }
+        let command = Arc::new(service);
+        let services = Services {
+            command: Some(Arc::clone(&command) as _),
+            ..Services::default()
+        };
+        let service = Grpc::new(services, Access::open(), Limits::default());
+        Self {
+            storage,
+            command,
+            service,
+        }
     }
 
     /// Sets an entity; answers a Revert to what it holds now.
@@ -54,7 +68,7 @@ impl Bench {
     async fn transact(&self, operations: Vec<Wire>) -> Result<usize, Status> {
         let operations = operations.into_iter().map(|operation| pb::Operation {
             operation: Some(operation),
-            precondition: None,
+            ..pb::Operation::default()
         });
         let request = pb::TransactRequest {
             domain: "d".into(),
@@ -101,7 +115,7 @@ async fn a_thousand_reverts_are_one_read() {
     });
     assert_eq!(bench.transact(vec![del]).await.unwrap(), 1);
     assert_eq!(bench.lookups() - before, 1);
-    bench.service.finish().await;
+    bench.command.finish().await;
 }
 
 #[tokio::test]
@@ -123,7 +137,7 @@ async fn what_a_transaction_cannot_hold_is_not_read_to_the_end() {
     assert_eq!(refusal(&status), expected, "{status:?}");
     assert!(bench.lookups() - before <= 2);
     assert_eq!(log(&bench.storage).await.len(), written);
-    bench.service.finish().await;
+    bench.command.finish().await;
 }
 
 #[tokio::test]
@@ -142,5 +156,5 @@ async fn a_revert_to_what_is_not_there_is_named() {
     let status = bench.transact(operations).await.unwrap_err();
     let expected = (Code::NotFound, "EVENT_NOT_FOUND".to_owned(), "3".to_owned());
     assert_eq!(refusal(&status), expected, "{status:?}");
-    bench.service.finish().await;
+    bench.command.finish().await;
 }

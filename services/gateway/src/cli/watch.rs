@@ -208,7 +208,8 @@ fn method(name: &str) -> Result<Method, String> {
 
 #[cfg(test)]
 mod tests {
-    use stategate_protocol::{Problem, pb};
+    use stategate_api::Problem;
+    use stategate_protocol::{pb, status};
     use tonic::Status;
 
     use super::*;
@@ -304,7 +305,7 @@ mod tests {
                 Some(Status::unavailable("draining")),
             ),
             (vec![progress(7)], None),
-            (vec![event(8)], Some(Problem::StorageUnavailable.into())),
+            (vec![event(8)], Some(status(Problem::StorageUnavailable))),
             (vec![event(9), event(10), event(11)], None),
         ]
         .into();
@@ -330,7 +331,7 @@ mod tests {
     async fn what_a_gateway_refuses_is_not_tried_again() {
         let fake = Fake::default();
         fake.0.lock().unwrap().streams = [
-            (vec![event(1)], Some(Problem::LogRewound.into())),
+            (vec![event(1)], Some(status(Problem::LogRewound))),
             (vec![event(1)], None),
         ]
         .into();

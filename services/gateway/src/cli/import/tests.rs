@@ -3,9 +3,10 @@
 use std::{collections::HashMap, io::Write as _, time::Duration};
 
 use clap::Parser as _;
+use stategate_api::Problem;
 use stategate_client::{EntityRef, Payload};
 use stategate_model::{Invalid, json};
-use stategate_protocol::Problem;
+use stategate_protocol::status;
 use tonic::Status;
 
 use super::*;
@@ -565,7 +566,7 @@ async fn a_row_is_sent_again_until_somebody_says_what_became_of_it() {
     let fake = Fake::default();
     {
         let mut script = fake.0.lock().unwrap();
-        let away = || Status::from(Problem::StorageUnavailable);
+        let away = || status(Problem::StorageUnavailable);
         script
             .refusals
             .insert("A".to_owned(), [away(), away()].into());
@@ -574,12 +575,12 @@ async fn a_row_is_sent_again_until_somebody_says_what_became_of_it() {
         };
         script.refusals.insert(
             "B".to_owned(),
-            [unknown.into(), Status::unknown("reset")].into(),
+            [status(unknown), Status::unknown("reset")].into(),
         );
         let invalid = Invalid::new("values.x", "is too deep");
         script
             .refusals
-            .insert("C".to_owned(), [Problem::from(invalid).into()].into());
+            .insert("C".to_owned(), [status(Problem::from(invalid))].into());
     }
     let (printed, ended) = import(&fake, "faa\nA\nB\nC\nD\n", &[]).await;
     assert!(
@@ -697,7 +698,7 @@ async fn an_import_whose_log_goes_back_ends() {
 async fn a_gateway_that_stays_away_is_given_up() {
     // Its last try may be one that was not answered in time.
     let away = [Outcome::NotWritten, Outcome::MayBeWritten];
-    stays_away(Problem::StorageUnavailable.into(), &away).await;
+    stays_away(status(Problem::StorageUnavailable), &away).await;
     let lost = Status::unknown("transport error");
     stays_away(lost, &[Outcome::MayBeWritten]).await;
 }

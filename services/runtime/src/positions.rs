@@ -19,8 +19,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use stategate_api::Problem;
 use stategate_model::{Heads, Lane, Lanes, Position};
-use stategate_protocol::Problem;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch},
     time::{Instant, sleep_until},

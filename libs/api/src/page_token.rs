@@ -13,11 +13,11 @@ const TAG: usize = 8;
 
 /// What a page token is bound to: everything of a request but which part is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Binding([u8; 32]);
+pub struct Binding([u8; 32]);
 
 impl Binding {
     /// Of a method and the parts of its request.
-    pub(crate) fn new(method: &str, parts: &[&[u8]]) -> Self {
+    pub fn new(method: &str, parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in std::iter::once(method.as_bytes()).chain(parts.iter().copied()) {
             hash.update((part.len() as u64).to_be_bytes());
@@ -36,7 +36,7 @@ impl Binding {
     }
 
     /// The token for the page after `cursor`.
-    pub(crate) fn token(&self, cursor: &Cursor) -> String {
+    pub fn token(&self, cursor: &Cursor) -> String {
         let cursor = cursor.encode();
         let mut bytes = self.tag(&cursor).to_vec();
         bytes.extend(cursor);
@@ -44,7 +44,7 @@ impl Binding {
     }
 
     /// Where the page of a token starts; `None` for the first page.
-    pub(crate) fn cursor(&self, token: &str) -> Result<Option<Cursor>, Invalid> {
+    pub fn cursor(&self, token: &str) -> Result<Option<Cursor>, Invalid> {
         if token.is_empty() {
             return Ok(None);
         }

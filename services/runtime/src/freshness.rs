@@ -3,12 +3,14 @@
 
 use std::future::Future;
 
+use stategate_api::{Context, Problem};
 use stategate_model::{Invalid, Lane, Lanes, LogId, Position, Token, limits};
-use stategate_protocol::{Problem, headers};
 use tokio::time::Instant;
-use tonic::{Request, metadata::MetadataMap};
 
 use crate::positions::{Patience, Positions};
+
+/// What callers know it as.
+const MIN_POSITION: &str = "stategate-min-position";
 
 /// How new the answer to a call must be, and how long it may be waited for.
 #[derive(Debug, Clone)]
@@ -21,11 +23,11 @@ pub struct Freshness {
 impl Freshness {
     /// What a call asks for with `stategate-min-position`, of a log with this identity and these
     /// lanes.
-    pub fn of<T>(request: &Request<T>, log_id: LogId, lanes: Lanes) -> Result<Self, Problem> {
+    pub fn of(context: &Context, log_id: LogId, lanes: Lanes) -> Result<Self, Problem> {
         let longest = Instant::now() + limits::POSITION_WAIT;
-        let deadline = crate::deadline(request).filter(|deadline| *deadline <= longest);
+        let deadline = context.deadline.filter(|deadline| *deadline <= longest);
         Ok(Self {
-            min: min_position(request.metadata(), log_id, lanes)?,
+            min: min_position(context, log_id, lanes)?,
             patience: Patience {
                 until: deadline.unwrap_or(longest),
                 is_deadline: deadline.is_some(),
@@ -67,30 +69,18 @@ impl Freshness {
     }
 }
 
-fn min_position(
-    metadata: &MetadataMap,
-    log_id: LogId,
-    lanes: Lanes,
-) -> Result<Option<Token>, Problem> {
-    let mut values = metadata.get_all(headers::MIN_POSITION).iter();
-    let Some(value) = values.next() else {
+fn min_position(context: &Context, log_id: LogId, lanes: Lanes) -> Result<Option<Token>, Problem> {
+    let Some(token) = &context.min_position else {
         return Ok(None);
     };
-    let refuse = |problem: String| Problem::from(Invalid::new(headers::MIN_POSITION, problem));
-    if values.next().is_some() {
-        return Err(refuse("was sent more than once".to_owned()));
-    }
-    let text = value
-        .to_str()
-        .map_err(|_| refuse("is not a token".to_owned()))?;
-    let token: Token = text.parse().map_err(refuse)?;
     if token.log_id != log_id {
         return Err(Problem::LogChanged);
     }
     if let Some((unknown, _)) = token.iter().find(|(lane, _)| !lanes.contains(*lane)) {
-        return Err(refuse(format!("names the unknown lane {unknown}")));
+        let problem = format!("names the unknown lane {unknown}");
+        return Err(Invalid::new(MIN_POSITION, problem).into());
     }
-    Ok(Some(token))
+    Ok(Some(token.clone()))
 }
 
 #[cfg(test)]
@@ -106,11 +96,11 @@ mod tests {
     use super::*;
 
     fn asking(log_id: LogId, min: &str) -> Result<Freshness, Problem> {
-        let mut request = Request::new(());
-        request
-            .metadata_mut()
-            .insert(headers::MIN_POSITION, min.parse().unwrap());
-        Freshness::of(&request, log_id, Lanes::new(2).unwrap())
+        let context = Context {
+            min_position: Some(min.parse().unwrap()),
+            ..Context::anonymous()
+        };
+        Freshness::of(&context, log_id, Lanes::new(2).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -131,7 +121,7 @@ mod tests {
             let positions = &positions;
             async move { fresh.read(positions, Lane(1), look, |at| *at).await }
         };
-        let nothing = Freshness::of(&Request::new(()), log_id, Lanes::ONE).unwrap();
+        let nothing = Freshness::of(&Context::anonymous(), log_id, Lanes::ONE).unwrap();
         assert_eq!(read(nothing).await, Ok(Position::ZERO));
         let other_lane = asking(log_id, &format!("{log_id}/0:9")).unwrap();
         assert_eq!(read(other_lane.clone()).await, Ok(Position::ZERO));
@@ -148,13 +138,11 @@ mod tests {
     #[test]
     fn what_is_no_token_of_the_log_is_refused() {
         let log_id = LogId::random();
-        for bad in ["", "x", &format!("{log_id}/2:1"), &format!("{log_id}/")] {
-            let refused = asking(log_id, bad).unwrap_err();
-            assert!(
-                matches!(&refused, Problem::Invalid(invalid) if invalid.field == headers::MIN_POSITION),
-                "{bad}: {refused:?}"
-            );
-        }
+        let refused = asking(log_id, &format!("{log_id}/2:1")).unwrap_err();
+        assert!(
+            matches!(&refused, Problem::Invalid(invalid) if invalid.field == MIN_POSITION),
+            "{refused:?}"
+        );
         let other = format!("{}/0:1", LogId::random());
         assert_eq!(asking(log_id, &other).unwrap_err(), Problem::LogChanged);
     }

@@ -2,29 +2,16 @@
 
 use std::time::Duration;
 
+use crate::methods::Shape;
 use http::HeaderMap;
 use stategate_model::{Invalid, limits};
-use tokio::time::Instant;
-use tonic::Request;
-
-use crate::methods::Shape;
 
 const HEADER: &str = "grpc-timeout";
 /// What a longer timeout of a stream is taken for, so that adding it to now cannot overflow.
 const LONGEST_STREAM: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// When a call's client stops waiting, among the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(pub(crate) Instant);
-
-/// When the client of a call stops waiting; `None` if it did not say. The call itself is ended then,
-/// so this is for those who would rather stop a little earlier, or not begin.
-pub fn deadline<T>(request: &Request<T>) -> Option<Instant> {
-    request.extensions().get().map(|Deadline(at)| *at)
-}
-
 /// The timeout a client asked for. That of a call with one answer counts up to [`limits::CALL_TIME`].
-pub(crate) fn timeout(headers: &HeaderMap, shape: Shape) -> Result<Option<Duration>, Invalid> {
+pub(super) fn timeout(headers: &HeaderMap, shape: Shape) -> Result<Option<Duration>, Invalid> {
     let Some(value) = headers.get(HEADER) else {
         return Ok(None);
     };

@@ -1,17 +1,60 @@
-//! What a write's metadata asks for: preconditions, a retry's identity, the trace (contract §3).
+//! What a call's headers ask for: preconditions, a retry's identity, freshness, the trace
+//! (contract §3). The same headers on every transport.
 //!
 //! A malformed header is refused, never ignored: the caller relies on it.
 
-use stategate_model::{Expect, Invalid, TraceParent, Version};
-use stategate_protocol::headers;
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
+use stategate_api::Context;
+use stategate_model::{Claims, Expect, IdempotencyKey, Invalid, Token, TraceParent, Version};
+use tokio::time::Instant;
+
+use crate::headers;
 
 /// Most versions one `if-match` may name.
 const VERSIONS: usize = 100;
 
+/// Which headers a method gives a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// A write of one operation: preconditions, the idempotency key.
+    Write,
+    /// A write of several: the idempotency key. Preconditions are refused, for each operation has its
+    /// own.
+    Transaction,
+    /// A read: `stategate-min-position`.
+    Read,
+}
+
+/// The context of a call.
+pub fn context(
+    headers: &HeaderMap,
+    reads: Reads,
+    claims: Claims,
+    deadline: Option<Instant>,
+) -> Result<Context, Invalid> {
+    let mut context = Context {
+        claims,
+        deadline,
+        trace: trace_parent(headers),
+        ..Context::anonymous()
+    };
+    match reads {
+        Reads::Write => {
+            context.idempotency_key = idempotency_key(headers)?;
+            context.precondition = expect(headers)?;
+        }
+        Reads::Transaction => {
+            context.idempotency_key = idempotency_key(headers)?;
+            none_for_transact(headers)?;
+        }
+        Reads::Read => context.min_position = min_position(headers)?,
+    }
+    Ok(context)
+}
+
 /// The one value of a header; `None` when it was not sent.
-fn single<'a>(metadata: &'a MetadataMap, name: &'static str) -> Result<Option<&'a str>, Invalid> {
-    let mut values = metadata.get_all(name).iter();
+fn single<'a>(sent: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Invalid> {
+    let mut values = sent.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -25,10 +68,10 @@ fn single<'a>(metadata: &'a MetadataMap, name: &'static str) -> Result<Option<&'
 }
 
 /// The precondition of a plain write.
-pub(crate) fn expect(metadata: &MetadataMap) -> Result<Expect, Invalid> {
+fn expect(sent: &HeaderMap) -> Result<Expect, Invalid> {
     // `if-match` is a list, which HTTP lets a sender spread over several lines.
     let mut matches = Vec::new();
-    for value in metadata.get_all(headers::IF_MATCH) {
+    for value in sent.get_all(headers::IF_MATCH) {
         matches.push(value.to_str().map_err(|_| {
             Invalid::new(
                 headers::IF_MATCH,
@@ -36,7 +79,7 @@ pub(crate) fn expect(metadata: &MetadataMap) -> Result<Expect, Invalid> {
             )
         })?);
     }
-    let none = single(metadata, headers::IF_NONE_MATCH)?;
+    let none = single(sent, headers::IF_NONE_MATCH)?;
     match (matches.as_slice(), none) {
         ([], None) => Ok(Expect::Anything),
         ([], Some(tag)) if tag.trim() == "*" => Ok(Expect::Absent),
@@ -90,10 +133,10 @@ fn version(tag: &str) -> Result<Version, Invalid> {
     Version::from_i64(number).ok_or_else(|| refuse("has a malformed tag"))
 }
 
-/// Refuses preconditions in the metadata of a Transact, whose operations carry their own.
-pub(crate) fn none_for_transact(metadata: &MetadataMap) -> Result<(), Invalid> {
+/// Refuses preconditions in the headers of a Transact, whose operations carry their own.
+fn none_for_transact(sent: &HeaderMap) -> Result<(), Invalid> {
     for name in [headers::IF_MATCH, headers::IF_NONE_MATCH] {
-        if metadata.contains_key(name) {
+        if sent.contains_key(name) {
             return Err(Invalid::new(
                 name,
                 "cannot be used with Transact; set the precondition of each operation",
@@ -103,26 +146,43 @@ pub(crate) fn none_for_transact(metadata: &MetadataMap) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// The idempotency key as it was sent.
-pub(crate) fn idempotency_key(metadata: &MetadataMap) -> Result<Option<&str>, Invalid> {
-    single(metadata, headers::IDEMPOTENCY_KEY)
+/// The idempotency key, which is checked here and made one of a domain and caller by the service.
+fn idempotency_key(sent: &HeaderMap) -> Result<Option<Box<str>>, Invalid> {
+    let Some(key) = single(sent, headers::IDEMPOTENCY_KEY)? else {
+        return Ok(None);
+    };
+    IdempotencyKey::new("", "", "", key)?;
+    Ok(Some(key.into()))
+}
+
+/// What the answer to a read must reflect. Whether it is a token of this log is for those who know
+/// the log.
+fn min_position(sent: &HeaderMap) -> Result<Option<Token>, Invalid> {
+    let Some(token) = single(sent, headers::MIN_POSITION)? else {
+        return Ok(None);
+    };
+    let refuse = |problem| Invalid::new(headers::MIN_POSITION, problem);
+    token
+        .parse()
+        .map(Some)
+        .map_err(|problem: String| refuse(problem))
 }
 
 /// The trace the call belongs to. A broken header is no reason to fail a write.
-pub(crate) fn trace_parent(metadata: &MetadataMap) -> Option<TraceParent> {
-    TraceParent::parse(metadata.get(headers::TRACEPARENT)?.to_str().ok()?)
+fn trace_parent(sent: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(sent.get(headers::TRACEPARENT)?.to_str().ok()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn metadata(headers: &[(&'static str, &str)]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
+    fn sent(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let mut sent = HeaderMap::new();
         for (name, value) in headers {
-            metadata.append(*name, value.parse().unwrap());
+            sent.append(*name, value.parse().unwrap());
         }
-        metadata
+        sent
     }
 
     #[test]
@@ -140,7 +200,7 @@ mod tests {
                 versions(&[3, 4]),
             ),
         ] {
-            assert_eq!(expect(&metadata(&headers)), Ok(expected), "{headers:?}");
+            assert_eq!(expect(&sent(&headers)), Ok(expected), "{headers:?}");
         }
     }
 
@@ -159,7 +219,7 @@ mod tests {
             vec![("if-match", "\"3\""), ("if-match", "*")],
         ] {
             assert_eq!(
-                expect(&metadata(&headers)).unwrap_err().field,
+                expect(&sent(&headers)).unwrap_err().field,
                 "if-match",
                 "{headers:?}"
             );
@@ -171,7 +231,7 @@ mod tests {
             vec![("if-none-match", "*"), ("if-match", "*")],
         ] {
             assert_eq!(
-                expect(&metadata(&headers)).unwrap_err().field,
+                expect(&sent(&headers)).unwrap_err().field,
                 "if-none-match",
                 "{headers:?}"
             );

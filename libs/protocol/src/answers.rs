@@ -1,0 +1,102 @@
+//! Answers of services as messages, and as the headers that go with them (contract §3).
+
+use http::{HeaderMap, HeaderValue};
+use prost::Message as _;
+use stategate_api::{Answer, Delivery, Entity, EntityPage, EventPage, Problem, answer::Sent};
+use stategate_model::{Event, Timestamp, limits, value::Corrupt};
+
+use crate::{
+    Encoded, Transacted, convert, encode_event,
+    event::{self, encode_progress},
+    headers, pb,
+};
+
+fn damaged(corrupt: Corrupt) -> Problem {
+    Problem::internal(&corrupt)
+}
+
+/// The headers of an answer.
+pub fn stamp<T>(answer: &Answer<T>, headers: &mut HeaderMap) {
+    // Tokens and versions are ASCII.
+    let mut put = |name, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    };
+    if let Some(position) = &answer.position {
+        put(headers::POSITION, position.to_string());
+    }
+    if let Some(version) = answer.version {
+        put(headers::ETAG, format!("\"{version}\""));
+    }
+    if answer.replayed {
+        put(headers::REPLAYED, "true".to_owned());
+    }
+}
+
+/// An entity.
+pub fn entity(entity: &Entity) -> Result<pb::Entity, Problem> {
+    convert::entity_message(&entity.entity, &entity.values, entity.version).map_err(damaged)
+}
+
+/// A page of entities: as many as a page may hold on the wire.
+pub fn entities(page: &EntityPage) -> Result<pb::Entities, Problem> {
+    let messages = page.items().iter().map(entity);
+    let entities = fill(messages, pb::Entity::encoded_len)?;
+    let next_page_token = page.next(entities.len()).map_err(damaged)?;
+    Ok(pb::Entities {
+        entities,
+        next_page_token: next_page_token.unwrap_or_default(),
+    })
+}
+
+/// A page of events: as many as a page may hold on the wire.
+pub fn events(page: &EventPage) -> Result<event::EventPage, Problem> {
+    let encoded = page.items().iter();
+    let encoded = encoded.map(|event| encode_event(event).map_err(damaged));
+    let events = fill(encoded, Encoded::encoded_len)?;
+    let next_page_token = page.next(events.len()).map_err(damaged)?;
+    Ok(event::EventPage {
+        events,
+        next_page_token: next_page_token.unwrap_or_default(),
+    })
+}
+
+/// The messages that fit a page, at least one.
+fn fill<T>(
+    messages: impl Iterator<Item = Result<T, Problem>>,
+    size: impl Fn(&T) -> usize,
+) -> Result<Vec<T>, Problem> {
+    let mut page = Vec::with_capacity(messages.size_hint().0);
+    let mut bytes = 0;
+    for message in messages {
+        let message = message?;
+        bytes += size(&message);
+        if bytes > limits::PAGE_BYTES && !page.is_empty() {
+            break;
+        }
+        page.push(message);
+    }
+    Ok(page)
+}
+
+/// An event.
+pub fn event(event: &Event) -> Result<Encoded, Problem> {
+    encode_event(event).map_err(damaged)
+}
+
+/// The events of a transaction.
+pub fn transaction(events: &[Event]) -> Result<Transacted, Problem> {
+    let events = events.iter().map(event);
+    Ok(Transacted {
+        events: events.collect::<Result<_, _>>()?,
+    })
+}
+
+/// What a subscriber is sent.
+pub fn delivery(delivery: Delivery) -> Encoded {
+    match delivery.into_sent() {
+        Sent::Event { encoded, .. } => Encoded(encoded),
+        Sent::Progress(lane, position) => encode_progress(lane, position, Timestamp(0)),
+    }
+}

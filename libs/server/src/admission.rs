@@ -1,0 +1,304 @@
+//! What happens to every call between the connection and the service, whatever the transport: it is
+//! counted, bounded in number, ended at its deadline, kept from taking others with it when it panics, and
+//! answered with a named error when it cannot be served. How a transport asks and answers is in
+//! [`grpc::framing`](crate::grpc::framing).
+//!
+//! One layer instead of many, so that a call passes one future and one body.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use stategate_api::Problem;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    Services,
+    grpc::framing::{Arriving, Asked, Framing},
+    methods::{Call, Methods, Shape},
+    panics,
+};
+
+/// tonic ends a call at its deadline too, but as CANCELLED; being a tick of the clock earlier makes
+/// ours the answer.
+const TICK: Duration = Duration::from_millis(1);
+
+/// When a call's client stops waiting, among the request's extensions. The call itself is ended then, so
+/// this is for those who would rather stop a little earlier, or not begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(pub(crate) Instant);
+
+/// Puts [`Admitted`] around a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    methods: Arc<Methods>,
+    ending: CancellationToken,
+}
+
+impl Admission {
+    /// At most `most_calls` unary calls of `services` at once. When `ending` is cancelled, health watches and
+    /// reflection streams end, which nobody else would end.
+    pub(crate) fn new(most_calls: usize, services: &Services, ending: CancellationToken) -> Self {
+        Self {
+            methods: Arc::new(Methods::new(most_calls, services)),
+            ending,
+        }
+    }
+
+    /// The methods that calls are counted under.
+    pub(crate) fn methods(&self) -> Arc<Methods> {
+        Arc::clone(&self.methods)
+    }
+}
+
+impl<S> Layer<S> for Admission {
+    type Service = Admitted<S>;
+
+    fn layer(&self, inner: S) -> Admitted<S> {
+        Admitted {
+            inner,
+            admission: self.clone(),
+        }
+    }
+}
+
+/// A service that only admitted calls get to.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted<S> {
+    inner: S,
+    admission: Admission,
+}
+
+/// Or why the call is not served, whatever its request is: that is not even waited for.
+fn admit(request: &Request<Body>, call: &Call) -> Result<Asked, Problem> {
+    if let Some(elsewhere) = call.elsewhere() {
+        return Err(elsewhere);
+    }
+    let asked = Asked::of(request.headers(), call.shape())?;
+    if call.is_too_many() {
+        return Err(Problem::Busy {
+            what: "there are as many calls at once as this service takes",
+        });
+    }
+    Ok(asked)
+}
+
+impl<S> Service<Request<Body>> for Admitted<S>
+where
+    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let call = self.admission.methods.begin(request.uri().path());
+        let span = tracing::debug_span!("call", method = call.name());
+        let (mut deadline, mut framing) = (None, Framing::default());
+        let inner = admit(&request, &call).map(|asked| {
+            if let Some(timeout) = asked.timeout {
+                let at = Instant::now() + timeout.saturating_sub(TICK);
+                request.extensions_mut().insert(Deadline(at));
+                deadline = Some(Box::pin(sleep_until(at)));
+            }
+            let (request, answering) = asked.request(request);
+            framing = answering;
+            self.inner.call(request)
+        });
+        Answering {
+            inner: inner.map_err(Some),
+            call: Some(call),
+            deadline,
+            framing,
+            ending: self.admission.ending.clone(),
+            span,
+        }
+    }
+}
+
+/// A call whose answer has not begun.
+#[derive(Debug)]
+pub(crate) struct Answering<F> {
+    inner: Result<F, Option<Problem>>,
+    call: Option<Call>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    framing: Framing,
+    ending: CancellationToken,
+    span: tracing::Span,
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let polled = match &mut this.inner {
+            Ok(inner) => this
+                .span
+                // A bug in a handler is its call's problem and nobody else's.
+                .in_scope(|| catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx)))),
+            Err(problem) => {
+                let problem = problem.take().unwrap_or(Problem::ShuttingDown);
+                return Poll::Ready(Ok(this.refuse(problem)));
+            }
+        };
+        let response = match polled {
+            Ok(Poll::Ready(Ok(response))) => this.answer(response),
+            Ok(Poll::Pending) => match &mut this.deadline {
+                Some(deadline) => {
+                    std::task::ready!(deadline.as_mut().poll(cx));
+                    this.refuse(Problem::DeadlineExceeded)
+                }
+                None => return Poll::Pending,
+            },
+            Err(panic) => {
+                let problem = panics::problem(&*panic);
+                let writes = this.call.as_ref().is_some_and(Call::writes);
+                this.refuse(match writes {
+                    // Nobody knows how far it came; an internal error would say that nothing was written.
+                    true => Problem::OutcomeUnknown {
+                        retry_is_safe: false,
+                    },
+                    false => problem,
+                })
+            }
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<F> Answering<F> {
+    fn refuse(&mut self, problem: Problem) -> Response<Answer> {
+        self.answer(Framing::refusal(problem))
+    }
+
+    fn answer(&mut self, mut response: Response<Body>) -> Response<Answer> {
+        let mut call = self.call.take();
+        let mut framing = std::mem::take(&mut self.framing);
+        if let (Some(code), Some(call)) = (framing.begin(&mut response), &mut call) {
+            call.ends_with(code);
+        }
+        let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
+        let ending = call.as_ref().is_some_and(is_infrastructure);
+        let deadline = self.deadline.take();
+        response.map(|inner| Answer {
+            inner,
+            framing,
+            call,
+            deadline,
+            ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
+            is_over: false,
+        })
+    }
+}
+
+/// The body of an answer: ends the call when it ends.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    inner: Body,
+    framing: Framing,
+    call: Option<Call>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    is_over: bool,
+}
+
+impl Answer {
+    fn ends_with(&mut self, code: Code) {
+        if let Some(call) = &mut self.call {
+            call.ends_with(code);
+        }
+        self.call = None;
+        self.is_over = true;
+    }
+
+    /// Ends the answer here and now.
+    fn end(&mut self, problem: Problem) -> Frame<Bytes> {
+        let (frame, code) = Framing::end(problem);
+        self.ends_with(code);
+        frame
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let inner = Pin::new(&mut this.inner);
+        // A bug in a stream is that stream's problem and nobody else's.
+        let polled = match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => return Poll::Ready(Some(Ok(this.end(panics::problem(&*panic))))),
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let (frame, code) = this.framing.frame(frame);
+                if let Some(code) = code {
+                    this.ends_with(code);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(status))) => {
+                this.ends_with(status.code());
+                Poll::Ready(Some(Err(status)))
+            }
+            Poll::Ready(None) => {
+                this.call = None;
+                this.is_over = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if let Some(deadline) = &mut this.deadline
+                    && deadline.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Some(Ok(this.end(Problem::DeadlineExceeded))));
+                }
+                if let Some(ending) = &mut this.ending
+                    && ending.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Some(Ok(this.end(Problem::ShuttingDown))));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.framing.keeps_size() {
+            true => self.inner.size_hint(),
+            false => SizeHint::default(),
+        }
+    }
+}

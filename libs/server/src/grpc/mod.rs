@@ -1,0 +1,238 @@
+//! The gRPC adapter: a message in, a typed call through [`Access`] to the service, a message out.
+//!
+//! The protocol has two gRPC services, the architecture three processes: `EntityService` is served
+//! by the command and the query service, `EventService` by the query and the stream service.
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use stategate_api::{Access, Command, Problem, Query, Released, Stream};
+use stategate_model::{Claims, Limits};
+use stategate_protocol::{
+    Encoded, EventPage, Transacted, answers,
+    context::{Reads, context},
+    pb, requests,
+    server::{entity_service_server::EntityService, event_service_server::EventService},
+    status,
+};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{Services, admission::Deadline, services::Home};
+
+pub(crate) mod framing;
+mod timeout;
+
+/// The services of this process behind gRPC.
+#[derive(Debug, Clone)]
+pub struct Grpc {
+    services: Services,
+    access: Access,
+    limits: Limits,
+}
+
+impl Grpc {
+    /// Calls of `services`, decided by `access`, within limits of values.
+    pub fn new(services: Services, access: Access, limits: Limits) -> Self {
+        Self {
+            services,
+            access,
+            limits,
+        }
+    }
+
+    fn command(&self, method: &'static str) -> Result<&dyn Command, Status> {
+        let service = self.services.command.as_deref();
+        service.ok_or_else(|| elsewhere(Home::Command, method))
+    }
+
+    fn query(&self, method: &'static str) -> Result<&dyn Query, Status> {
+        let service = self.services.query.as_deref();
+        service.ok_or_else(|| elsewhere(Home::Query, method))
+    }
+
+    fn stream(&self, method: &'static str) -> Result<&dyn Stream, Status> {
+        let service = self.services.stream.as_deref();
+        service.ok_or_else(|| elsewhere(Home::Stream, method))
+    }
+}
+
+fn elsewhere(home: Home, method: &'static str) -> Status {
+    status(home.elsewhere(method))
+}
+
+/// A call's message and its context.
+fn open<T>(request: Request<T>, reads: Reads) -> Result<(T, stategate_api::Context), Status> {
+    let deadline = request.extensions().get().map(|Deadline(at)| *at);
+    let (metadata, extensions, message) = request.into_parts();
+    let claims = extensions.get::<Claims>().cloned();
+    let claims = claims.unwrap_or_else(Claims::none);
+    let context = context(&metadata.into_headers(), reads, claims, deadline);
+    let context = context.map_err(|invalid| status(invalid.into()))?;
+    Ok((message, context))
+}
+
+/// An answer as a message with its metadata.
+fn respond<T, M>(
+    released: Released<T>,
+    message: impl FnOnce(T) -> Result<M, Problem>,
+) -> Result<Response<M>, Status> {
+    let answer = released.into_answer();
+    let mut headers = http::HeaderMap::new();
+    answers::stamp(&answer, &mut headers);
+    let message = message(answer.value).map_err(status)?;
+    let mut response = Response::new(message);
+    *response.metadata_mut() = MetadataMap::from_headers(headers);
+    Ok(response)
+}
+
+#[async_trait]
+impl EntityService for Grpc {
+    async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
+        let service = self.command("EntityService/Set")?;
+        let (message, context) = open(request, Reads::Write)?;
+        let request = requests::set(message, &self.limits).map_err(status)?;
+        let call = self.access.call(request, context, |call| service.set(call));
+        respond(call.await.map_err(status)?, Ok)
+    }
+
+    async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
+        let service = self.command("EntityService/Edit")?;
+        let (message, context) = open(request, Reads::Write)?;
+        let request = requests::edit(message, &self.limits).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.edit(call));
+        respond(call.await.map_err(status)?, |entity| {
+            answers::entity(&entity)
+        })
+    }
+
+    async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
+        let service = self.command("EntityService/Revert")?;
+        let (message, context) = open(request, Reads::Write)?;
+        let request = requests::revert(&message).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.revert(call));
+        respond(call.await.map_err(status)?, |entity| {
+            answers::entity(&entity)
+        })
+    }
+
+    async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
+        let service = self.command("EntityService/Del")?;
+        let (message, context) = open(request, Reads::Write)?;
+        let request = requests::del(&message).map_err(status)?;
+        let call = self.access.call(request, context, |call| service.del(call));
+        respond(call.await.map_err(status)?, Ok)
+    }
+
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Result<Response<Transacted>, Status> {
+        let service = self.command("EntityService/Transact")?;
+        let (message, context) = open(request, Reads::Transaction)?;
+        let request = requests::transact(message, &self.limits).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.transact(call));
+        respond(call.await.map_err(status)?, |events| {
+            answers::transaction(&events)
+        })
+    }
+
+    async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status> {
+        let service = self.query("EntityService/Get")?;
+        let (message, context) = open(request, Reads::Read)?;
+        let request = requests::get(&message).map_err(status)?;
+        let call = self.access.call(request, context, |call| service.get(call));
+        respond(call.await.map_err(status)?, |entity| {
+            answers::entity(&entity)
+        })
+    }
+
+    async fn search(
+        &self,
+        request: Request<pb::SearchEntityOpts>,
+    ) -> Result<Response<pb::Entities>, Status> {
+        let service = self.query("EntityService/Search")?;
+        let (message, context) = open(request, Reads::Read)?;
+        let request = requests::search(&message).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.search(call));
+        respond(call.await.map_err(status)?, |page| answers::entities(&page))
+    }
+}
+
+#[async_trait]
+impl EventService for Grpc {
+    type StreamStream = BoxStream<'static, Result<Encoded, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<pb::StreamOpts>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let service = self.stream("EventService/Stream")?;
+        let (message, context) = open(request, Reads::Read)?;
+        let request = requests::subscribe(&message).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.stream(call));
+        respond(call.await.map_err(status)?, |subscription| {
+            let deliveries = subscription.deliveries;
+            let encoded =
+                deliveries.map(|delivery| delivery.map(answers::delivery).map_err(status));
+            Ok(encoded.boxed())
+        })
+    }
+
+    async fn search(
+        &self,
+        request: Request<pb::SearchEventOpts>,
+    ) -> Result<Response<EventPage>, Status> {
+        let service = self.query("EventService/Search")?;
+        let (message, context) = open(request, Reads::Read)?;
+        let request = requests::search_events(&message).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.search_events(call));
+        respond(call.await.map_err(status)?, |page| answers::events(&page))
+    }
+
+    async fn get(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
+        let service = self.query("EventService/Get")?;
+        let (message, context) = open(request, Reads::Read)?;
+        let request = requests::get_event(&message).map_err(status)?;
+        let call = self
+            .access
+            .call(request, context, |call| service.get_event(call));
+        respond(call.await.map_err(status)?, |event| answers::event(&event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_method_of_a_service_that_is_not_here_names_it() {
+        let nobody = Grpc::new(Services::default(), Access::open(), Limits::default());
+        let set = EntityService::set(&nobody, Request::new(pb::Entity::default())).await;
+        let get = EventService::get(&nobody, Request::new(pb::EventRef::default())).await;
+        let stream = EventService::stream(&nobody, Request::new(pb::StreamOpts::default())).await;
+        for (status, method, service) in [
+            (set.err(), "EntityService/Set", "command"),
+            (get.err(), "EventService/Get", "query"),
+            (stream.err(), "EventService/Stream", "stream"),
+        ] {
+            let status = status.unwrap();
+            assert_eq!(status.code(), Code::Unimplemented);
+            assert!(status.message().starts_with(method), "{status}");
+            assert_eq!(status.metadata().get("service").unwrap(), service);
+        }
+        assert_eq!(format!("{:?}", nobody.services), "Services([])");
+    }
+}

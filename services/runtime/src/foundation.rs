@@ -1,0 +1,40 @@
+//! How a storage and a channel are, for readiness.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use stategate_channel::{Channel, Reach};
+use stategate_server::{Foundation, Unfit};
+use stategate_storage::{Kind, Storage, Work};
+
+/// A storage, and a channel where one is used.
+pub(crate) struct Foundations {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) channel: Option<Arc<dyn Channel>>,
+    /// What the services of the process do with the storage.
+    pub(crate) work: Work,
+}
+
+#[async_trait]
+impl Foundation for Foundations {
+    async fn check(&self) -> Result<(), Unfit> {
+        let checked = self.storage.check(self.work).await;
+        checked.map_err(|error| Unfit {
+            why: format!("storage: {}", error.words()),
+            is_for_good: *error.kind() == Kind::Bug,
+            cause: error.to_string(),
+        })
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        match self.work {
+            Work::Write => self.storage.concerns(),
+            Work::Read => Vec::new(),
+        }
+    }
+
+    fn degraded(&self) -> Option<&'static str> {
+        let channel = self.channel.as_ref()?;
+        (channel.reach() == Reach::Down).then_some("channel")
+    }
+}
