@@ -3,125 +3,18 @@
 //! A policy sees the typed request before the service does, and the typed answer or the decoded event
 //! after, each with the caller's context. While authentication is off the policy is [`Open`].
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stategate_model::{Event, value::Corrupt};
 
 use crate::{
     Problem,
-    answer::{Answer, Delivery, Entity, EntityPage, EventPage, Sent, Subscription},
+    answer::{Answer, Delivery, Sent},
     context::Context,
-    request::{
-        Del, Edit, Get, GetEvent, Operation, Revert, Search, SearchEvents, Set, Subscribe, Transact,
-    },
+    policy::{Open, Operation, Policy, Shown as _, Subject, stands_for},
+    request::Subscribe,
 };
-
-/// A request, as a policy sees it.
-#[derive(Debug, Clone, Copy)]
-pub enum Subject<'a> {
-    /// `EntityService/Set`.
-    Set(&'a Set),
-    /// `EntityService/Edit`.
-    Edit(&'a Edit),
-    /// `EntityService/Revert`.
-    Revert(&'a Revert),
-    /// `EntityService/Del`.
-    Del(&'a Del),
-    /// `EntityService/Transact`; each of its steps is judged as the call it stands for, too.
-    Transact(&'a Transact),
-    /// `EntityService/Get`.
-    Get(&'a Get),
-    /// `EntityService/Search`.
-    Search(&'a Search),
-    /// `EventService/Search`.
-    SearchEvents(&'a SearchEvents),
-    /// `EventService/Get`.
-    GetEvent(&'a GetEvent),
-    /// `EventService/Stream`.
-    Subscribe(&'a Subscribe),
-}
-
-/// An answer, as a policy sees it.
-#[derive(Debug, Clone, Copy)]
-pub enum View<'a> {
-    /// Nothing but that it is done.
-    Done,
-    /// An entity.
-    Entity(&'a Entity),
-    /// A page of entities.
-    Entities(&'a EntityPage),
-    /// An event.
-    Event(&'a Event),
-    /// A page of events.
-    Events(&'a EventPage),
-    /// The events of a transaction.
-    Transaction(&'a [Event]),
-    /// A subscription; its events are judged one by one.
-    Subscription,
-}
-
-/// What a policy is shown of an answer.
-pub trait Shown {
-    /// The answer as a policy sees it.
-    fn view(&self) -> View<'_>;
-}
-
-macro_rules! shown {
-    ($($of:ty: |$answer:ident| $view:expr;)*) => {
-        $(impl Shown for $of {
-            fn view(&self) -> View<'_> {
-                let $answer = self;
-                $view
-            }
-        })*
-    };
-}
-
-shown! {
-    (): |_done| View::Done;
-    Entity: |entity| View::Entity(entity);
-    EntityPage: |page| View::Entities(page);
-    Event: |event| View::Event(event);
-    EventPage: |page| View::Events(page);
-    Vec<Event>: |events| View::Transaction(events);
-    Subscription: |_subscription| View::Subscription;
-}
-
-/// What decides.
-pub trait Policy: fmt::Debug + Send + Sync + 'static {
-    /// Whether a call may be carried out.
-    fn permits(&self, request: Subject<'_>, context: &Context) -> Result<(), Problem>;
-
-    /// Whether its caller may see the answer. A write whose answer is refused stays written.
-    fn releases(
-        &self,
-        method: &'static str,
-        answer: View<'_>,
-        context: &Context,
-    ) -> Result<(), Problem>;
-
-    /// Whether a subscriber gets an event.
-    fn delivers(&self, event: &Event, context: &Context) -> bool;
-}
-
-/// Everybody may do and see everything: authentication is off.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
-
-impl Policy for Open {
-    fn permits(&self, _: Subject<'_>, _: &Context) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    fn releases(&self, _: &'static str, _: View<'_>, _: &Context) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    fn delivers(&self, _: &Event, _: &Context) -> bool {
-        true
-    }
-}
 
 /// The one way from a decoded request to a service, and from its answer back.
 #[derive(Debug, Clone)]
@@ -138,45 +31,55 @@ impl Access {
         Self(policy)
     }
 
-    /// What every event for a caller goes through.
-    pub fn gate(&self, context: Arc<Context>) -> Gate {
-        let policy = Arc::clone(&self.0);
-        Gate { context, policy }
-    }
-
     /// Has a call carried out by `handle`, if the policy permits it.
-    pub async fn call<R, F>(
-        &self,
+    pub async fn call<'a, R, F>(
+        &'a self,
         request: R,
         context: Context,
-        handle: impl FnOnce(Permitted<R>) -> F,
+        handle: impl FnOnce(Permitted<'a, R>) -> F,
     ) -> Result<Released<R::Answer>, Problem>
     where
         R: Operation,
         F: Future<Output = Result<Answer<R::Answer>, Problem>>,
     {
-        self.0.permits(request.subject(), &context)?;
+        let policy = &self.0;
+        let subject = request.subject();
+        policy.permits(subject, &context)?;
+        if let Subject::Transact(transact) = subject {
+            // A transaction can do nothing that its operations alone could not.
+            for (index, step) in transact.steps.iter().enumerate() {
+                let permitted = policy.permits(stands_for(&step.action), &context);
+                permitted.map_err(|problem| problem.of_operation(index))?;
+            }
+        }
         let context = Arc::new(context);
         let answer = handle(Permitted {
             request,
             context: Arc::clone(&context),
-            policy: Arc::clone(&self.0),
+            access: self,
         });
         let answer = answer.await?;
-        self.0.releases(R::METHOD, answer.value.view(), &context)?;
-        Ok(Released(answer))
+        let released = policy.releases(R::METHOD, answer.value.view(), &context);
+        released.map_err(|problem| match R::WRITES {
+            true => Problem::ResponseDenied,
+            false => problem,
+        })?;
+        Ok(Released {
+            answer,
+            writes: R::WRITES,
+        })
     }
 }
 
 /// A request that the policy permits. Only [`Access`] makes one.
 #[derive(Debug)]
-pub struct Permitted<R> {
+pub struct Permitted<'a, R> {
     request: R,
     context: Arc<Context>,
-    policy: Arc<dyn Policy>,
+    access: &'a Access,
 }
 
-impl<R> Permitted<R> {
+impl<R> Permitted<'_, R> {
     /// The request.
     pub fn request(&self) -> &R {
         &self.request
@@ -193,24 +96,35 @@ impl<R> Permitted<R> {
     }
 }
 
-impl Permitted<Subscribe> {
+impl Permitted<'_, Subscribe> {
     /// What every event of the subscription goes through.
     pub fn gate(&self) -> Gate {
         Gate {
             context: Arc::clone(&self.context),
-            policy: Arc::clone(&self.policy),
+            policy: Arc::clone(&self.access.0),
         }
     }
 }
 
 /// An answer that its caller may see. Only [`Access`] makes one.
 #[derive(Debug)]
-pub struct Released<T>(Answer<T>);
+pub struct Released<T> {
+    answer: Answer<T>,
+    writes: bool,
+}
 
 impl<T> Released<T> {
-    /// The answer, to be encoded.
-    pub fn into_answer(self) -> Answer<T> {
-        self.0
+    /// What is said of the answer beside it.
+    pub fn answer(&self) -> &Answer<T> {
+        &self.answer
+    }
+
+    /// The answer as a transport has it. If that cannot be made, what was written stays written.
+    pub fn encode<M>(self, encode: impl FnOnce(T) -> Result<M, Corrupt>) -> Result<M, Problem> {
+        encode(self.answer.value).map_err(|corrupt| match self.writes {
+            true => Problem::after_write(&corrupt),
+            false => Problem::internal(&corrupt),
+        })
     }
 }
 
@@ -236,5 +150,129 @@ impl Gate {
             position: event.position,
             encoded: encode()?,
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use futures::FutureExt as _;
+    use stategate_model::{Domain, EntityRef, Expect, Values};
+
+    use super::*;
+    use crate::{
+        policy::View,
+        request::{Action, Del, Get, Set, Step, Transact},
+    };
+
+    /// Nobody may delete, and nobody sees an answer.
+    #[derive(Debug)]
+    struct Strict;
+
+    impl Policy for Strict {
+        fn permits(&self, request: Subject<'_>, _: &Context) -> Result<(), Problem> {
+            match request {
+                Subject::Del(_) => Err(Problem::Denied),
+                _ => Ok(()),
+            }
+        }
+
+        fn releases(&self, _: &'static str, _: View<'_>, _: &Context) -> Result<(), Problem> {
+            Err(Problem::Denied)
+        }
+
+        fn delivers(&self, _: &Event, _: &Context) -> bool {
+            false
+        }
+    }
+
+    fn entity() -> EntityRef {
+        EntityRef::new("d", "t", "k").unwrap()
+    }
+
+    fn set() -> Set {
+        Set {
+            entity: entity(),
+            values: Values::empty(),
+        }
+    }
+
+    /// What becomes of a call, and whether it got to its service.
+    fn call<R: Operation + fmt::Debug>(request: R, value: R::Answer) -> (Problem, bool) {
+        let mut was_called = false;
+        let access = Access::new(Arc::new(Strict));
+        let refused = access.call(request, Context::anonymous(), |_| {
+            was_called = true;
+            async {
+                Ok(Answer {
+                    value,
+                    position: None,
+                    version: None,
+                    replayed: false,
+                })
+            }
+        });
+        let refused = refused.now_or_never().unwrap();
+        (refused.err().unwrap(), was_called)
+    }
+
+    #[test]
+    fn what_is_not_permitted_does_not_get_to_its_service() {
+        let del = Del { entity: entity() };
+        assert_eq!(call(del, ()), (Problem::Denied, false));
+    }
+
+    #[test]
+    fn a_transaction_does_nothing_that_its_operations_may_not() {
+        let step = |action| Step {
+            action,
+            precondition: Expect::Anything,
+        };
+        let transact = Transact {
+            domain: Domain::new("d").unwrap(),
+            steps: vec![
+                step(Action::Set(set())),
+                step(Action::Del(Del { entity: entity() })),
+            ],
+        };
+        let (refused, was_called) = call(transact, Vec::new());
+        assert_eq!(refused, Problem::Denied.of_operation(1));
+        assert!(!was_called);
+    }
+
+    #[test]
+    fn a_write_whose_answer_is_refused_is_said_to_be_written() {
+        assert_eq!(call(set(), ()), (Problem::ResponseDenied, true));
+        let get = Get {
+            entity: entity(),
+            at: None,
+        };
+        let answer = crate::Entity {
+            entity: entity(),
+            values: Values::empty(),
+            version: None,
+        };
+        assert_eq!(call(get, answer), (Problem::Denied, true));
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_after_a_write_may_have_been_written() {
+        let access = Access::open();
+        let released = |request: Set| {
+            let answer = |_| async {
+                Ok(Answer {
+                    value: (),
+                    position: None,
+                    version: None,
+                    replayed: false,
+                })
+            };
+            let call = access.call(request, Context::anonymous(), answer);
+            call.now_or_never().unwrap().unwrap()
+        };
+        let damaged = Values::from_canonical("x").object().unwrap_err();
+        let problem = released(set()).encode(|()| Err::<(), _>(damaged));
+        assert!(matches!(problem, Err(Problem::OutcomeUnknown { .. })));
     }
 }

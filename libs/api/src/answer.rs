@@ -188,23 +188,6 @@ impl Delivery {
         &self.0
     }
 
-    /// The same with its encoding in other memory.
-    #[must_use]
-    pub fn map_encoded(self, map: impl FnOnce(Bytes) -> Bytes) -> Self {
-        Self(match self.0 {
-            Sent::Event {
-                lane,
-                position,
-                encoded,
-            } => Sent::Event {
-                lane,
-                position,
-                encoded: map(encoded),
-            },
-            progress @ Sent::Progress(..) => progress,
-        })
-    }
-
     /// Bytes of its encoding.
     pub fn size(&self) -> usize {
         match &self.0 {

@@ -12,18 +12,20 @@ pub mod access;
 pub mod answer;
 pub mod context;
 pub mod page_token;
+pub mod policy;
 pub mod problem;
 pub mod request;
 pub mod service;
 
 pub use self::{
-    access::{Access, Permitted, Policy, Released},
+    access::{Access, Permitted, Released},
     answer::{Answer, Delivery, Entity, EntityPage, EventPage, Subscription},
     context::Context,
+    policy::{Operation, Policy},
     problem::{Code, Problem, Rendering},
     request::{
-        Action, Del, Edit, Get, GetEvent, Operation, Revert, Search, SearchEvents, Set, Start,
-        Step, Subscribe, Transact,
+        Action, Del, Edit, Get, GetEvent, Revert, Search, SearchEvents, Set, Start, Step,
+        Subscribe, Transact,
     },
     service::{Command, Query, Stream},
 };

@@ -39,6 +39,10 @@ pub enum Problem {
     LogChanged,
     /// A token beyond the head.
     PositionAhead,
+    /// A policy does not permit it.
+    Denied,
+    /// A policy does not let the caller see what its write was answered with. It is written.
+    ResponseDenied,
     /// A queue, rate or connection limit.
     Busy {
         /// What is full.
@@ -102,6 +106,7 @@ pub enum Code {
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     NotFound = 5,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     Aborted = 10,
@@ -192,6 +197,16 @@ impl Problem {
                 "POSITION_AHEAD",
                 "the token is beyond the end of the log; read the current state again and go on from its token".to_owned(),
             ),
+            Self::Denied => row(Code::PermissionDenied, 403, "PERMISSION_DENIED", "the policy does not permit this".to_owned()),
+            Self::ResponseDenied => Rendering {
+                metadata: vec![("committed", "true".to_owned())],
+                ..row(
+                    Code::PermissionDenied,
+                    403,
+                    "RESPONSE_DENIED",
+                    "the policy does not let you see the answer; the write is done, so do not repeat it".to_owned(),
+                )
+            },
             Self::Busy { what } => Rendering { retry: Some(RETRY_SOON), ..row(Code::ResourceExhausted, 429, "RESOURCE_EXHAUSTED", format!("{what}; try again later")) },
             Self::StorageUnavailable => Rendering {
                 retry: Some(RETRY_SOON),

@@ -1,54 +1,11 @@
 //! Requests, parsed: their types cannot hold what the contract refuses.
 
 use stategate_model::{
-    At, Domain, EntityQuery, EntityRef, Event, EventId, EventQuery, Expect, Filter, Glob, Method,
+    At, Domain, EntityQuery, EntityRef, EventId, EventQuery, Expect, Filter, Glob, Method,
     Timestamp, Token, Values,
 };
 
-use crate::{
-    access::{Shown, Subject},
-    answer::{Entity, EntityPage, EventPage, Subscription},
-    page_token::Binding,
-};
-
-/// What a caller may ask for. One type for each RPC.
-pub trait Operation: Send + Sync + 'static {
-    /// What it is answered with.
-    type Answer: Shown + Send + 'static;
-
-    /// The full gRPC method, which names the operation on every transport.
-    const METHOD: &'static str;
-
-    /// The request as policies see it.
-    fn subject(&self) -> Subject<'_>;
-}
-
-macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident: $method:literal -> $answer:ty;)*) => {
-        $(impl Operation for $name {
-            type Answer = $answer;
-
-            const METHOD: &'static str = concat!("/stategate.", $method);
-
-            fn subject(&self) -> Subject<'_> {
-                Subject::$name(self)
-            }
-        })*
-    };
-}
-
-operations! {
-    Set: "EntityService/Set" -> ();
-    Edit: "EntityService/Edit" -> Entity;
-    Revert: "EntityService/Revert" -> Entity;
-    Del: "EntityService/Del" -> ();
-    Transact: "EntityService/Transact" -> Vec<Event>;
-    Get: "EntityService/Get" -> Entity;
-    Search: "EntityService/Search" -> EntityPage;
-    SearchEvents: "EventService/Search" -> EventPage;
-    GetEvent: "EventService/Get" -> Event;
-    Subscribe: "EventService/Stream" -> Subscription;
-}
+use crate::page_token::Binding;
 
 /// Replaces an entity's values, creating it if it is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,16 +80,6 @@ impl Action {
             Self::Edit(edit) => &edit.entity,
             Self::Revert(revert) => &revert.entity,
             Self::Del(del) => &del.entity,
-        }
-    }
-
-    /// The step as the call it stands for.
-    pub fn subject(&self) -> Subject<'_> {
-        match self {
-            Self::Set(set) => set.subject(),
-            Self::Edit(edit) => edit.subject(),
-            Self::Revert(revert) => revert.subject(),
-            Self::Del(del) => del.subject(),
         }
     }
 }

@@ -16,43 +16,44 @@ use crate::{
 #[async_trait]
 pub trait Command: Send + Sync + 'static {
     /// `EntityService/Set`.
-    async fn set(&self, call: Permitted<Set>) -> Result<Answer<()>, Problem>;
+    async fn set(&self, call: Permitted<'_, Set>) -> Result<Answer<()>, Problem>;
 
     /// `EntityService/Edit`.
-    async fn edit(&self, call: Permitted<Edit>) -> Result<Answer<Entity>, Problem>;
+    async fn edit(&self, call: Permitted<'_, Edit>) -> Result<Answer<Entity>, Problem>;
 
     /// `EntityService/Revert`.
-    async fn revert(&self, call: Permitted<Revert>) -> Result<Answer<Entity>, Problem>;
+    async fn revert(&self, call: Permitted<'_, Revert>) -> Result<Answer<Entity>, Problem>;
 
     /// `EntityService/Del`.
-    async fn del(&self, call: Permitted<Del>) -> Result<Answer<()>, Problem>;
+    async fn del(&self, call: Permitted<'_, Del>) -> Result<Answer<()>, Problem>;
 
     /// `EntityService/Transact`.
-    async fn transact(&self, call: Permitted<Transact>) -> Result<Answer<Vec<Event>>, Problem>;
+    async fn transact(&self, call: Permitted<'_, Transact>) -> Result<Answer<Vec<Event>>, Problem>;
 }
 
 /// What the query service does.
 #[async_trait]
 pub trait Query: Send + Sync + 'static {
     /// `EntityService/Get`.
-    async fn get(&self, call: Permitted<Get>) -> Result<Answer<Entity>, Problem>;
+    async fn get(&self, call: Permitted<'_, Get>) -> Result<Answer<Entity>, Problem>;
 
     /// `EntityService/Search`.
-    async fn search(&self, call: Permitted<Search>) -> Result<Answer<EntityPage>, Problem>;
+    async fn search(&self, call: Permitted<'_, Search>) -> Result<Answer<EntityPage>, Problem>;
 
     /// `EventService/Search`.
     async fn search_events(
         &self,
-        call: Permitted<SearchEvents>,
+        call: Permitted<'_, SearchEvents>,
     ) -> Result<Answer<EventPage>, Problem>;
 
     /// `EventService/Get`.
-    async fn get_event(&self, call: Permitted<GetEvent>) -> Result<Answer<Event>, Problem>;
+    async fn get_event(&self, call: Permitted<'_, GetEvent>) -> Result<Answer<Event>, Problem>;
 }
 
 /// What the stream service does.
 #[async_trait]
 pub trait Stream: Send + Sync + 'static {
     /// `EventService/Stream`.
-    async fn stream(&self, call: Permitted<Subscribe>) -> Result<Answer<Subscription>, Problem>;
+    async fn stream(&self, call: Permitted<'_, Subscribe>)
+    -> Result<Answer<Subscription>, Problem>;
 }

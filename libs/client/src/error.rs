@@ -139,7 +139,9 @@ impl Error {
                 Kind::Unavailable
             }
             (Code::DeadlineExceeded, _) => Kind::DeadlineExceeded,
-            (Code::Unimplemented, _) => Kind::Unsupported,
+            (Code::Unimplemented, _) | (Code::FailedPrecondition, "INDEX_DISABLED") => {
+                Kind::Unsupported
+            }
             // The client's own clock ran out before the server's.
             (Code::Cancelled, "") if causes(&status).any(|e| e.is::<tonic::TimeoutExpired>()) => {
                 Kind::DeadlineExceeded

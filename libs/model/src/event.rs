@@ -241,8 +241,8 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Parses a key; the field it is refused by is `idempotency-key`.
-    pub fn new(domain: &str, issuer: &str, subject: &str, key: &str) -> Result<Self, Invalid> {
+    /// Whether a key is one; the field it is refused by is `idempotency-key`.
+    pub fn check(key: &str) -> Result<(), Invalid> {
         let visible = key.bytes().all(|b| b.is_ascii_graphic());
         if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES || !visible {
             return Err(Invalid::new(
@@ -250,6 +250,12 @@ impl IdempotencyKey {
                 "must be 1 to 128 visible ASCII characters",
             ));
         }
+        Ok(())
+    }
+
+    /// Parses a key of a caller in a domain.
+    pub fn new(domain: &str, issuer: &str, subject: &str, key: &str) -> Result<Self, Invalid> {
+        Self::check(key)?;
         Ok(Self {
             domain: domain.into(),
             caller: caller(issuer, subject),

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message as _;
-use stategate_api::{Answer, Delivery, Entity, EntityPage, EventPage, Problem, answer::Sent};
+use stategate_api::{Answer, Delivery, Entity, EntityPage, EventPage, answer::Sent};
 use stategate_model::{Event, Timestamp, limits, value::Corrupt};
 
 use crate::{
@@ -10,10 +10,6 @@ use crate::{
     event::{self, encode_progress},
     headers, pb,
 };
-
-fn damaged(corrupt: Corrupt) -> Problem {
-    Problem::internal(&corrupt)
-}
 
 /// The headers of an answer.
 pub fn stamp<T>(answer: &Answer<T>, headers: &mut HeaderMap) {
@@ -35,15 +31,15 @@ pub fn stamp<T>(answer: &Answer<T>, headers: &mut HeaderMap) {
 }
 
 /// An entity.
-pub fn entity(entity: &Entity) -> Result<pb::Entity, Problem> {
-    convert::entity_message(&entity.entity, &entity.values, entity.version).map_err(damaged)
+pub fn entity(entity: &Entity) -> Result<pb::Entity, Corrupt> {
+    convert::entity_message(&entity.entity, &entity.values, entity.version)
 }
 
 /// A page of entities: as many as a page may hold on the wire.
-pub fn entities(page: &EntityPage) -> Result<pb::Entities, Problem> {
+pub fn entities(page: &EntityPage) -> Result<pb::Entities, Corrupt> {
     let messages = page.items().iter().map(entity);
     let entities = fill(messages, pb::Entity::encoded_len)?;
-    let next_page_token = page.next(entities.len()).map_err(damaged)?;
+    let next_page_token = page.next(entities.len())?;
     Ok(pb::Entities {
         entities,
         next_page_token: next_page_token.unwrap_or_default(),
@@ -51,11 +47,11 @@ pub fn entities(page: &EntityPage) -> Result<pb::Entities, Problem> {
 }
 
 /// A page of events: as many as a page may hold on the wire.
-pub fn events(page: &EventPage) -> Result<event::EventPage, Problem> {
+pub fn events(page: &EventPage) -> Result<event::EventPage, Corrupt> {
     let encoded = page.items().iter();
-    let encoded = encoded.map(|event| encode_event(event).map_err(damaged));
+    let encoded = encoded.map(encode_event);
     let events = fill(encoded, Encoded::encoded_len)?;
-    let next_page_token = page.next(events.len()).map_err(damaged)?;
+    let next_page_token = page.next(events.len())?;
     Ok(event::EventPage {
         events,
         next_page_token: next_page_token.unwrap_or_default(),
@@ -64,9 +60,9 @@ pub fn events(page: &EventPage) -> Result<event::EventPage, Problem> {
 
 /// The messages that fit a page, at least one.
 fn fill<T>(
-    messages: impl Iterator<Item = Result<T, Problem>>,
+    messages: impl Iterator<Item = Result<T, Corrupt>>,
     size: impl Fn(&T) -> usize,
-) -> Result<Vec<T>, Problem> {
+) -> Result<Vec<T>, Corrupt> {
     let mut page = Vec::with_capacity(messages.size_hint().0);
     let mut bytes = 0;
     for message in messages {
@@ -81,12 +77,12 @@ fn fill<T>(
 }
 
 /// An event.
-pub fn event(event: &Event) -> Result<Encoded, Problem> {
-    encode_event(event).map_err(damaged)
+pub fn event(event: &Event) -> Result<Encoded, Corrupt> {
+    encode_event(event)
 }
 
 /// The events of a transaction.
-pub fn transaction(events: &[Event]) -> Result<Transacted, Problem> {
+pub fn transaction(events: &[Event]) -> Result<Transacted, Corrupt> {
     let events = events.iter().map(event);
     Ok(Transacted {
         events: events.collect::<Result<_, _>>()?,

@@ -35,15 +35,16 @@ pub fn context(
     let mut context = Context {
         claims,
         deadline,
-        trace: trace_parent(headers),
         ..Context::anonymous()
     };
     match reads {
         Reads::Write => {
+            context.trace = trace_parent(headers);
             context.idempotency_key = idempotency_key(headers)?;
             context.precondition = expect(headers)?;
         }
         Reads::Transaction => {
+            context.trace = trace_parent(headers);
             context.idempotency_key = idempotency_key(headers)?;
             none_for_transact(headers)?;
         }
@@ -151,7 +152,7 @@ fn idempotency_key(sent: &HeaderMap) -> Result<Option<Box<str>>, Invalid> {
     let Some(key) = single(sent, headers::IDEMPOTENCY_KEY)? else {
         return Ok(None);
     };
-    IdempotencyKey::new("", "", "", key)?;
+    IdempotencyKey::check(key)?;
     Ok(Some(key.into()))
 }
 

@@ -2,8 +2,8 @@
 //! knows it.
 
 use stategate_api::{
-    Action, Del, Edit, Get, GetEvent, Problem, Revert, Search, SearchEvents, Set, Start, Step,
-    Subscribe, Transact, page_token::Binding, request::Operation,
+    Action, Del, Edit, Get, GetEvent, Operation, Problem, Revert, Search, SearchEvents, Set, Start,
+    Step, Subscribe, Transact, page_token::Binding,
 };
 use stategate_model::{
     Domain, EntityQuery, EventQuery, Expect, Filter, Glob, Invalid, KindRef, Limits, Method,

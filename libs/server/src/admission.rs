@@ -26,6 +26,7 @@ use tower::{Layer, Service};
 
 use crate::{
     Services,
+    deadline::Deadline,
     grpc::framing::{Arriving, Asked, Framing},
     methods::{Call, Methods, Shape},
     panics,
@@ -34,11 +35,6 @@ use crate::{
 /// tonic ends a call at its deadline too, but as CANCELLED; being a tick of the clock earlier makes
 /// ours the answer.
 const TICK: Duration = Duration::from_millis(1);
-
-/// When a call's client stops waiting, among the request's extensions. The call itself is ended then, so
-/// this is for those who would rather stop a little earlier, or not begin.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(pub(crate) Instant);
 
 /// Puts [`Admitted`] around a service.
 #[derive(Debug, Clone)]
@@ -111,7 +107,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let call = self.admission.methods.begin(request.uri().path());
         let span = tracing::debug_span!("call", method = call.name());
-        let (mut deadline, mut framing) = (None, Framing::default());
+        let (mut deadline, mut framing) = (None, Framing::of(call.shape()));
         let inner = admit(&request, &call).map(|asked| {
             if let Some(timeout) = asked.timeout {
                 let at = Instant::now() + timeout.saturating_sub(TICK);

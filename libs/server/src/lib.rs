@@ -26,6 +26,7 @@
 mod accept;
 mod admission;
 pub mod config;
+mod deadline;
 pub mod drain;
 pub mod env;
 pub mod grpc;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use stategate_api::{
-    Action, Answer, Command as CommandApi, Context, Del, Edit, Entity, Permitted, Problem, Revert,
-    Set, Step, Transact, request::Operation as _,
+    Action, Answer, Command as CommandApi, Context, Del, Edit, Entity, Operation as _, Permitted,
+    Problem, Revert, Set, Step, Transact,
 };
 use stategate_channel::Channel;
 use stategate_model::{
@@ -190,7 +190,7 @@ impl CommandService {
         command: Command,
         detail: &[u8],
         context: &Context,
-    ) -> Result<Answer<Event>, Problem> {
+    ) -> Result<(Answer<()>, Written), Problem> {
         let expect = context.precondition.clone();
         let identity = || identity(command.method().as_str(), &entity, detail, &expect);
         let idempotency = key(context, entity.domain())?.map(|key| (key, identity()));
@@ -209,11 +209,10 @@ impl CommandService {
         let written = self
             .write(domain.domain(), write, |problem, _| problem)
             .await?;
-        let event = written.events().first().cloned();
-        let event = event.ok_or_else(|| Problem::after_write(&"a write without an event"))?;
+        let event = the_one(&written)?;
         let mut answer = self.answer(event.lane, event.position, written.replayed);
         answer.version = Some(event.version);
-        Ok(answer.map(|()| event))
+        Ok((answer, written))
     }
 
     /// An answer to what was written up to a position.
@@ -276,7 +275,9 @@ fn key(context: &Context, domain: &str) -> Result<Option<IdempotencyKey>, Proble
     let Some(key) = &context.idempotency_key else {
         return Ok(None);
     };
-    let text = |name| context.claims.text(name).unwrap_or_default();
+    // The copy goes with what is made of it; the claims wait with the write.
+    let claims = context.claims.lean();
+    let text = |name| claims.text(name).unwrap_or_default();
     Ok(Some(IdempotencyKey::new(
         domain,
         text("iss"),
@@ -324,47 +325,55 @@ fn expect_bytes(expect: &Expect) -> Vec<u8> {
     }
 }
 
+/// The event of a write of one operation.
+fn the_one(written: &Written) -> Result<&Event, Problem> {
+    let event = written.events().first();
+    event.ok_or_else(|| Problem::after_write(&"a write without an event"))
+}
+
 /// The state that a write of one operation led to.
-fn state(event: Event) -> Entity {
+fn state(event: &Event) -> Entity {
     Entity {
-        entity: event.entity,
-        values: event.values,
+        entity: event.entity.clone(),
+        values: event.values.clone(),
         version: None,
     }
 }
 
 #[async_trait]
 impl CommandApi for CommandService {
-    async fn set(&self, call: Permitted<Set>) -> Result<Answer<()>, Problem> {
+    async fn set(&self, call: Permitted<'_, Set>) -> Result<Answer<()>, Problem> {
         let (Set { entity, values }, context) = call.into_parts();
         let (command, detail) = (Command::Set(values.clone()), values.json().as_bytes());
-        let written = self.single(entity, command, detail, &context).await?;
-        Ok(written.map(drop))
+        let (answer, _) = self.single(entity, command, detail, &context).await?;
+        Ok(answer)
     }
 
-    async fn edit(&self, call: Permitted<Edit>) -> Result<Answer<Entity>, Problem> {
+    async fn edit(&self, call: Permitted<'_, Edit>) -> Result<Answer<Entity>, Problem> {
         let (Edit { entity, values }, context) = call.into_parts();
         let (command, detail) = (Command::Edit(values.clone()), values.json().as_bytes());
-        let written = self.single(entity, command, detail, &context).await?;
-        Ok(written.map(state))
+        let (answer, written) = self.single(entity, command, detail, &context).await?;
+        let state = state(the_one(&written)?);
+        Ok(answer.map(|()| state))
     }
 
-    async fn revert(&self, call: Permitted<Revert>) -> Result<Answer<Entity>, Problem> {
+    async fn revert(&self, call: Permitted<'_, Revert>) -> Result<Answer<Entity>, Problem> {
         let (Revert { entity, event }, context) = call.into_parts();
         // Events never change, so that reading this one before the lane decides is as good as then.
         let values = self.target(&entity, event).await?;
         let (command, detail) = (Command::Revert(values), event.0.as_bytes());
-        let written = self.single(entity, command, detail, &context).await?;
-        Ok(written.map(state))
+        let (answer, written) = self.single(entity, command, detail, &context).await?;
+        let state = state(the_one(&written)?);
+        Ok(answer.map(|()| state))
     }
 
-    async fn del(&self, call: Permitted<Del>) -> Result<Answer<()>, Problem> {
+    async fn del(&self, call: Permitted<'_, Del>) -> Result<Answer<()>, Problem> {
         let (Del { entity }, context) = call.into_parts();
-        let written = self.single(entity, Command::Del, &[], &context).await?;
-        Ok(written.map(drop))
+        let (answer, _) = self.single(entity, Command::Del, &[], &context).await?;
+        Ok(answer)
     }
 
-    async fn transact(&self, call: Permitted<Transact>) -> Result<Answer<Vec<Event>>, Problem> {
+    async fn transact(&self, call: Permitted<'_, Transact>) -> Result<Answer<Vec<Event>>, Problem> {
         let (Transact { domain, steps }, context) = call.into_parts();
         let key = key(&context, domain.as_str())?;
         let mut targets = self.targets(&steps).await?.into_iter();

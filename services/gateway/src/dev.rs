@@ -90,10 +90,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     loopback_only(config.host)?;
     config.port = args.port.unwrap_or(config.port);
 
+    let configured = config.storage.parse()?;
     let source = args.source();
     let storage = match &source {
         Source::Option(_, storage) => storage.clone(),
-        Source::Variable => config.storage.parse()?,
+        Source::Variable => configured,
     };
     if args.reset {
         reset(&storage, &args)?;

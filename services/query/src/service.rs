@@ -142,7 +142,7 @@ fn answered(found: Found) -> Entity {
 
 #[async_trait]
 impl QueryApi for QueryService {
-    async fn get(&self, call: Permitted<Get>) -> Result<Answer<Entity>, Problem> {
+    async fn get(&self, call: Permitted<'_, Get>) -> Result<Answer<Entity>, Problem> {
         let (Get { entity, at }, context) = call.into_parts();
         match at {
             None => self.get_now(entity, &context).await,
@@ -150,7 +150,7 @@ impl QueryApi for QueryService {
         }
     }
 
-    async fn search(&self, call: Permitted<Search>) -> Result<Answer<EntityPage>, Problem> {
+    async fn search(&self, call: Permitted<'_, Search>) -> Result<Answer<EntityPage>, Problem> {
         let (Search { query, binding }, context) = call.into_parts();
         let (view, domain) = (&self.view, query.of.domain.as_str());
         let read = self.read(&context, view.positions(), domain, || view.search(&query));
@@ -166,7 +166,7 @@ impl QueryApi for QueryService {
 
     async fn search_events(
         &self,
-        call: Permitted<SearchEvents>,
+        call: Permitted<'_, SearchEvents>,
     ) -> Result<Answer<EventPage>, Problem> {
         let (SearchEvents { query, binding }, context) = call.into_parts();
         let (storage, domain) = (&self.storage, query.of.domain.as_str());
@@ -182,7 +182,7 @@ impl QueryApi for QueryService {
         Ok(self.answer(&read, page))
     }
 
-    async fn get_event(&self, call: Permitted<GetEvent>) -> Result<Answer<Event>, Problem> {
+    async fn get_event(&self, call: Permitted<'_, GetEvent>) -> Result<Answer<Event>, Problem> {
         let (GetEvent { entity, event: id }, context) = call.into_parts();
         let (storage, domain) = (&self.storage, entity.domain());
         let read = self.read(&context, &self.positions, domain, || {

@@ -140,11 +140,13 @@ impl Process {
         self.drain.on_close(name, close);
     }
 
-    /// Begins to serve; an error names what is in the way.
+    /// Begins to serve what stands on the storage and channel of the process; an error names what is in the
+    /// way.
     pub async fn start(&self, mut services: Services) -> Result<Running, serve::Error> {
         services.foundation = Some(Arc::new(Foundations {
             storage: Arc::clone(&self.storage),
-            channel: self.channel.clone(),
+            // Writes do without it.
+            channel: self.channel.clone().filter(|_| services.stream.is_some()),
             work: match services.command {
                 Some(_) => Work::Write,
                 None => Work::Read,

@@ -168,10 +168,19 @@ impl Subscriber {
     /// A subscriber that may see everything.
     #[cfg(test)]
     pub(crate) fn selecting(opts: &stategate_protocol::pb::StreamOpts) -> Self {
+        use futures::FutureExt as _;
         use stategate_api::{Access, Context};
         let request = stategate_protocol::requests::subscribe(opts).unwrap();
-        let gate = Access::open().gate(Arc::new(Context::anonymous()));
-        Self::new(Selection::of(request), gate)
+        let mut subscriber = None;
+        let access = Access::open();
+        let call = access.call(request, Context::anonymous(), |call| {
+            let gate = call.gate();
+            let (request, _) = call.into_parts();
+            subscriber = Some(Self::new(Selection::of(request), gate));
+            async { Err(stategate_api::Problem::ShuttingDown) }
+        });
+        drop(call.now_or_never());
+        subscriber.unwrap()
     }
 
     /// An event as it is sent, if the subscriber may see it.

@@ -23,7 +23,7 @@ async fn run() -> anyhow::Result<()> {
     let (process, channel) = opened.await?;
     let settings = Settings::from(process.config());
     let stream = StreamService::start(process.storage(), channel, &settings, process.tasks());
-    let stream = Arc::new(stream.sharing(process.positions()));
+    let stream = Arc::new(stream);
     process.on_close("follower", {
         let stream = Arc::clone(&stream);
         async move { stream.finish().await }

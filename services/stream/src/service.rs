@@ -193,7 +193,7 @@ impl StreamService {
 
 #[async_trait]
 impl StreamApi for StreamService {
-    async fn stream(&self, call: Permitted<Subscribe>) -> Result<Answer<Subscribed>, Problem> {
+    async fn stream(&self, call: Permitted<'_, Subscribe>) -> Result<Answer<Subscribed>, Problem> {
         let gate = call.gate();
         let (request, context) = call.into_parts();
         let (start, progress) = (request.start.clone(), request.progress);
@@ -201,7 +201,8 @@ impl StreamApi for StreamService {
         let info = self.storage.info();
         let lanes = selection.lanes(info.lanes);
         let fresh = Freshness::of(&context, info.log_id, info.lanes)?;
-        let permit = self.admission.admit(context.claims.caller())?;
+        // The context stays with the subscription; what is made of its claims does not.
+        let permit = self.admission.admit(context.claims.lean().caller())?;
         let heads = self.heads(&fresh).await?;
         let start = self.start_of(&start, &lanes, &heads).await?;
         let token = Token::of_heads(info.log_id, &start);

@@ -176,16 +176,7 @@ fn the_model_is_plain() {
 fn the_boundary_knows_no_transport() {
     let graph = Graph::read();
     let strangers = [
-        "tonic",
-        "prost",
-        "http",
-        "hyper",
-        "h2",
-        "axum",
-        PROTOCOL,
-        SERVER,
-        STORAGE,
-        CHANNEL,
+        "tonic", "prost", "http", "hyper", "h2", "axum", PROTOCOL, SERVER, STORAGE, CHANNEL,
         RUNTIME,
     ];
     graph.assert_apart(API, &[Normal, Build], &strangers);
@@ -193,7 +184,10 @@ fn the_boundary_knows_no_transport() {
     for service in SERVICES {
         let uses = graph.uses(service);
         for transport in ["tonic", "http", "hyper", "h2", "axum", SERVER] {
-            assert!(!uses.contains(transport), "{service} must not use {transport}");
+            assert!(
+                !uses.contains(transport),
+                "{service} must not use {transport}"
+            );
         }
         assert!(uses.contains(API), "{service} takes typed calls: {uses:?}");
     }

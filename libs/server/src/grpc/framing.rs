@@ -79,6 +79,14 @@ impl Asked {
 }
 
 impl Framing {
+    /// Of a call whose headers are not looked at yet.
+    pub(crate) fn of(shape: Shape) -> Self {
+        Self {
+            shape: Some(shape),
+            ..Self::default()
+        }
+    }
+
     /// An answer that is a problem and nothing else.
     pub(crate) fn refusal(problem: Problem) -> Response<Body> {
         status(problem).into_http()

@@ -4,9 +4,12 @@
 //! by the command and the query service, `EventService` by the query and the stream service.
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, stream::BoxStream};
-use stategate_api::{Access, Command, Problem, Query, Released, Stream};
-use stategate_model::{Claims, Limits};
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, Map},
+};
+use stategate_api::{Access, Command, Delivery, Problem, Query, Released, Stream};
+use stategate_model::{Claims, Limits, value::Corrupt};
 use stategate_protocol::{
     Encoded, EventPage, Transacted, answers,
     context::{Reads, context},
@@ -16,7 +19,7 @@ use stategate_protocol::{
 };
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use crate::{Services, admission::Deadline, services::Home};
+use crate::{Services, deadline::Deadline, services::Home};
 
 pub(crate) mod framing;
 mod timeout;
@@ -73,13 +76,11 @@ fn open<T>(request: Request<T>, reads: Reads) -> Result<(T, stategate_api::Conte
 /// An answer as a message with its metadata.
 fn respond<T, M>(
     released: Released<T>,
-    message: impl FnOnce(T) -> Result<M, Problem>,
+    message: impl FnOnce(T) -> Result<M, Corrupt>,
 ) -> Result<Response<M>, Status> {
-    let answer = released.into_answer();
     let mut headers = http::HeaderMap::new();
-    answers::stamp(&answer, &mut headers);
-    let message = message(answer.value).map_err(status)?;
-    let mut response = Response::new(message);
+    answers::stamp(released.answer(), &mut headers);
+    let mut response = Response::new(released.encode(message).map_err(status)?);
     *response.metadata_mut() = MetadataMap::from_headers(headers);
     Ok(response)
 }
@@ -165,9 +166,19 @@ impl EntityService for Grpc {
     }
 }
 
+/// What a subscriber is sent, as messages.
+type Deliveries = Map<
+    BoxStream<'static, Result<Delivery, Problem>>,
+    fn(Result<Delivery, Problem>) -> Result<Encoded, Status>,
+>;
+
+fn encoded(delivery: Result<Delivery, Problem>) -> Result<Encoded, Status> {
+    delivery.map(answers::delivery).map_err(status)
+}
+
 #[async_trait]
 impl EventService for Grpc {
-    type StreamStream = BoxStream<'static, Result<Encoded, Status>>;
+    type StreamStream = Deliveries;
 
     async fn stream(
         &self,
@@ -180,10 +191,8 @@ impl EventService for Grpc {
             .access
             .call(request, context, |call| service.stream(call));
         respond(call.await.map_err(status)?, |subscription| {
-            let deliveries = subscription.deliveries;
-            let encoded =
-                deliveries.map(|delivery| delivery.map(answers::delivery).map_err(status));
-            Ok(encoded.boxed())
+            let encode: fn(_) -> _ = encoded;
+            Ok(subscription.deliveries.map(encode))
         })
     }
 

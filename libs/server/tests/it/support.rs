@@ -85,14 +85,14 @@ fn done<T>(value: T) -> Result<Answer<T>, Problem> {
 #[async_trait]
 impl Command for Obedient {
     /// Answers when it is let go.
-    async fn set(&self, _: Permitted<Set>) -> Result<Answer<()>, Problem> {
+    async fn set(&self, _: Permitted<'_, Set>) -> Result<Answer<()>, Problem> {
         self.arrived.add_permits(1);
         self.answered.acquire().await.unwrap().forget();
         done(())
     }
 
     /// Answers at once, with whether it has a deadline.
-    async fn edit(&self, call: Permitted<Edit>) -> Result<Answer<Entity>, Problem> {
+    async fn edit(&self, call: Permitted<'_, Edit>) -> Result<Answer<Entity>, Problem> {
         let has_deadline = call.context().deadline.is_some();
         done(Entity {
             entity: call.request().entity.clone(),
@@ -101,15 +101,15 @@ impl Command for Obedient {
         })
     }
 
-    async fn revert(&self, _: Permitted<Revert>) -> Result<Answer<Entity>, Problem> {
+    async fn revert(&self, _: Permitted<'_, Revert>) -> Result<Answer<Entity>, Problem> {
         panic!("a bug");
     }
 
-    async fn del(&self, _: Permitted<Del>) -> Result<Answer<()>, Problem> {
+    async fn del(&self, _: Permitted<'_, Del>) -> Result<Answer<()>, Problem> {
         done(())
     }
 
-    async fn transact(&self, _: Permitted<Transact>) -> Result<Answer<Vec<Event>>, Problem> {
+    async fn transact(&self, _: Permitted<'_, Transact>) -> Result<Answer<Vec<Event>>, Problem> {
         done(Vec::new())
     }
 }
@@ -117,7 +117,10 @@ impl Command for Obedient {
 #[async_trait]
 impl Stream for Obedient {
     /// Progress now and then, until the process ends; or a bug in the middle of a stream.
-    async fn stream(&self, call: Permitted<Subscribe>) -> Result<Answer<Subscription>, Problem> {
+    async fn stream(
+        &self,
+        call: Permitted<'_, Subscribe>,
+    ) -> Result<Answer<Subscription>, Problem> {
         let progress = || Delivery::progress(Lane(0), Position::ZERO);
         if call.request().key.as_ref().and_then(Glob::exact) == Some("bug") {
             let events = futures::stream::iter([1, 2]).map(move |n| {
