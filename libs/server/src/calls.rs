@@ -30,6 +30,7 @@ use tower::{Layer, Service};
 use crate::{
     Services,
     deadline::{Deadline, timeout},
+    in_flight::InFlight,
     methods::{Call, Methods, Shape},
     panics,
 };
@@ -243,12 +244,15 @@ impl<F> Answering<F> {
         if let Some(encoding) = packing {
             headers.insert(names::ENCODING, encoding.header());
         }
-        let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
-        let ending = call.as_ref().is_some_and(is_infrastructure);
+        let shape = call.as_ref().map(Call::shape);
+        let ending = shape == Some(Shape::Infrastructure);
+        // What is one message is no more than that, whoever takes it.
+        let is_stream = shape == Some(Shape::Stream);
         let deadline = self.deadline.take();
         response.map(|inner| Answer {
             inner,
             packing: packing.map(Packing::new),
+            in_flight: is_stream.then(InFlight::default),
             call,
             deadline,
             ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
@@ -267,6 +271,8 @@ fn code(headers: &HeaderMap) -> Option<Code> {
 pub(crate) struct Answer {
     inner: Body,
     packing: Option<Packing>,
+    /// What the transport holds of it, if it goes on and on.
+    in_flight: Option<InFlight>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -310,9 +316,14 @@ impl HttpBody for Answer {
         if this.is_over {
             return Poll::Ready(None);
         }
-        let inner = Pin::new(&mut this.inner);
+        let poll = AssertUnwindSafe(|| {
+            if let Some(in_flight) = &this.in_flight {
+                std::task::ready!(in_flight.poll_room(cx));
+            }
+            Pin::new(&mut this.inner).poll_frame(cx)
+        });
         // A bug in a stream is that stream's problem and nobody else's.
-        let polled = match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
+        let polled = match catch_unwind(poll) {
             Ok(polled) => polled,
             Err(panic) => return Poll::Ready(Some(Ok(this.end(panics::problem(&*panic))))),
         };
@@ -321,10 +332,16 @@ impl HttpBody for Answer {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.ends_with(code(trailers).unwrap_or(Code::Unknown));
                 }
-                Poll::Ready(Some(Ok(match &mut this.packing {
-                    None => frame,
-                    Some(packing) => frame.map_data(|data| packing.pack(data)),
-                })))
+                Poll::Ready(Some(Ok(frame.map_data(|data| {
+                    let data = match &mut this.packing {
+                        None => data,
+                        Some(packing) => packing.pack(data),
+                    };
+                    match &this.in_flight {
+                        None => data,
+                        Some(in_flight) => in_flight.count(data),
+                    }
+                }))))
             }
             Poll::Ready(Some(Err(status))) => {
                 this.ends_with(status.code());
@@ -422,6 +439,56 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
+    use crate::in_flight;
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl Woken {
+        fn take(&self) -> bool {
+            self.0.swap(false, std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_no_more_than_its_connection_writes() {
+        const FRAME: usize = 30_000;
+        let frames = stream::repeat_with(|| Ok::<_, Status>(Frame::data(vec![7; FRAME].into())));
+        let mut answer = Answer {
+            inner: Body::new(StreamBody::new(frames)),
+            packing: None,
+            in_flight: Some(InFlight::default()),
+            call: None,
+            deadline: None,
+            ending: None,
+            is_over: false,
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut cx = Context::from_waker(&waker);
+        let mut next = || match Pin::new(&mut answer).poll_frame(&mut cx) {
+            Poll::Ready(frame) => Some(frame.unwrap().unwrap().into_data().unwrap()),
+            Poll::Pending => None,
+        };
+        let mut held: Vec<Bytes> = std::iter::from_fn(&mut next).collect();
+        assert_eq!(held.len(), in_flight::MOST / FRAME + 1);
+        // The transport writes a frame by and by, and drops it when it is written.
+        let mut first = held.remove(0);
+        drop(first.split_to(FRAME / 2));
+        assert!(!woken.take() && next().is_none());
+        drop(first);
+        assert!(woken.take());
+        held.extend(next());
+        assert!(next().is_none());
+        drop(held);
+        assert!(woken.take() && next().is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_does_not_arrive_is_given_up() {

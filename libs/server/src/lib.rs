@@ -30,6 +30,7 @@ mod deadline;
 pub mod drain;
 pub mod env;
 pub mod freshness;
+mod in_flight;
 mod methods;
 mod panics;
 pub mod pem;
