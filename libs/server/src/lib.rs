@@ -50,6 +50,7 @@ pub use self::{
     drain::Drain,
     env::Env,
     freshness::Freshness,
+    panics::caught,
     positions::Positions,
     seldom::Seldom,
     serve::{Addresses, Running, Server, run, start},

@@ -4,10 +4,11 @@ use std::{
     any::Any,
     backtrace::{Backtrace, BacktraceStatus},
     cell::Cell,
-    panic::{self, PanicHookInfo},
+    panic::{self, AssertUnwindSafe, PanicHookInfo},
     thread,
 };
 
+use futures::FutureExt as _;
 use stategate_protocol::Problem;
 use uuid::Uuid;
 
@@ -44,6 +45,14 @@ pub(crate) fn problem(panic: &(dyn Any + Send)) -> Problem {
         Some(id) => Problem::Internal { id: id.to_string() },
         None => Problem::internal(&format_args!("panic: {}", message(panic))),
     }
+}
+
+/// The output of a future. If it panics, what its caller is told, under the id that the log has the panic
+/// under: whoever spawns a task for a caller spawns it through this, for another thread cannot tell the id.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, Problem> {
+    let ended = AssertUnwindSafe(future).catch_unwind().await;
+    // Nothing is awaited in between, so this is still the thread that panicked.
+    ended.map_err(|panic| problem(&*panic))
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

@@ -16,8 +16,11 @@ use crate::{Drain, Services, Unfit, tasks};
 
 /// Between two questions to a service how it is.
 const ASK: Duration = Duration::from_millis(500);
-/// How long its answer may take before it counts as unable to work.
+/// How long its answer may take.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// A service that did not answer so many questions in a row is unable to work. One slow commit or checkpoint
+/// takes longer than an answer may, and sends nobody elsewhere.
+const SILENCES: u32 = 2;
 
 /// The names that health can be asked for; the empty one is the process.
 const HEALTH_NAMES: [&str; 3] = [
@@ -44,6 +47,8 @@ struct State {
     has_begun: bool,
     /// Why services cannot do their work, by the names of those services.
     unfit: BTreeMap<&'static str, String>,
+    /// How many questions in a row they did not answer.
+    silences: BTreeMap<&'static str, u32>,
 }
 
 impl Readiness {
@@ -140,21 +145,44 @@ impl Readiness {
     }
 
     async fn ask(&self) {
-        let asked = self.0.services.checks().map(|(service, check)| async move {
-            let silent = || Unfit {
-                why: "the service does not answer how it is".to_owned(),
-                cause: format!("no answer within {PATIENCE:?}"),
-                is_for_good: false,
-            };
-            let answer = timeout(PATIENCE, check).await;
-            (service, answer.unwrap_or_else(|_| Err(silent())))
-        });
+        let asked =
+            self.0.services.checks().map(|(service, check)| async move {
+                (service, timeout(PATIENCE, check).await.ok())
+            });
         let mut is_news = false;
         for (service, answer) in join_all(asked).await {
-            is_news |= self.note(service, answer);
+            if let Some(answer) = self.verdict(service, answer) {
+                is_news |= self.note(service, answer);
+            }
         }
         if is_news {
             self.tell().await;
+        }
+    }
+
+    /// How a service is, as it answered or by its silence; `None` if that is too early to say.
+    fn verdict(
+        &self,
+        service: &'static str,
+        answer: Option<Result<(), Unfit>>,
+    ) -> Option<Result<(), Unfit>> {
+        let mut state = self.0.state.lock();
+        let silences = state.silences.entry(service).or_default();
+        match answer {
+            Some(answer) => {
+                *silences = 0;
+                Some(answer)
+            }
+            None => {
+                *silences = silences.saturating_add(1);
+                (*silences >= SILENCES).then(|| {
+                    Err(Unfit {
+                        why: "the service does not answer how it is".to_owned(),
+                        cause: format!("no answer within {PATIENCE:?}, {silences} times"),
+                        is_for_good: false,
+                    })
+                })
+            }
         }
     }
 

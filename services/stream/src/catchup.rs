@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Lane, Position};
 use stategate_protocol::{Encoded, Problem, encode_event};
+use stategate_server::caught;
 use stategate_storage::{Kind, ReadLimit, Storage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -424,9 +425,11 @@ impl Reader {
             want: self.want,
             most,
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(reading.run(lane, after)));
-        let read = task.await.map_err(|error| Problem::internal(&error))?;
-        let Some((part, has_more)) = read? else {
+        let reading = tokio::spawn(caught(reading.run(lane, after)));
+        let read = AbortOnDropHandle::new(reading).await;
+        // Nothing else ends it early but the end of the runtime.
+        let read = read.map_err(|_| Problem::ShuttingDown)?;
+        let Some((part, has_more)) = read?? else {
             return Ok(None);
         };
         self.has_page = has_more;
@@ -483,6 +486,8 @@ impl Reading {
             let room = self.budget.room(needed).await;
             let mut room = room.ok_or(Problem::ShuttingDown)?;
             let asked = Instant::now();
+            #[cfg(feature = "faults")]
+            stategate_faults::pass("catch-up");
             let events = match self.storage.read_log(lane, after, limit).await {
                 Ok(events) => events,
                 Err(error) if *error.kind() == Kind::Unavailable => {
