@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 use stategate_model::json;
 
 use super::{
+    metered::{RowBytes, unreadable},
+    plan::{Plan, Sink},
     row::{Place, Refused},
-    source::{Plan, RowBytes, Sink, unreadable},
 };
 use crate::cli::failure::Failure;
 

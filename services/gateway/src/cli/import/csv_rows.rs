@@ -12,15 +12,12 @@ use super::{
     cell,
     columns::Header,
     key::Template,
+    metered::{RowBytes, unreadable},
+    plan::{Names, Plan, Sheet, Sink},
     records::{Broken, Cell, Dialect, Quote, Record, Records},
     row::{Parsed, Place, Refused, Row},
-    source::{Names, Plan, RowBytes, Sink, unreadable},
 };
-use crate::cli::{
-    failure::Failure,
-    sheet::{self, OF_MANY, OF_ONE},
-    text,
-};
+use crate::cli::{failure::Failure, sheet, text};
 
 pub(super) fn read(
     input: impl Read,
@@ -310,69 +307,5 @@ fn text_of(cell: Cell<'_>) -> Result<&str, &'static str> {
     match text.contains('\0') {
         true => Err("holds a NUL byte"),
         false => Ok(text),
-    }
-}
-
-/// Whether `export` wrote the sheet, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sheet {
-    None,
-    /// Of one type.
-    Keys {
-        is_exact: bool,
-    },
-    /// Of several types, which its rows name.
-    Names {
-        is_exact: bool,
-    },
-}
-
-impl Sheet {
-    /// By the first line.
-    pub(super) fn of(first: &[u8], delimiter: u8, is_exact: bool) -> Self {
-        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-        let line = first.split(is_end).next().unwrap_or_default();
-        let cells = line.split(|byte| *byte == delimiter);
-        // A program that wrote it anew may have put quotes around its cells.
-        let cells: Vec<&[u8]> = cells
-            .take(OF_MANY.len())
-            .map(|cell| {
-                let inner = cell.strip_prefix(b"\"");
-                inner
-                    .and_then(|cell| cell.strip_suffix(b"\""))
-                    .unwrap_or(cell)
-            })
-            .collect();
-        let begins = |names: &[&str]| {
-            cells.len() >= names.len()
-                && names
-                    .iter()
-                    .zip(&cells)
-                    .all(|(name, cell)| name.as_bytes() == *cell)
-        };
-        if begins(OF_MANY) {
-            Self::Names { is_exact }
-        } else if begins(OF_ONE) {
-            Self::Keys { is_exact }
-        } else {
-            Self::None
-        }
-    }
-
-    /// How many columns say which entity a row is.
-    fn columns(self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Keys { .. } => OF_ONE.len(),
-            Self::Names { .. } => OF_MANY.len(),
-        }
-    }
-
-    /// Whether texts in it were kept from being formulas.
-    fn is_escaped(self) -> bool {
-        match self {
-            Self::None => false,
-            Self::Keys { is_exact } | Self::Names { is_exact } => !is_exact,
-        }
     }
 }
