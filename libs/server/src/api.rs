@@ -7,15 +7,14 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{future::BoxFuture, stream};
 use stategate_protocol::{
     Encoded, EventPage, Problem, Transacted, pb,
     server::{entity_service_server::EntityService, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
 
-/// The events of a subscription. Its end is a normal end; an error is the stream's status.
-pub type EventStream = BoxStream<'static, Result<Encoded, Status>>;
+use crate::events::{EventStream, Handed};
 
 /// Why a service cannot do its work at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,13 +233,17 @@ impl EntityService for Services {
 
 #[async_trait]
 impl EventService for Services {
-    type StreamStream = EventStream;
+    type StreamStream = stream::Empty<Result<Encoded, Status>>;
 
+    /// tonic would have every event as one message; the guard takes the stream as it is out of the response.
     async fn stream(
         &self,
         request: Request<pb::StreamOpts>,
-    ) -> Result<Response<EventStream>, Status> {
-        self.stream("EventService/Stream")?.stream(request).await
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let here = self.stream("EventService/Stream")?;
+        let (metadata, events, mut extensions) = here.stream(request).await?.into_parts();
+        extensions.insert(Handed::new(events));
+        Ok(Response::from_parts(metadata, stream::empty(), extensions))
     }
 
     async fn search(

@@ -30,6 +30,7 @@ use tower::{Layer, Service};
 use crate::{
     Services,
     deadline::{Deadline, timeout},
+    events::{Events, Handed, trailers},
     in_flight::InFlight,
     methods::{Call, Methods, Shape},
     panics,
@@ -249,9 +250,13 @@ impl<F> Answering<F> {
         // What is one message is no more than that, whoever takes it.
         let is_stream = shape == Some(Shape::Stream);
         let deadline = self.deadline.take();
+        let mut packing = packing.map(Packing::new);
+        let handed = response.extensions_mut().remove::<Handed>();
+        let events = handed.and_then(|handed| handed.take());
+        let events = events.map(|events| Body::new(Events::new(events, packing.take())));
         response.map(|inner| Answer {
-            inner,
-            packing: packing.map(Packing::new),
+            inner: events.unwrap_or(inner),
+            packing,
             in_flight: is_stream.then(InFlight::default),
             call,
             deadline,
@@ -292,15 +297,7 @@ impl Answer {
     fn end(&mut self, problem: Problem) -> Frame<Bytes> {
         let status = Status::from(problem);
         self.ends_with(status.code());
-        let mut trailers = HeaderMap::new();
-        if status.add_header(&mut trailers).is_err() {
-            // Only a message that is no header value; the code alone is one.
-            trailers.insert(
-                Status::GRPC_STATUS,
-                http::HeaderValue::from(status.code() as i32),
-            );
-        }
-        Frame::trailers(trailers)
+        Frame::trailers(trailers(&status))
     }
 }
 

@@ -29,6 +29,7 @@ pub mod config;
 mod deadline;
 pub mod drain;
 pub mod env;
+pub mod events;
 pub mod freshness;
 mod in_flight;
 mod methods;
@@ -44,11 +45,12 @@ pub mod telemetry;
 pub mod variables;
 
 pub use self::{
-    api::{CommandApi, EventStream, QueryApi, Services, StreamApi, Unfit},
+    api::{CommandApi, QueryApi, Services, StreamApi, Unfit},
     config::Config,
     deadline::deadline,
     drain::Drain,
     env::Env,
+    events::{EventPart, EventStream},
     freshness::Freshness,
     panics::caught,
     positions::Positions,

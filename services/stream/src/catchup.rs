@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Lane, Position};
 use stategate_protocol::{Encoded, Problem, encode_event};
-use stategate_server::caught;
+use stategate_server::{EventPart, caught};
 use stategate_storage::{Kind, ReadLimit, Storage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -27,7 +27,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{failure::failed, hub::Subscriber};
+use crate::{
+    failure::failed,
+    hub::Subscriber,
+    pieces::{Begun, LARGE, before},
+};
 
 /// What room is counted in: bytes that one permit stands for.
 const UNIT: usize = 1 << 10;
@@ -129,10 +133,13 @@ struct Page {
 }
 
 impl Page {
-    /// Takes about `most` bytes of events, at least one, and gives their room back. Whether any are left
-    /// tells [`Page::is_done`].
-    fn take(&mut self, most: usize) -> Part {
+    /// Takes about `most` bytes of events, at least one, and gives their room back; or a piece of a large
+    /// event, which keeps its room until the last piece. Whether any are left tells [`Page::is_done`].
+    fn take(&mut self, most: usize, begun: &mut Option<Begun>) -> Part {
         self.taken = Instant::now();
+        if let Some(piece) = self.take_piece(most, begun) {
+            return piece;
+        }
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((position, event)) = self.events.pop_front() {
             let size = event.0.len() + ITEM;
@@ -143,22 +150,69 @@ impl Page {
             bytes += size;
             events.push((position, event));
         }
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.shrink();
+        self.shrink(bytes);
         let last = events.last().map(|(position, _)| *position);
         Part {
             lane: self.lane,
-            reached: last.filter(|_| !self.is_done()).unwrap_or(self.end),
+            reached: self.reached(last),
             events,
+            piece: None,
         }
+    }
+
+    /// A piece of the first event, if that is a large one.
+    fn take_piece(&mut self, most: usize, begun: &mut Option<Begun>) -> Option<Part> {
+        let (position, encoded) = self.events.front()?;
+        let (lane, position, size) = (self.lane, *position, encoded.0.len());
+        if size <= LARGE {
+            return None;
+        }
+        // What is in a page was encoded here, and would be again as it was.
+        let event = begun.get_or_insert_with(|| Begun::new(lane, position, encoded, None));
+        let piece = Piece {
+            position,
+            part: event.piece(encoded, most),
+            is_last: event.is_sent(),
+        };
+        let reached = match piece.is_last {
+            false => before(position),
+            true => {
+                *begun = None;
+                self.events.pop_front();
+                self.shrink(size + ITEM);
+                self.reached(Some(position))
+            }
+        };
+        Some(Part {
+            lane,
+            reached,
+            events: Vec::new(),
+            piece: Some(piece),
+        })
+    }
+
+    /// How far the lane was passed once everything up to an event was taken.
+    fn reached(&self, last: Option<Position>) -> Position {
+        last.filter(|_| !self.is_done()).unwrap_or(self.end)
+    }
+
+    /// Whether the rest of an event that was begun, if one was, is what comes first.
+    fn goes_on_with(&self, begun: Option<&Begun>) -> bool {
+        begun.is_none_or(|begun| {
+            let first = self.events.front();
+            first.is_some_and(|(position, encoded)| {
+                begun.goes_on_with(self.lane, *position, encoded)
+            })
+        })
     }
 
     fn is_done(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Gives back the room of what was taken.
-    fn shrink(&mut self) {
+    /// Gives back the room of so many bytes that were taken.
+    fn shrink(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
         let held = self.room.num_permits();
         let surplus = held.saturating_sub(units(self.bytes));
         drop(self.room.split(surplus));
@@ -357,8 +411,18 @@ pub(crate) struct Reader {
 pub(crate) struct Part {
     pub(crate) lane: Lane,
     pub(crate) events: Vec<(Position, Encoded)>,
+    /// A piece of a large event, in place of whole ones.
+    pub(crate) piece: Option<Piece>,
     /// How far the lane was passed with it.
     pub(crate) reached: Position,
+}
+
+/// A piece of a large event.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) position: Position,
+    pub(crate) part: EventPart,
+    pub(crate) is_last: bool,
 }
 
 impl Reader {
@@ -377,9 +441,9 @@ impl Reader {
         }
     }
 
-    /// Takes the next part of the page, of about `most` bytes and at least one event. `None` if there
-    /// is no page: it was all taken, or it was dropped.
-    pub(crate) fn take(&mut self, most: usize) -> Option<Part> {
+    /// Takes the next part of the page, of about `most` bytes and at least one event, or the next piece of the
+    /// event that was begun. `None` if there is no page: it was all taken, or it was dropped.
+    pub(crate) fn take(&mut self, most: usize, begun: &mut Option<Begun>) -> Option<Part> {
         if !std::mem::take(&mut self.has_page) {
             return None;
         }
@@ -388,7 +452,15 @@ impl Reader {
             self.want = FIRST.min(self.budget.largest);
             return None;
         };
-        let part = page.take(most);
+        if !page.goes_on_with(begun.as_ref()) {
+            // The event was begun from the tail, and this page is of no use to it.
+            let number = page.number;
+            shelf.page = None;
+            drop(shelf);
+            self.budget.forget(number);
+            return None;
+        }
+        let part = page.take(most, begun);
         if page.is_done() {
             let number = page.number;
             shelf.page = None;
@@ -408,14 +480,15 @@ impl Reader {
         self.want = (self.want * 2).min(self.budget.largest);
     }
 
-    /// Reads the page after a position. Answers its first part, of about `most` bytes, which nothing can
-    /// drop any more: so every read comes further, whoever needs room meanwhile. `None` if the log ends
-    /// there.
+    /// Reads the page after a position, which begins with the event that was begun, if one was. Answers its
+    /// first part, of about `most` bytes, which nothing can drop any more: so every read comes further, whoever
+    /// needs room meanwhile. `None` if the log ends there.
     pub(crate) async fn read(
         &mut self,
         lane: Lane,
         after: Position,
         most: usize,
+        begun: &mut Option<Begun>,
     ) -> Result<Option<Part>, Problem> {
         let reading = Reading {
             budget: Arc::clone(&self.budget),
@@ -424,14 +497,16 @@ impl Reader {
             shelf: Arc::clone(&self.shelf),
             want: self.want,
             most,
+            begun: begun.clone(),
         };
         let reading = tokio::spawn(caught(reading.run(lane, after)));
         let read = AbortOnDropHandle::new(reading).await;
         // Nothing else ends it early but the end of the runtime.
         let read = read.map_err(|_| Problem::ShuttingDown)?;
-        let Some((part, has_more)) = read?? else {
+        let Some((part, has_more, now_begun)) = read?? else {
             return Ok(None);
         };
+        *begun = now_begun;
         self.has_page = has_more;
         if !has_more {
             self.grow();
@@ -462,11 +537,14 @@ struct Reading {
     shelf: Arc<Shelf>,
     want: usize,
     most: usize,
+    begun: Option<Begun>,
 }
 
+/// The first part of a page, whether there is more of it on the shelf, and the event of which a piece is in it.
+type Read = (Part, bool, Option<Begun>);
+
 impl Reading {
-    /// Answers the first part of the page, and whether there is more of it on the shelf.
-    async fn run(self, lane: Lane, after: Position) -> Result<Option<(Part, bool)>, Problem> {
+    async fn run(mut self, lane: Lane, after: Position) -> Result<Option<Read>, Problem> {
         // Set when the storage is found away.
         let mut give_up = None;
         let limit = ReadLimit {
@@ -526,12 +604,16 @@ impl Reading {
                 room,
                 taken: Instant::now(),
             };
-            let part = page.take(self.most);
+            if !page.goes_on_with(self.begun.as_ref()) {
+                // Another event is in its place: the log went back, and the client has bytes of one that is gone.
+                return Err(Problem::LogRewound);
+            }
+            let part = page.take(self.most, &mut self.begun);
             let has_more = !page.is_done();
             if has_more {
                 self.budget.put(&self.shelf, page);
             }
-            return Ok(Some((part, has_more)));
+            return Ok(Some((part, has_more, self.begun)));
         }
     }
 }
@@ -590,21 +672,19 @@ mod tests {
 
     /// Reads to the end, as a subscription does. Answers the positions.
     async fn read_all(reader: &mut Reader) -> Vec<u64> {
-        let (mut at, mut read) = (Position::ZERO, Vec::new());
+        let (mut at, mut read, mut begun) = (Position::ZERO, Vec::new(), None);
         loop {
-            match reader.take(PART) {
-                Some(part) => {
-                    read.extend(part.events.iter().map(|(position, _)| position.get()));
-                    at = part.reached;
-                }
-                None => match reader.read(LANE, at, PART).await.unwrap() {
-                    Some(part) => {
-                        read.extend(part.events.iter().map(|(position, _)| position.get()));
-                        at = part.reached;
-                    }
+            let part = match reader.take(PART, &mut begun) {
+                Some(part) => part,
+                None => match reader.read(LANE, at, PART, &mut begun).await.unwrap() {
+                    Some(part) => part,
                     None => return read,
                 },
-            }
+            };
+            let pieces = part.piece.filter(|piece| piece.is_last);
+            read.extend(pieces.map(|piece| piece.position.get()));
+            read.extend(part.events.iter().map(|(position, _)| position.get()));
+            at = part.reached;
         }
     }
 
@@ -621,7 +701,10 @@ mod tests {
             let mut reader = reader(&budget, &storage);
             // As one that took a page before, so that this one is larger than a part.
             reader.want = 4 * FIRST;
-            let part = reader.read(LANE, Position::ZERO, PART).await.unwrap();
+            let part = reader
+                .read(LANE, Position::ZERO, PART, &mut None)
+                .await
+                .unwrap();
             assert!(part.is_some() && reader.has_page);
             stalled.push(reader);
         }
@@ -658,15 +741,20 @@ mod tests {
         let storage = log(10, 1_000).await;
         let budget = Budget::new(1 << 20);
         let mut one = reader(&budget, &storage);
-        assert!(one.read(LANE, Position::ZERO, 1).await.unwrap().is_some());
+        assert!(
+            one.read(LANE, Position::ZERO, 1, &mut None)
+                .await
+                .unwrap()
+                .is_some()
+        );
         assert!(held(&budget) > 0);
         drop(one);
         assert_eq!(held(&budget), 0);
         // And one that is gone while it waits for room.
         let all = budget.room(usize::MAX).await.unwrap();
-        let mut two = reader(&budget, &storage);
+        let (mut two, mut begun) = (reader(&budget, &storage), None);
         {
-            let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO, PART));
+            let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO, PART, &mut begun));
             assert!(futures::poll!(&mut waits).is_pending());
             sleep(2 * LOOK).await;
             assert!(futures::poll!(&mut waits).is_pending());
@@ -707,12 +795,84 @@ mod tests {
         let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
         let mut reader = Reader::new(Arc::clone(&budget), storage, Arc::new(subscriber));
         let part = reader
-            .read(LANE, Position::ZERO, PART)
+            .read(LANE, Position::ZERO, PART, &mut None)
             .await
             .unwrap()
             .unwrap();
         assert!(part.events.is_empty() && part.reached > Position::ZERO);
-        assert!(reader.take(PART).is_none());
+        assert!(reader.take(PART, &mut None).is_none());
         assert_eq!(held(&budget), 0);
+    }
+
+    /// A page that is dropped in the middle of an event is read again, and the event goes on where it was.
+    #[tokio::test]
+    async fn a_large_event_goes_on_in_a_page_that_is_read_again() {
+        let storage = log(3, 900_000).await;
+        let budget = Budget::new(4 << 20);
+        let mut reader = reader(&budget, &storage);
+        let (mut at, mut begun) = (Position::ZERO, None);
+        let (mut messages, mut message, mut expected) = (Vec::new(), Vec::new(), 0);
+        let mut pieces = 0;
+        loop {
+            let part = match reader.take(PART, &mut begun) {
+                Some(part) => part,
+                None => match reader.read(LANE, at, PART, &mut begun).await.unwrap() {
+                    Some(part) => part,
+                    None => break,
+                },
+            };
+            at = part.reached;
+            let piece = part.piece.expect("all events are large");
+            match piece.part {
+                EventPart::First { length, bytes } => {
+                    assert!(message.is_empty());
+                    expected = length;
+                    message.extend_from_slice(&bytes);
+                }
+                EventPart::More(bytes) => message.extend_from_slice(&bytes),
+                EventPart::Whole(_) => panic!("it is large"),
+            }
+            assert_eq!(piece.is_last, message.len() == expected);
+            if piece.is_last {
+                messages.push(std::mem::take(&mut message));
+            }
+            pieces += 1;
+            if pieces % 3 == 0 {
+                // As if somebody had needed the room.
+                let page = reader.shelf.0.lock().page.take();
+                if let Some(page) = page {
+                    budget.forget(page.number);
+                }
+            }
+        }
+        let events = storage.read_log(
+            LANE,
+            Position::ZERO,
+            ReadLimit {
+                events: 10,
+                bytes: usize::MAX,
+            },
+        );
+        let written = events.await.unwrap();
+        let written: Vec<_> = written
+            .iter()
+            .map(|event| encode_event(event).unwrap().0)
+            .collect();
+        assert!(messages == written, "other bytes than were written");
+        drop(reader);
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[tokio::test]
+    async fn an_event_does_not_go_on_with_another_in_its_place() {
+        let (one, other) = (log(1, 900_000).await, log(1, 900_001).await);
+        let budget = Budget::new(4 << 20);
+        let mut begun = None;
+        let mut first = reader(&budget, &one);
+        let part = first.read(LANE, Position::ZERO, PART, &mut begun).await;
+        assert!(part.unwrap().is_some() && begun.is_some());
+        let mut second = reader(&budget, &other);
+        let part = second.read(LANE, Position::ZERO, PART, &mut begun).await;
+        assert_eq!(part.unwrap_err(), Problem::LogRewound);
     }
 }

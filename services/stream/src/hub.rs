@@ -19,7 +19,10 @@ use stategate_model::{
 use stategate_protocol::{Encoded, encode_event};
 use tokio::sync::{Notify, watch};
 
-use crate::selection::{Looked, Selection};
+use crate::{
+    pieces,
+    selection::{Looked, Selection},
+};
 
 /// Most events a subscriber may have waiting before it is moved to the storage.
 const QUEUE_EVENTS: usize = 1_024;
@@ -40,6 +43,8 @@ const KINDS: usize = 10_000;
 pub(crate) struct Entry {
     pub(crate) event: Event,
     encoded: OnceLock<Encoded>,
+    /// Of the encoding, where that is sent in pieces.
+    digest: OnceLock<u64>,
 }
 
 impl Entry {
@@ -49,6 +54,7 @@ impl Entry {
         Self {
             event,
             encoded: encoded.map_or_else(OnceLock::new, OnceLock::from),
+            digest: OnceLock::new(),
         }
     }
 
@@ -66,6 +72,11 @@ impl Entry {
         }
         let encoded = encode_event(&self.event)?;
         Ok(self.encoded.get_or_init(|| encoded).clone())
+    }
+
+    /// What tells its encoding from another of the same event; the same for every subscriber.
+    pub(crate) fn digest(&self, encoded: &Encoded) -> u64 {
+        *self.digest.get_or_init(|| pieces::digest(encoded))
     }
 }
 

@@ -12,6 +12,7 @@ mod failure;
 pub mod faults;
 mod follower;
 mod hub;
+mod pieces;
 mod selection;
 mod service;
 mod subscription;

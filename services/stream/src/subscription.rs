@@ -1,11 +1,16 @@
 //! One subscriber: a cursor that reads the shared tail while it keeps up, and the storage while it
 //! does not. Whichever it reads, it passes each position once, in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    slice,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures::{Stream, TryStreamExt as _, stream};
 use stategate_model::{Heads, Lane, Position, Timestamp};
 use stategate_protocol::{Encoded, Problem, event::encode_progress};
+use stategate_server::EventPart;
 use stategate_storage::Storage;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -15,12 +20,13 @@ use crate::{
     admission::Permit,
     catchup::{ASK_AGAIN, Budget, Part, Reader},
     hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
+    pieces::{Begun, LARGE, before},
 };
 
 /// Silence after which a subscriber that asked for it is told how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Most bytes that are taken at once, from the tail or from a page, and so held for a client that
-/// does not read; one event may be larger. The rest stays where it can be dropped.
+/// does not read; a large event is taken in pieces of so many bytes. The rest stays where it can be dropped.
 const PART: usize = 32 << 10;
 
 /// What a subscription stands on.
@@ -45,7 +51,11 @@ pub(crate) struct Subscription {
     _permit: Permit,
     place: Place,
     /// Passed, and about to be delivered.
-    ready: Vec<Encoded>,
+    ready: Vec<EventPart>,
+    /// The large event that is being delivered. Nothing else is before its end.
+    begun: Option<Begun>,
+    /// Where it is, if it is in the tail; what the tail drops is read from the storage.
+    in_tail: Weak<Entry>,
     progress: bool,
     spoken: Instant,
     ended: bool,
@@ -96,6 +106,8 @@ impl Subscription {
             _permit: permit,
             place: Place::Storage,
             ready: Vec::new(),
+            begun: None,
+            in_tail: Weak::new(),
             progress,
             spoken: Instant::now(),
             ended: false,
@@ -103,7 +115,7 @@ impl Subscription {
     }
 
     /// The events, as they are to be sent.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Encoded, Status>> + Send {
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<EventPart, Status>> + Send {
         let parts = stream::unfold(self, |mut subscription| async move {
             if subscription.ended {
                 return None;
@@ -116,12 +128,18 @@ impl Subscription {
         parts.try_flatten()
     }
 
-    /// Some events, in order; at least one.
-    async fn next(&mut self) -> Result<Vec<Encoded>, Problem> {
+    /// Some events or pieces, in order; at least one.
+    async fn next(&mut self) -> Result<Vec<EventPart>, Problem> {
         loop {
             if !self.ready.is_empty() {
                 self.spoken = Instant::now();
                 return Ok(std::mem::take(&mut self.ready));
+            }
+            if let Some(begun) = &self.begun {
+                // A message that was begun is not left without its end, if that can be had.
+                let lane = begun.lane;
+                self.go_on(lane).await?;
+                continue;
             }
             if self.ground.end.is_cancelled() {
                 return Err(Problem::ShuttingDown);
@@ -134,16 +152,16 @@ impl Subscription {
                 continue;
             }
             match self.place {
-                Place::Storage => match self.reader.take(PART) {
+                Place::Storage => match self.reader.take(PART, &mut self.begun) {
                     Some(part) => self.pass_part(part),
                     None => self.approach().await?,
                 },
                 Place::Tail(_) => match self.subscriber.take(PART) {
                     Taken::Nothing => self.wait().await,
-                    Taken::Left(entry) => self.pass_selected(&entry)?,
+                    Taken::Left(entry) => self.pass_selected(slice::from_ref(&entry))?,
                     Taken::Offered(entries) => {
-                        for entry in entries {
-                            self.pass(&entry)?;
+                        for entry in &entries {
+                            self.pass(entry, entries.len())?;
                         }
                     }
                     // Detached by the hub, which forgot the slot.
@@ -180,33 +198,76 @@ impl Subscription {
                 self.place = Place::Tail(slot);
                 Ok(())
             }
-            Attach::ReadOn(entries) => entries
-                .iter()
-                .try_for_each(|entry| self.pass_selected(entry)),
+            Attach::ReadOn(entries) => self.pass_selected(&entries),
             Attach::Behind(lane) => self.read(lane).await,
         }
     }
 
-    /// Passes an event of the tail that may not be wanted.
-    fn pass_selected(&mut self, entry: &Entry) -> Result<(), Problem> {
-        let selected = self.subscriber.selection.matches(&entry.event);
-        if selected.map_err(|corrupt| Problem::internal(&corrupt))? {
-            return self.pass(entry);
+    /// Passes events of the tail that may not be wanted.
+    fn pass_selected(&mut self, entries: &[Arc<Entry>]) -> Result<(), Problem> {
+        for entry in entries {
+            let selected = self.subscriber.selection.matches(&entry.event);
+            if selected.map_err(|corrupt| Problem::internal(&corrupt))? {
+                self.pass(entry, entries.len())?;
+            } else {
+                self.move_to(entry.event.lane, entry.event.position);
+            }
         }
-        self.move_to(entry.event.lane, entry.event.position);
         Ok(())
     }
 
-    /// Passes an event that is to be delivered, unless it was passed before.
-    fn pass(&mut self, entry: &Entry) -> Result<(), Problem> {
+    /// Passes an event that is to be delivered, unless it was passed before; it is one of `taken` that were
+    /// taken at once. Those are small together, and a large event is one alone.
+    fn pass(&mut self, entry: &Arc<Entry>, taken: usize) -> Result<(), Problem> {
         let (lane, position) = (entry.event.lane, entry.event.position);
-        if self.move_to(lane, position) {
-            let encoded = entry
-                .encoded()
-                .map_err(|corrupt| Problem::internal(&corrupt))?;
-            self.deliver(lane, position, encoded);
+        if position <= self.cursor.get(lane) {
+            return Ok(());
         }
+        let encoded = entry.encoded();
+        let encoded = encoded.map_err(|corrupt| Problem::internal(&corrupt))?;
+        if taken == 1 && encoded.0.len() > LARGE {
+            self.move_to(lane, before(position));
+            let digest = Some(entry.digest(&encoded));
+            self.begun = Some(Begun::new(lane, position, &encoded, digest));
+            self.in_tail = Arc::downgrade(entry);
+            self.deliver_piece(&encoded);
+            return Ok(());
+        }
+        self.move_to(lane, position);
+        self.deliver(lane, position, encoded);
         Ok(())
+    }
+
+    /// Delivers the next piece of the event that was begun.
+    async fn go_on(&mut self, lane: Lane) -> Result<(), Problem> {
+        if let Some(entry) = self.in_tail.upgrade() {
+            let encoded = entry.encoded();
+            let encoded = encoded.map_err(|corrupt| Problem::internal(&corrupt))?;
+            self.deliver_piece(&encoded);
+            return Ok(());
+        }
+        if let Some(part) = self.reader.take(PART, &mut self.begun) {
+            self.pass_part(part);
+            return Ok(());
+        }
+        if self.ground.hub.epoch() != self.epoch {
+            return Err(Problem::LogRewound);
+        }
+        self.read(lane).await
+    }
+
+    fn deliver_piece(&mut self, encoded: &Encoded) {
+        let Some(begun) = &mut self.begun else {
+            return;
+        };
+        self.ready.push(begun.piece(encoded, PART));
+        if begun.is_sent() {
+            let (lane, position) = (begun.lane, begun.position);
+            self.begun = None;
+            self.in_tail = Weak::new();
+            self.told.set(lane, position);
+            self.move_to(lane, position);
+        }
     }
 
     /// Passes what was read of the storage.
@@ -216,12 +277,19 @@ impl Subscription {
                 self.deliver(part.lane, position, encoded);
             }
         }
+        if let Some(piece) = part.piece {
+            self.ready.push(piece.part);
+            if piece.is_last {
+                self.told.set(part.lane, piece.position);
+                self.in_tail = Weak::new();
+            }
+        }
         self.move_to(part.lane, part.reached);
     }
 
     fn deliver(&mut self, lane: Lane, position: Position, encoded: Encoded) {
         self.told.set(lane, position);
-        self.ready.push(encoded);
+        self.ready.push(EventPart::Whole(encoded));
     }
 
     /// Moves the cursor to a position; `false` if it is there already.
@@ -238,7 +306,7 @@ impl Subscription {
         let after = self.cursor.get(lane);
         let part = tokio::select! {
             () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
-            read = self.reader.read(lane, after, PART) => read?,
+            read = self.reader.read(lane, after, PART, &mut self.begun) => read?,
         };
         match part {
             Some(part) => self.pass_part(part),
@@ -270,8 +338,8 @@ impl Subscription {
         for lane in news {
             let position = self.cursor.get(lane);
             self.told.set(lane, position);
-            self.ready
-                .push(encode_progress(lane, position, Timestamp(0)));
+            let progress = encode_progress(lane, position, Timestamp(0));
+            self.ready.push(EventPart::Whole(progress));
         }
         self.spoken = Instant::now();
     }

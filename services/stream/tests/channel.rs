@@ -23,7 +23,7 @@ use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
 use stategate_protocol::{decode_event, encode_event, pb};
-use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
+use stategate_server::{Drain, EventPart, EventStream, StreamApi as _, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};
 use tokio::time::timeout;
@@ -165,7 +165,10 @@ fn forge(message: &Message, change: impl FnOnce(&mut Message)) -> Message {
 
 async fn next(stream: &mut EventStream, patience: Duration) -> Place {
     let next = timeout(patience, stream.next()).await;
-    let event = next.unwrap_or_else(|_| panic!("silence")).unwrap().unwrap();
+    let part = next.unwrap_or_else(|_| panic!("silence")).unwrap().unwrap();
+    let EventPart::Whole(event) = part else {
+        panic!("it is small");
+    };
     let event = decode_event(event.0).unwrap();
     (event.lane, event.position, event.id)
 }

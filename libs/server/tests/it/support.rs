@@ -17,8 +17,8 @@ use stategate_protocol::{
     },
 };
 use stategate_server::{
-    CommandApi, Config, Drain, Env, EventStream, Running, Server, Services, StreamApi, Telemetry,
-    Unfit,
+    CommandApi, Config, Drain, Env, EventPart, EventStream, Running, Server, Services, StreamApi,
+    Telemetry, Unfit,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -119,14 +119,14 @@ impl StreamApi for Obedient {
         if request.get_ref().key == "a bug" {
             let events = futures::stream::iter([1, 2]).map(|n| {
                 assert!(n < 2, "a bug");
-                Ok(Encoded::default())
+                Ok(EventPart::Whole(Encoded::default()))
             });
             return Ok(Response::new(events.boxed()));
         }
         let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(5)));
         let end = futures::stream::once(async { Err(Problem::ShuttingDown.into()) });
         let events = ticks
-            .map(|_| Ok(Encoded::default()))
+            .map(|_| Ok(EventPart::Whole(Encoded::default())))
             .take_until(self.drain.token().cancelled_owned())
             .chain(end);
         Ok(Response::new(events.boxed()))
