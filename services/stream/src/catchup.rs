@@ -1,13 +1,12 @@
-//! What subscribers that read the storage hold in memory: one budget for all of them.
+//! Reading the log from the storage, for subscribers that are behind the tail, within one memory budget for all.
 //!
-//! A subscriber that catches up reads the log page by page. A page is a copy of what the storage has,
-//! so it can be dropped at any time: its reader reads it again from where it is. When somebody needs
-//! room, those pages go first that nobody has taken anything from for a while. So a subscriber that
-//! never reads keeps nobody from catching up, and memory is bounded by the budget, however many there
-//! are.
+//! A subscriber that catches up reads the log page by page. A page is a copy of what the storage has, so it can be
+//! dropped at any time and read again from the subscriber's cursor. When a reader needs memory, pages that nothing
+//! was taken from for a while are dropped first. So a client that never reads keeps nobody from catching up, and
+//! memory is bounded by the budget, however many subscribers there are.
 //!
-//! Pages are read by tasks of their own. The stream of a subscriber is polled only while its client
-//! takes what it is sent; a read that stood still in between would keep its room.
+//! Pages are read by tasks of their own: the stream of a subscriber is polled only while its client takes what it
+//! is sent, and a read that was not polled would keep its memory.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -57,9 +56,9 @@ const QUIET: Duration = Duration::from_millis(20);
 const SPARE: u64 = 8;
 /// Between two looks for such pages while somebody waits for room.
 const LOOK: Duration = Duration::from_millis(10);
-/// Pause before a storage that is away is asked again.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How long a storage may be away before the stream ends and the client is sent elsewhere.
+/// Pause before a storage that did not answer is read again.
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
+/// How long a storage may fail to answer before the stream ends and the client is sent elsewhere.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// The memory that all catching up of a process may take.
@@ -70,25 +69,25 @@ pub(crate) struct Budget {
     all: u32,
     largest: usize,
     pages: Mutex<Pages>,
-    /// What is known of a storage that is away; `None` while it answers.
-    away: Mutex<Option<Away>>,
+    /// What is known of a storage that does not answer; `None` while it does.
+    outage: Mutex<Option<Outage>>,
     meters: Meters,
 }
 
-/// A storage that did not answer when it was asked last. All readers go by one of them, or thousands would
-/// ask it at once.
+/// A storage that did not answer the last read. One reader at a time tries it again and the others take over the
+/// result, or thousands would try at once.
 #[derive(Debug)]
-struct Away {
-    /// When it is asked again.
+struct Outage {
+    /// When it is tried again.
     next: Instant,
-    /// What the last to ask was told.
-    told: Problem,
+    /// The result of the last try.
+    problem: Problem,
 }
 
 #[derive(Debug)]
 struct Pages {
     /// Those that are held, the oldest first.
-    held: BTreeMap<u64, Arc<Shelf>>,
+    held: BTreeMap<u64, Arc<PageSlot>>,
     next: u64,
     /// Units that somebody waits for.
     wanted: u64,
@@ -107,14 +106,14 @@ impl std::fmt::Debug for Meters {
     }
 }
 
-/// Where a reader's page is, or was.
+/// The place of a reader's page, from which it may be dropped.
 #[derive(Debug, Default)]
-struct Shelf(Mutex<OnShelf>);
+struct PageSlot(Mutex<SlotState>);
 
 #[derive(Debug, Default)]
-struct OnShelf {
+struct SlotState {
     page: Option<Page>,
-    /// The reader is gone, and takes no page that is still on its way.
+    /// The reader is gone; a page that is still being read is not kept.
     has_ended: bool,
 }
 
@@ -256,7 +255,7 @@ impl Budget {
                 wanted: 0,
                 look: Instant::now(),
             }),
-            away: Mutex::default(),
+            outage: Mutex::default(),
             meters: Meters {
                 bytes: stategate_metrics::CATCHUP_BYTES.get(),
                 dropped: stategate_metrics::CATCHUP_PAGES_DROPPED.get(),
@@ -322,14 +321,14 @@ impl Budget {
         // Somewhat more than is missing, so that the next one need not wait.
         let mut missing = pages.wanted - free + u64::from(self.all) / SPARE;
         let mut dropped = Vec::new();
-        for (number, shelf) in &pages.held {
+        for (number, slot) in &pages.held {
             if missing == 0 {
                 break;
             }
-            let mut on_shelf = shelf.0.lock();
+            let mut state = slot.0.lock();
             let is_quiet =
                 |page: &mut Page| page.number == *number && now.duration_since(page.taken) >= QUIET;
-            if let Some(page) = on_shelf.page.take_if(is_quiet) {
+            if let Some(page) = state.page.take_if(is_quiet) {
                 missing = missing.saturating_sub(page.room.num_permits() as u64);
                 dropped.push((*number, page));
             }
@@ -343,25 +342,24 @@ impl Budget {
         self.note();
     }
 
-    /// Whether to ask the storage now: always, while it answers; one reader after the other, while it does
-    /// not.
-    fn may_ask(&self) -> Result<(), Problem> {
-        match &mut *self.away.lock() {
-            Some(away) if Instant::now() < away.next => Err(away.told.clone()),
-            Some(away) => {
-                // The others go by what this one is told, or ask if that takes long.
-                away.next = Instant::now() + ASK_AGAIN;
+    /// Whether to read the storage now: always while it answers, one reader after the other while it does not.
+    fn may_read(&self) -> Result<(), Problem> {
+        match &mut *self.outage.lock() {
+            Some(outage) if Instant::now() < outage.next => Err(outage.problem.clone()),
+            Some(outage) => {
+                // The others take over this one's result, or try themselves if that takes long.
+                outage.next = Instant::now() + RETRY;
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// The storage answered, or what it told who asked.
-    fn asked(&self, told: Option<Problem>) {
-        *self.away.lock() = told.map(|told| Away {
-            next: Instant::now() + ASK_AGAIN,
-            told,
+    /// Notes that the storage answered a read, or why it did not.
+    fn note_result(&self, problem: Option<Problem>) {
+        *self.outage.lock() = problem.map(|problem| Outage {
+            next: Instant::now() + RETRY,
+            problem,
         });
     }
 
@@ -371,19 +369,19 @@ impl Budget {
         self.meters.bytes.set((taken * UNIT) as f64);
     }
 
-    /// Puts a page on a shelf, where it may be dropped from now on.
-    fn put(&self, shelf: &Arc<Shelf>, mut page: Page) {
+    /// Puts a page into its slot, where it may be dropped from now on.
+    fn put(&self, slot: &Arc<PageSlot>, mut page: Page) {
         let mut pages = self.pages.lock();
-        let mut on_shelf = shelf.0.lock();
-        if on_shelf.has_ended {
+        let mut state = slot.0.lock();
+        if state.has_ended {
             return;
         }
         let number = pages.next;
         pages.next += 1;
         page.number = number;
-        on_shelf.page = Some(page);
-        pages.held.insert(number, Arc::clone(shelf));
-        drop((on_shelf, pages));
+        state.page = Some(page);
+        pages.held.insert(number, Arc::clone(slot));
+        drop((state, pages));
         self.note();
     }
 
@@ -399,7 +397,7 @@ pub(crate) struct Reader {
     budget: Arc<Budget>,
     storage: Arc<dyn Storage>,
     subscriber: Arc<Subscriber>,
-    shelf: Arc<Shelf>,
+    slot: Arc<PageSlot>,
     /// Bytes of the next page.
     want: usize,
     /// Whether a page was read and not all of it taken.
@@ -436,7 +434,7 @@ impl Reader {
             budget,
             storage,
             subscriber,
-            shelf: Arc::default(),
+            slot: Arc::default(),
             has_page: false,
         }
     }
@@ -447,29 +445,29 @@ impl Reader {
         if !std::mem::take(&mut self.has_page) {
             return None;
         }
-        let mut shelf = self.shelf.0.lock();
-        let Some(page) = shelf.page.as_mut() else {
+        let mut slot = self.slot.0.lock();
+        let Some(page) = slot.page.as_mut() else {
             self.want = FIRST.min(self.budget.largest);
             return None;
         };
         if !page.goes_on_with(begun.as_ref()) {
             // The event was begun from the tail, and this page is of no use to it.
             let number = page.number;
-            shelf.page = None;
-            drop(shelf);
+            slot.page = None;
+            drop(slot);
             self.budget.forget(number);
             return None;
         }
         let part = page.take(most, begun);
         if page.is_done() {
             let number = page.number;
-            shelf.page = None;
-            drop(shelf);
+            slot.page = None;
+            drop(slot);
             self.budget.forget(number);
             self.grow();
         } else {
             self.has_page = true;
-            drop(shelf);
+            drop(slot);
             self.budget.note();
         }
         Some(part)
@@ -494,7 +492,7 @@ impl Reader {
             budget: Arc::clone(&self.budget),
             storage: Arc::clone(&self.storage),
             subscriber: Arc::clone(&self.subscriber),
-            shelf: Arc::clone(&self.shelf),
+            slot: Arc::clone(&self.slot),
             want: self.want,
             most,
             begun: begun.clone(),
@@ -517,10 +515,10 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut on_shelf = self.shelf.0.lock();
-        on_shelf.has_ended = true;
-        let page = on_shelf.page.take();
-        drop(on_shelf);
+        let mut state = self.slot.0.lock();
+        state.has_ended = true;
+        let page = state.page.take();
+        drop(state);
         if let Some(page) = page {
             let number = page.number;
             drop(page);
@@ -534,18 +532,18 @@ struct Reading {
     budget: Arc<Budget>,
     storage: Arc<dyn Storage>,
     subscriber: Arc<Subscriber>,
-    shelf: Arc<Shelf>,
+    slot: Arc<PageSlot>,
     want: usize,
     most: usize,
     begun: Option<Begun>,
 }
 
-/// The first part of a page, whether there is more of it on the shelf, and the event of which a piece is in it.
+/// The first part of a page, whether there is more of it in its slot, and the event of which a piece is in it.
 type Read = (Part, bool, Option<Begun>);
 
 impl Reading {
     async fn run(mut self, lane: Lane, after: Position) -> Result<Option<Read>, Problem> {
-        // Set when the storage is found away.
+        // Set when the storage does not answer.
         let mut give_up = None;
         let limit = ReadLimit {
             events: EVENTS.min(self.want / SMALLEST).max(1),
@@ -553,12 +551,12 @@ impl Reading {
         };
         let mut needed = self.want * READING;
         loop {
-            if let Err(told) = self.budget.may_ask() {
+            if let Err(problem) = self.budget.may_read() {
                 let now = Instant::now();
                 if now >= *give_up.get_or_insert(now + GIVE_UP) {
-                    return Err(told);
+                    return Err(problem);
                 }
-                sleep(ASK_AGAIN).await;
+                sleep(RETRY).await;
                 continue;
             }
             let room = self.budget.room(needed).await;
@@ -570,12 +568,12 @@ impl Reading {
                 Ok(events) => events,
                 Err(error) if *error.kind() == Kind::Unavailable => {
                     give_up.get_or_insert(asked + GIVE_UP);
-                    self.budget.asked(Some(failed(&error)));
+                    self.budget.note_result(Some(failed(&error)));
                     continue;
                 }
                 Err(error) => return Err(failed(&error)),
             };
-            self.budget.asked(None);
+            self.budget.note_result(None);
             give_up = None;
             let Some(end) = events.last().map(|event| event.position) else {
                 return Ok(None);
@@ -611,7 +609,7 @@ impl Reading {
             let part = page.take(self.most, &mut self.begun);
             let has_more = !page.is_done();
             if has_more {
-                self.budget.put(&self.shelf, page);
+                self.budget.put(&self.slot, page);
             }
             return Ok(Some((part, has_more, self.begun)));
         }
@@ -769,18 +767,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_storage_that_is_away_is_asked_by_one_reader_for_all() {
         let budget = Budget::new(1 << 20);
-        let refused = || budget.may_ask().unwrap_err();
-        budget.asked(Some(Problem::StorageUnavailable));
+        let refused = || budget.may_read().unwrap_err();
+        budget.note_result(Some(Problem::StorageUnavailable));
         assert_eq!(refused(), Problem::StorageUnavailable);
-        tokio::time::advance(ASK_AGAIN).await;
-        assert_eq!(budget.may_ask(), Ok(()));
+        tokio::time::advance(RETRY).await;
+        assert_eq!(budget.may_read(), Ok(()));
         // The others wait for what it is told, and one asks again if that takes long.
         assert_eq!(refused(), Problem::StorageUnavailable);
-        tokio::time::advance(ASK_AGAIN).await;
-        assert_eq!(budget.may_ask(), Ok(()));
+        tokio::time::advance(RETRY).await;
+        assert_eq!(budget.may_read(), Ok(()));
         assert_eq!(refused(), Problem::StorageUnavailable);
-        budget.asked(None);
-        assert_eq!((budget.may_ask(), budget.may_ask()), (Ok(()), Ok(())));
+        budget.note_result(None);
+        assert_eq!((budget.may_read(), budget.may_read()), (Ok(()), Ok(())));
     }
 
     #[tokio::test]
@@ -839,7 +837,7 @@ mod tests {
             pieces += 1;
             if pieces % 3 == 0 {
                 // As if somebody had needed the room.
-                let page = reader.shelf.0.lock().page.take();
+                let page = reader.slot.0.lock().page.take();
                 if let Some(page) = page {
                     budget.forget(page.number);
                 }

@@ -1,4 +1,4 @@
-//! What a client is told of a read of the storage that failed.
+//! From a failed read of the storage to the problem that the client is answered.
 
 use stategate_protocol::Problem;
 use stategate_storage::{Error, Kind};

@@ -18,6 +18,6 @@ mod service;
 mod subscription;
 
 pub use self::{
-    admission::Most,
+    admission::SubscriptionLimits,
     service::{Settings, StreamService},
 };

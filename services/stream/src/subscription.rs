@@ -1,5 +1,5 @@
-//! One subscriber: a cursor that reads the shared tail while it keeps up, and the storage while it
-//! does not. Whichever it reads, it passes each position once, in order.
+//! One subscriber: a cursor into the log that reads the tail in memory while it keeps up, and the storage while
+//! it does not. Whichever it reads, it passes every position once and in order.
 
 use std::{
     slice,
@@ -18,8 +18,8 @@ use tonic::Status;
 
 use crate::{
     admission::Permit,
-    catchup::{ASK_AGAIN, Budget, Part, Reader},
-    hub::{Attach, Entry, Hub, Slot, Subscriber, Taken},
+    catchup::{Budget, Part, RETRY, Reader},
+    hub::{Attach, Entry, Hub, Subscriber, SubscriberId, Taken},
     pieces::{Begun, LARGE, before},
 };
 
@@ -29,24 +29,24 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// does not read; a large event is taken in pieces of so many bytes. The rest stays where it can be dropped.
 const PART: usize = 32 << 10;
 
-/// What a subscription stands on.
-pub(crate) struct Ground {
+/// What all subscriptions of a service share.
+pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) end: CancellationToken,
 }
 
-/// A subscription in force.
+/// A subscription at work.
 pub(crate) struct Subscription {
-    ground: Ground,
+    shared: Shared,
     subscriber: Arc<Subscriber>,
     reader: Reader,
     lanes: Vec<Lane>,
     /// How far each lane was passed.
     cursor: Heads,
-    /// How far each lane was passed as the client knows it, from its start, its events and progress.
-    told: Heads,
+    /// The positions that the client knows, from its start token, its events and progress messages.
+    reported: Heads,
     epoch: u64,
     _permit: Permit,
     place: Place,
@@ -65,7 +65,7 @@ enum Place {
     /// Reading the storage.
     Storage,
     /// On the tail.
-    Tail(Slot),
+    Tail(SubscriberId),
 }
 
 impl Drop for Subscription {
@@ -74,14 +74,14 @@ impl Drop for Subscription {
             Place::Tail(slot) => Some(slot),
             Place::Storage => None,
         };
-        self.ground.hub.leave(slot);
+        self.shared.hub.leave(slot);
     }
 }
 
 impl Subscription {
     /// A subscription that was counted in at `epoch`, from `cursor` on.
     pub(crate) fn new(
-        ground: Ground,
+        shared: Shared,
         subscriber: Subscriber,
         lanes: Vec<Lane>,
         cursor: Heads,
@@ -91,16 +91,16 @@ impl Subscription {
     ) -> Self {
         let subscriber = Arc::new(subscriber);
         let reader = Reader::new(
-            Arc::clone(&ground.budget),
-            Arc::clone(&ground.storage),
+            Arc::clone(&shared.budget),
+            Arc::clone(&shared.storage),
             Arc::clone(&subscriber),
         );
         Self {
-            ground,
+            shared,
             subscriber,
             reader,
             lanes,
-            told: cursor.clone(),
+            reported: cursor.clone(),
             cursor,
             epoch,
             _permit: permit,
@@ -141,10 +141,10 @@ impl Subscription {
                 self.go_on(lane).await?;
                 continue;
             }
-            if self.ground.end.is_cancelled() {
+            if self.shared.end.is_cancelled() {
                 return Err(Problem::ShuttingDown);
             }
-            if self.ground.hub.epoch() != self.epoch {
+            if self.shared.hub.epoch() != self.epoch {
                 return Err(Problem::LogRewound);
             }
             if self.progress && self.spoken.elapsed() >= PROGRESS {
@@ -157,9 +157,9 @@ impl Subscription {
                     None => self.approach().await?,
                 },
                 Place::Tail(_) => match self.subscriber.take(PART) {
-                    Taken::Nothing => self.wait().await,
-                    Taken::Left(entry) => self.pass_selected(slice::from_ref(&entry))?,
-                    Taken::Offered(entries) => {
+                    Taken::Empty => self.wait().await,
+                    Taken::Backlog(entry) => self.pass_selected(slice::from_ref(&entry))?,
+                    Taken::Matched(entries) => {
                         for entry in &entries {
                             self.pass(entry, entries.len())?;
                         }
@@ -182,7 +182,7 @@ impl Subscription {
         };
         tokio::select! {
             () = self.subscriber.changed.notified() => {}
-            () = self.ground.end.cancelled() => {}
+            () = self.shared.end.cancelled() => {}
             () = silence => {}
         }
     }
@@ -190,7 +190,7 @@ impl Subscription {
     /// Comes closer to the tail, or attaches to it.
     async fn approach(&mut self) -> Result<(), Problem> {
         match self
-            .ground
+            .shared
             .hub
             .attach(&self.subscriber, &self.lanes, &self.cursor, PART)
         {
@@ -250,7 +250,7 @@ impl Subscription {
             self.pass_part(part);
             return Ok(());
         }
-        if self.ground.hub.epoch() != self.epoch {
+        if self.shared.hub.epoch() != self.epoch {
             return Err(Problem::LogRewound);
         }
         self.read(lane).await
@@ -265,7 +265,7 @@ impl Subscription {
             let (lane, position) = (begun.lane, begun.position);
             self.begun = None;
             self.in_tail = Weak::new();
-            self.told.set(lane, position);
+            self.reported.set(lane, position);
             self.move_to(lane, position);
         }
     }
@@ -280,7 +280,7 @@ impl Subscription {
         if let Some(piece) = part.piece {
             self.ready.push(piece.part);
             if piece.is_last {
-                self.told.set(part.lane, piece.position);
+                self.reported.set(part.lane, piece.position);
                 self.in_tail = Weak::new();
             }
         }
@@ -288,7 +288,7 @@ impl Subscription {
     }
 
     fn deliver(&mut self, lane: Lane, position: Position, encoded: Encoded) {
-        self.told.set(lane, position);
+        self.reported.set(lane, position);
         self.ready.push(EventPart::Whole(encoded));
     }
 
@@ -305,13 +305,13 @@ impl Subscription {
     async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
         let after = self.cursor.get(lane);
         let part = tokio::select! {
-            () = self.ground.end.cancelled() => return Err(Problem::ShuttingDown),
+            () = self.shared.end.cancelled() => return Err(Problem::ShuttingDown),
             read = self.reader.read(lane, after, PART, &mut self.begun) => read?,
         };
         match part {
             Some(part) => self.pass_part(part),
             // The tail has what the log does not: the log went back, and the follower is about to see it.
-            None => sleep(ASK_AGAIN).await,
+            None => sleep(RETRY).await,
         }
         Ok(())
     }
@@ -319,7 +319,7 @@ impl Subscription {
     /// Says how far the subscriber is: every lane that is further than the client knows, or one of
     /// them at least.
     fn say_progress(&mut self) {
-        if let (Place::Tail(_), Some(seen)) = (&self.place, self.ground.hub.seen(&self.subscriber))
+        if let (Place::Tail(_), Some(seen)) = (&self.place, self.shared.hub.seen(&self.subscriber))
         {
             for lane in &self.lanes {
                 if seen.get(*lane) > self.cursor.get(*lane) {
@@ -330,14 +330,14 @@ impl Subscription {
         let news = self
             .lanes
             .iter()
-            .filter(|lane| self.cursor.get(**lane) != self.told.get(**lane));
+            .filter(|lane| self.cursor.get(**lane) != self.reported.get(**lane));
         let mut news: Vec<Lane> = news.copied().collect();
         if news.is_empty() {
             news.extend(self.lanes.first());
         }
         for lane in news {
             let position = self.cursor.get(lane);
-            self.told.set(lane, position);
+            self.reported.set(lane, position);
             let progress = encode_progress(lane, position, Timestamp(0));
             self.ready.push(EventPart::Whole(progress));
         }

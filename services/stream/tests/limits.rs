@@ -12,7 +12,7 @@ use stategate_model::{Claims, json};
 use stategate_protocol::pb;
 use stategate_server::{Drain, EventStream, StreamApi as _, Tasks};
 use stategate_storage::{Memory, MemoryConfig};
-use stategate_stream::{Most, Settings, StreamService};
+use stategate_stream::{Settings, StreamService, SubscriptionLimits};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -32,9 +32,9 @@ async fn stream(service: &StreamService, claims: Option<&str>) -> Result<EventSt
 #[tokio::test]
 async fn streams_of_one_caller_are_bounded() {
     let settings = Settings {
-        subscriptions: Most {
-            in_all: 100,
-            of_one_caller: 2,
+        subscriptions: SubscriptionLimits {
+            total: 100,
+            per_caller: 2,
         },
         ..Settings::default()
     };

@@ -18,7 +18,7 @@ use stategate_model::json;
 use super::{
     metered::{RowBytes, unreadable},
     plan::{Plan, Sink},
-    row::{Place, Refused},
+    row::{Place, RowError},
 };
 use crate::cli::failure::Failure;
 
@@ -110,7 +110,7 @@ impl Elements<'_, '_> {
             Ok(object) => self.plan.of_json(place, &object),
             Err(problem) => {
                 let problem = problem.split(" at line ").next().unwrap_or_default();
-                Err((place, Refused::row(problem)))
+                Err((place, RowError::row(problem)))
             }
         };
         self.row.begin();

@@ -15,7 +15,7 @@ use super::{
     metered::{RowBytes, unreadable},
     plan::{Names, Plan, Sheet, Sink},
     records::{Broken, Cell, Dialect, Quote, Record, Records},
-    row::{Parsed, Place, Refused, Row},
+    row::{Parsed, Place, Row, RowError},
 };
 use crate::cli::{failure::Failure, sheet, text};
 
@@ -158,7 +158,7 @@ impl Columns {
     }
 
     /// Whether each cell has its column.
-    fn fits(&self, record: &Record, plan: &Plan) -> Result<(), Refused> {
+    fn fits(&self, record: &Record, plan: &Plan) -> Result<(), RowError> {
         let (has, wants) = (record.len(), self.header.names.len());
         let is_empty = |at| record.get(at).is_some_and(|cell| cell.bytes.is_empty());
         let is_more = has > wants && (wants..has).all(is_empty);
@@ -173,15 +173,15 @@ impl Columns {
             } else if record.is_cut {
                 why.push_str("; the file ends there, and may be cut off");
             }
-            return Err(Refused::row(why));
+            return Err(RowError::row(why));
         }
         if record.has_return {
-            return Err(Refused::row(
+            return Err(RowError::row(
                 "has a carriage return outside quotes, where other lines do not end with one",
             ));
         }
         if self.is_header(record, plan) {
-            return Err(Refused::row(
+            return Err(RowError::row(
                 "is the line that names the columns again, as where one file was put after another",
             ));
         }
@@ -212,12 +212,12 @@ impl Columns {
             && named.count() > 1
     }
 
-    fn values(&self, record: &Record, plan: &Plan) -> Result<Object, Refused> {
+    fn values(&self, record: &Record, plan: &Plan) -> Result<Object, RowError> {
         let mut values = Object::new();
         for ((at, name), cell) in self.values.iter().enumerate().zip(record.iter()) {
             // A cell that is no value may still be part of the key.
             let column = self.header.names.get(at).map_or("", String::as_str);
-            let text = text_of(cell).map_err(|why| Refused::column(column, why))?;
+            let text = text_of(cell).map_err(|why| RowError::column(column, why))?;
             let Some(name) = name else {
                 continue;
             };
@@ -249,7 +249,7 @@ impl Columns {
         record: &Record,
         plan: &Plan,
         values: &Object,
-    ) -> Result<Row, Refused> {
+    ) -> Result<Row, RowError> {
         let text_at = |at: usize| {
             let text = record.get(at).and_then(|cell| text_of(cell).ok())?;
             Some(match plan.sheet.is_escaped() {
@@ -283,7 +283,7 @@ impl Columns {
             Names::Told => {
                 let cell = |at| text_at(at).unwrap_or_default();
                 let entity = EntityRef::new(cell(0), cell(1), cell(2))
-                    .map_err(|invalid| Refused::row(invalid.to_string()))?;
+                    .map_err(|invalid| RowError::row(invalid.to_string()))?;
                 Ok(Row {
                     place,
                     number: 0,

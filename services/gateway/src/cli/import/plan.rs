@@ -14,7 +14,7 @@ use stategate_model::{Object, Value};
 use super::{
     columns::Selection,
     key::{self, Template},
-    row::{Parsed, Place, Refused, Row},
+    row::{Parsed, Place, Row, RowError},
 };
 use crate::cli::{
     failure::Failure,
@@ -195,12 +195,12 @@ impl Plan {
     /// A row, if its key is one.
     pub(super) fn row(&self, place: Place, key: &str, values: &Object) -> Parsed {
         let Names::Made { domain, kind, .. } = &self.names else {
-            return Err((place, Refused::row("names no entity")));
+            return Err((place, RowError::row("names no entity")));
         };
         let entity = EntityRef::new(domain, kind, key).map_err(|invalid| {
             let shown: String = key.chars().take(80).collect();
             let why = format!("the key `{shown}` {}", invalid.problem);
-            (place, Refused::row(why))
+            (place, RowError::row(why))
         })?;
         Ok(Row {
             place,
@@ -210,14 +210,14 @@ impl Plan {
         })
     }
 
-    fn selected<'o>(&self, object: &'o Object) -> Result<Cow<'o, Object>, Refused> {
+    fn selected<'o>(&self, object: &'o Object) -> Result<Cow<'o, Object>, RowError> {
         if self.selection.is_everything() {
             return Ok(Cow::Borrowed(object));
         }
         self.has_rows.set(true);
         let mut sought = self.sought.borrow_mut();
         sought.retain(|name| !object.contains_key(name));
-        let selected = self.selection.of(object).map_err(Refused::row)?;
+        let selected = self.selection.of(object).map_err(RowError::row)?;
         Ok(Cow::Owned(selected))
     }
 
@@ -234,15 +234,15 @@ impl Plan {
     }
 
     /// A row that says which entity it is.
-    fn told(&self, place: Place, object: &Object) -> Result<Row, Refused> {
+    fn told(&self, place: Place, object: &Object) -> Result<Row, RowError> {
         let text = |name: &str| match object.get(name) {
             Some(Value::String(text)) => Ok(text.as_str()),
-            _ => Err(Refused::column(name, NOT_EXPORTED)),
+            _ => Err(RowError::column(name, NOT_EXPORTED)),
         };
         let entity = EntityRef::new(text("domain")?, text("type")?, text("key")?)
-            .map_err(|invalid| Refused::row(invalid.to_string()))?;
+            .map_err(|invalid| RowError::row(invalid.to_string()))?;
         let Some(Value::Object(values)) = object.get("values") else {
-            return Err(Refused::column("values", NOT_EXPORTED));
+            return Err(RowError::column("values", NOT_EXPORTED));
         };
         Ok(Row {
             place,

@@ -8,7 +8,7 @@ use super::{
     array, csv_rows,
     metered::{Metered, RowBytes, unreadable},
     plan::{Format, Plan, Sink},
-    row::{Place, Refused},
+    row::{Place, RowError},
 };
 use crate::cli::failure::Failure;
 
@@ -52,12 +52,12 @@ fn lines(
             Ok(text) => match json::parse_object(text) {
                 Ok(object) => plan.of_json(place, &object),
                 // A line is a document of its own, but not the first of the file.
-                Err(problem) => Err(Refused::row(
+                Err(problem) => Err(RowError::row(
                     problem.replace(" at line 1 column", " at column"),
                 ))
                 .map_err(|refused| (place, refused)),
             },
-            Err(_) => Err((place, Refused::row("is not UTF-8"))),
+            Err(_) => Err((place, RowError::row("is not UTF-8"))),
         };
         if sink(parsed).is_break() {
             return Ok(());
