@@ -273,8 +273,10 @@ async fn a_read_that_panics_is_its_callers_problem_alone() {
         let refused = ask.get("d/t/k").await.unwrap_err();
         assert_eq!(refused.code(), Code::Internal, "{refused}");
         let process = gateway.process(Role::Everything);
-        let id = id_of(&refused);
-        process.line(0, "logs it", |line| line.contains(id)).await;
+        let is_the_panic =
+            |line: &str| line.contains("planted: ") && line.contains(id_of(&refused));
+        process.line(0, "logs the panic", is_the_panic).await;
+        assert_eq!(process.errors().len(), 1, "{:#?}", process.errors());
         ask.get("d/t/k").await.unwrap();
         ask.set("d/t/k", "{}").await.unwrap();
         let process = gateway.process(Role::Everything);

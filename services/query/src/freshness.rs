@@ -34,6 +34,9 @@ fn failed(error: &Error) -> Problem {
             },
         },
         Kind::Invalid(invalid) => Problem::Invalid(invalid.clone()),
-        Kind::Rejected | Kind::Corrupt | Kind::Config | Kind::Bug => Problem::internal(error),
+        Kind::Rejected | Kind::Corrupt | Kind::Config | Kind::Bug => match error.panic() {
+            Some(id) => Problem::Internal { id: id.to_string() },
+            None => Problem::internal(error),
+        },
     }
 }

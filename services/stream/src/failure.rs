@@ -10,6 +10,9 @@ pub(crate) fn failed(error: &Error) -> Problem {
         (Kind::Unavailable | Kind::Unknown, Some(trouble)) => Problem::StorageUnable {
             why: trouble.words(),
         },
-        _ => Problem::internal(error),
+        _ => match error.panic() {
+            Some(id) => Problem::Internal { id: id.to_string() },
+            None => Problem::internal(error),
+        },
     }
 }
