@@ -452,10 +452,8 @@ impl Reader {
         };
         if !page.goes_on_with(begun.as_ref()) {
             // The event was begun from the tail, and this page is of no use to it.
-            let number = page.number;
-            slot.page = None;
             drop(slot);
-            self.budget.forget(number);
+            self.discard();
             return None;
         }
         let part = page.take(most, begun);
@@ -471,6 +469,17 @@ impl Reader {
             self.budget.note();
         }
         Some(part)
+    }
+
+    /// Drops the page.
+    pub(crate) fn discard(&mut self) {
+        self.has_page = false;
+        let page = self.slot.0.lock().page.take();
+        if let Some(page) = page {
+            let number = page.number;
+            drop(page);
+            self.budget.forget(number);
+        }
     }
 
     /// A page was taken to its end: this one reads.
@@ -515,15 +524,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut state = self.slot.0.lock();
-        state.has_ended = true;
-        let page = state.page.take();
-        drop(state);
-        if let Some(page) = page {
-            let number = page.number;
-            drop(page);
-            self.budget.forget(number);
-        }
+        self.slot.0.lock().has_ended = true;
+        self.discard();
     }
 }
 

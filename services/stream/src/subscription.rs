@@ -282,6 +282,10 @@ impl Subscription {
             if piece.is_last {
                 self.reported.set(part.lane, piece.position);
                 self.in_tail = Weak::new();
+                if let Place::Tail(_) = self.place {
+                    // What else was read with it comes by the queue.
+                    self.reader.discard();
+                }
             }
         }
         self.move_to(part.lane, part.reached);
@@ -342,5 +346,161 @@ impl Subscription {
             self.ready.push(EventPart::Whole(progress));
         }
         self.spoken = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stategate_model::{Claims, EntityRef, Event, EventId, Lanes, Method, Values, Version};
+    use stategate_protocol::{decode_event, pb};
+    use stategate_storage::{Appended, Batch, Memory, MemoryConfig};
+
+    use super::*;
+    use crate::{
+        admission::{Admission, SubscriptionLimits},
+        hub::TailBounds,
+        selection::Selection,
+    };
+
+    const LANE: Lane = Lane(0);
+
+    fn event(position: u64) -> Event {
+        // Larger than what is sent at once, and small enough that a page has several.
+        let text = format!(r#"{{"n":{position},"a":"{}"}}"#, "x".repeat(LARGE));
+        Event {
+            id: EventId::fresh(Timestamp(0)),
+            entity: EntityRef::new("d", "t", "k").unwrap(),
+            values: Values::from_canonical(&*text),
+            version: Version::new(position),
+            lane: LANE,
+            position: Position::new(position),
+            time: Timestamp(0),
+            method: Method::Set,
+            claims: Claims::none(),
+            trace_parent: None,
+        }
+    }
+
+    /// A log and a tail that keeps nothing beyond the next event.
+    struct Bench {
+        storage: Arc<dyn Storage>,
+        hub: Arc<Hub>,
+        written: Vec<Event>,
+    }
+
+    impl Bench {
+        async fn append(&mut self, events: u64) {
+            let first = self.written.len() as u64;
+            let events: Vec<_> = (first + 1..=first + events).map(event).collect();
+            for event in &events {
+                let batch = Arc::new(Batch {
+                    events: vec![event.clone()],
+                    keys: Vec::new(),
+                });
+                let before = before(event.position);
+                let appended = self.storage.append(LANE, before, batch).await;
+                assert_eq!(appended.unwrap(), Appended::Done);
+            }
+            self.written.extend(events.iter().cloned());
+            let entries = events.into_iter().map(|event| Entry::new(event, None));
+            self.hub.extend(LANE, entries.collect());
+        }
+
+        fn subscribe(&self) -> Subscription {
+            let opts = pb::StreamOpts {
+                domain: "*".to_owned(),
+                r#type: "*".to_owned(),
+                ..pb::StreamOpts::default()
+            };
+            let beginning = Heads::beginning(Lanes::ONE);
+            let shared = Shared {
+                hub: Arc::clone(&self.hub),
+                storage: Arc::clone(&self.storage),
+                budget: Budget::new(16 << 20),
+                end: CancellationToken::new(),
+            };
+            let subscriber = Subscriber::new(Selection::parse(&opts).unwrap());
+            let admission = Arc::new(Admission::new(SubscriptionLimits::default()));
+            let permit = admission.admit(None).unwrap();
+            let epoch = self.hub.enter(&beginning);
+            Subscription::new(
+                shared,
+                subscriber,
+                vec![LANE],
+                beginning,
+                epoch,
+                permit,
+                false,
+            )
+        }
+    }
+
+    /// What a client makes of what it is sent.
+    #[derive(Default)]
+    struct Client {
+        length: usize,
+        message: Vec<u8>,
+        received: Vec<Event>,
+    }
+
+    impl Client {
+        async fn take(&mut self, subscription: &mut Subscription) {
+            for part in subscription.next().await.unwrap() {
+                match part {
+                    EventPart::Whole(_) => panic!("they are all large"),
+                    EventPart::First { length, bytes } => {
+                        assert!(self.message.is_empty(), "in the middle of an event");
+                        self.length = length;
+                        self.message.extend_from_slice(&bytes);
+                    }
+                    EventPart::More(bytes) => self.message.extend_from_slice(&bytes),
+                }
+                if self.message.len() == self.length {
+                    let message = std::mem::take(&mut self.message);
+                    self.received.push(decode_event(message.into()).unwrap());
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_event_goes_on_from_the_storage_when_the_tail_has_dropped_it() {
+        let storage = Memory::new(&MemoryConfig::default()).unwrap();
+        let bounds = TailBounds {
+            events: 1_000,
+            bytes: 1,
+        };
+        let mut bench = Bench {
+            hub: Arc::new(Hub::new(Lanes::ONE, bounds)),
+            storage: Arc::new(storage),
+            written: Vec::new(),
+        };
+        let mut subscription = bench.subscribe();
+        subscription.approach().await.unwrap();
+        assert!(matches!(subscription.place, Place::Tail(_)));
+        let mut client = Client::default();
+        bench.append(1).await;
+        for written in 1..=12 {
+            client.take(&mut subscription).await;
+            assert!(subscription.begun.is_some() && subscription.in_tail.upgrade().is_some());
+            bench.append(1).await;
+            assert!(
+                subscription.in_tail.upgrade().is_none(),
+                "the tail keeps it"
+            );
+            while client.received.len() < written {
+                client.take(&mut subscription).await;
+            }
+            assert!(matches!(subscription.place, Place::Tail(_)));
+        }
+        // More than a queue holds: the subscriber reads the storage.
+        bench.append(30).await;
+        while client.received.len() < bench.written.len() {
+            client.take(&mut subscription).await;
+        }
+        assert!(
+            client.received == bench.written,
+            "other events than were written"
+        );
     }
 }
