@@ -30,7 +30,7 @@ const SHARED: usize = 100;
 const EVENTS: u16 = 4_000;
 const BYTES: usize = 4_000;
 /// Large events, and bytes of each.
-const LARGE_EVENTS: u16 = 24;
+const LARGE_EVENTS: u16 = 32;
 const LARGE_BYTES: usize = 1_000_000;
 /// Streams that nobody reads, over those.
 const LARGE_STALLED: usize = 400;
@@ -45,6 +45,7 @@ const EACH: u64 = 160 << 10;
 /// Writes so many events of so many bytes each, by several writers.
 async fn fill(clients: &Clients, events: u16, bytes: usize) {
     const WRITERS: u16 = 8;
+    assert_eq!(events % WRITERS, 0);
     let values = Object::from([("a".to_owned(), Value::from("x".repeat(bytes).as_str()))]);
     let values = Struct::from_object(&values);
     let write = |writer: u16| {

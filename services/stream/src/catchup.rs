@@ -605,8 +605,10 @@ impl Reading {
                 taken: Instant::now(),
             };
             if !page.goes_on_with(self.begun.as_ref()) {
-                // Another event is in its place: the log went back, and the client has bytes of one that is gone.
-                return Err(Problem::LogRewound);
+                // The client has bytes of an event that is not there, or that is encoded otherwise now.
+                return Err(Problem::internal(
+                    &"an event is not what it was when its first bytes were sent",
+                ));
             }
             let part = page.take(self.most, &mut self.begun);
             let has_more = !page.is_done();
@@ -873,6 +875,6 @@ mod tests {
         assert!(part.unwrap().is_some() && begun.is_some());
         let mut second = reader(&budget, &other);
         let part = second.read(LANE, Position::ZERO, PART, &mut begun).await;
-        assert_eq!(part.unwrap_err(), Problem::LogRewound);
+        assert!(matches!(part, Err(Problem::Internal { .. })), "{part:?}");
     }
 }
