@@ -366,7 +366,7 @@ mod tests {
 
     fn event(position: u64) -> Event {
         // Larger than what is sent at once, and small enough that a page has several.
-        let text = format!(r#"{{"n":{position},"a":"{}"}}"#, "x".repeat(LARGE));
+        let text = format!(r#"{{"a":"{}","n":{position}}}"#, "x".repeat(LARGE));
         Event {
             id: EventId::fresh(Timestamp(0)),
             entity: EntityRef::new("d", "t", "k").unwrap(),
@@ -374,7 +374,7 @@ mod tests {
             version: Version::new(position),
             lane: LANE,
             position: Position::new(position),
-            time: Timestamp(0),
+            time: Timestamp(i64::try_from(position).unwrap()),
             method: Method::Set,
             claims: Claims::none(),
             trace_parent: None,
@@ -482,7 +482,7 @@ mod tests {
         bench.append(1).await;
         for written in 1..=12 {
             client.take(&mut subscription).await;
-            assert!(subscription.begun.is_some() && subscription.in_tail.upgrade().is_some());
+            assert!(subscription.begun.is_some());
             bench.append(1).await;
             assert!(
                 subscription.in_tail.upgrade().is_none(),
