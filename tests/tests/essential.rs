@@ -253,6 +253,12 @@ async fn a_thread_of_the_storage_that_dies_ends_the_process() {
     }
 }
 
+/// The id that an internal error is told by.
+fn id_of(told: &Status) -> &str {
+    let id = told.message().split(' ').nth(2).unwrap();
+    id.trim_end_matches(';')
+}
+
 /// A call that panics within the storage costs its caller the answer, under the id in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_panics_is_its_callers_problem_alone() {
@@ -266,19 +272,36 @@ async fn a_read_that_panics_is_its_callers_problem_alone() {
         ask.set("d/t/k", "{}").await.unwrap();
         let refused = ask.get("d/t/k").await.unwrap_err();
         assert_eq!(refused.code(), Code::Internal, "{refused}");
-        let id = refused
-            .message()
-            .split(' ')
-            .nth(2)
-            .unwrap()
-            .trim_end_matches(';');
         let process = gateway.process(Role::Everything);
-        process.line(0, "logs it", |line| line.contains(id)).await;
+        let is_the_panic =
+            |line: &str| line.contains("planted: ") && line.contains(id_of(&refused));
+        process.line(0, "logs the panic", is_the_panic).await;
+        assert_eq!(process.errors().len(), 1, "{:#?}", process.errors());
         ask.get("d/t/k").await.unwrap();
         ask.set("d/t/k", "{}").await.unwrap();
         let process = gateway.process(Role::Everything);
         process.readiness(true, |said| said == "ready\n").await;
     }
+}
+
+/// A task of a stream that panics costs the stream its end, under the id that the panic has in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_that_panics_is_told_by_the_id_of_the_panic() {
+    let _alone = alone().await;
+    let mut gateway = planted(Form::One, Store::Sqlite, Role::Everything, "catch-up").await;
+    let ask = Ask::new(&mut gateway);
+    ask.set("d/t/k", "{}").await.unwrap();
+    let clients = gateway.clients();
+    let beginning = || everything(Some(Start::FromBeginning(true)));
+    let (mut token, mut stream) = clients.stream(beginning()).await.unwrap();
+    let end = end_of(&mut stream, &mut token).await;
+    assert_eq!(end.code(), Code::Internal, "{end}");
+    let process = gateway.process(Role::Everything);
+    let is_the_panic = |line: &str| line.contains("planted: ") && line.contains(id_of(&end));
+    process.line(0, "logs the panic", is_the_panic).await;
+    assert_eq!(process.errors().len(), 1, "{:#?}", process.errors());
+    let (_, mut stream) = clients.stream(beginning()).await.unwrap();
+    assert!(stream.message().await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

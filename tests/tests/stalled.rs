@@ -17,8 +17,10 @@ use stategate_protocol::{
     pb::{self, stream_opts::Start},
 };
 use stategate_tests::{
-    Clients, Form, Gateway, Options, PATIENCE, Role, clients::everything, process::resident_bytes,
+    Clients, Form, Gateway, Options, PATIENCE, Role, alone, clients::everything,
+    process::resident_bytes,
 };
+use tonic::Streaming;
 
 /// Streams that nobody reads.
 const STALLED: usize = 2_000;
@@ -27,20 +29,30 @@ const SHARED: usize = 100;
 /// Events of the log, and bytes of each: each stream alone could hold some megabytes of it.
 const EVENTS: u16 = 4_000;
 const BYTES: usize = 4_000;
+/// Large events, and bytes of each.
+const LARGE_EVENTS: u16 = 32;
+const LARGE_BYTES: usize = 1_000_000;
+/// Streams that nobody reads, over those.
+const LARGE_STALLED: usize = 400;
+/// Of one connection, so that each has some hundred kilobytes of the connection's window.
+const LARGE_SHARED: usize = 10;
 /// What all that catch up may hold together.
 const BUDGET: u64 = 16 << 20;
 /// What a stream may cost beside it, in an unoptimised build: what is on its way into its connection, its
 /// task, and the buffers of HTTP/2.
 const EACH: u64 = 160 << 10;
 
-async fn fill(clients: &Clients) {
-    let values = Object::from([("a".to_owned(), Value::from("x".repeat(BYTES).as_str()))]);
+/// Writes so many events of so many bytes each, by several writers.
+async fn fill(clients: &Clients, events: u16, bytes: usize) {
+    const WRITERS: u16 = 8;
+    assert_eq!(events % WRITERS, 0);
+    let values = Object::from([("a".to_owned(), Value::from("x".repeat(bytes).as_str()))]);
     let values = Struct::from_object(&values);
-    let write = |writer: usize| {
+    let write = |writer: u16| {
         let mut commands = clients.commands.clone();
         let values = values.clone();
         async move {
-            for n in 0..EVENTS / 32 {
+            for n in 0..events / WRITERS {
                 let entity = pb::Entity {
                     domain: "d".to_owned(),
                     r#type: "t".to_owned(),
@@ -52,7 +64,7 @@ async fn fill(clients: &Clients) {
             }
         }
     };
-    join_all((0..32).map(write)).await;
+    join_all((0..WRITERS).map(write)).await;
 }
 
 fn from_the_beginning() -> pb::StreamOpts {
@@ -60,25 +72,31 @@ fn from_the_beginning() -> pb::StreamOpts {
 }
 
 /// Reads everything there is; answers how long that took.
-async fn read(clients: &Clients) -> Duration {
+async fn read(clients: &Clients, events: u16) -> Duration {
     let begun = Instant::now();
     let (_, mut stream) = clients.stream(from_the_beginning()).await.unwrap();
-    for position in 1..=i64::from(EVENTS) {
+    take(&mut stream, 1, events).await;
+    begun.elapsed()
+}
+
+/// Takes the events from one position to another.
+async fn take(stream: &mut Streaming<pb::Event>, first: u16, last: u16) {
+    for position in i64::from(first)..=i64::from(last) {
         let event = tokio::time::timeout(PATIENCE, stream.message()).await;
         let event = event.expect("a reader waits for ever").unwrap().unwrap();
         assert_eq!(event.position, position);
     }
-    begun.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_that_never_read_hold_little_and_hold_up_nobody() {
+    let _alone = alone().await;
     let options = Options::new(Form::One).env("STATEGATE_CATCHUP_BYTES", BUDGET.to_string());
     let mut gateway = Gateway::start(options).await;
-    fill(&gateway.clients()).await;
-    let alone = read(&gateway.clients())
+    fill(&gateway.clients(), EVENTS, BYTES).await;
+    let alone = read(&gateway.clients(), EVENTS)
         .await
-        .min(read(&gateway.clients()).await);
+        .min(read(&gateway.clients(), EVENTS).await);
     let pid = gateway.process(Role::Stream).pid();
     let before = resident_bytes(pid);
 
@@ -101,8 +119,8 @@ async fn thousands_that_never_read_hold_little_and_hold_up_nobody() {
         assert!(begun.elapsed() < PATIENCE, "nobody ever needed room");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let beside = read(&gateway.clients()).await;
-    let again = read(&gateway.clients()).await;
+    let beside = read(&gateway.clients(), EVENTS).await;
+    let again = read(&gateway.clients(), EVENTS).await;
     let beside = beside.min(again);
 
     let process = gateway.process(Role::Stream);
@@ -126,9 +144,66 @@ async fn thousands_that_never_read_hold_little_and_hold_up_nobody() {
     // take would keep the connection's window closed.
     let (_, mut stream) = streams.pop().unwrap();
     drop(streams);
-    for position in 1..=i64::from(EVENTS) {
-        let event = tokio::time::timeout(PATIENCE, stream.message()).await;
-        assert_eq!(event.unwrap().unwrap().unwrap().position, position);
+    take(&mut stream, 1, EVENTS).await;
+    gateway.assert_no_errors();
+}
+
+/// A stream holds a piece of a large event and not the event, be it read of the storage or come live.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_events_that_nobody_reads_are_held_in_pieces() {
+    let _alone = alone().await;
+    let options = Options::new(Form::One)
+        .env("STATEGATE_CATCHUP_BYTES", BUDGET.to_string())
+        .env("STATEGATE_TAIL_BYTES", BUDGET.to_string());
+    let mut gateway = Gateway::start(options).await;
+    let half = LARGE_EVENTS / 2;
+    fill(&gateway.clients(), half, LARGE_BYTES).await;
+    // What the process keeps of one that reads is there before, too.
+    read(&gateway.clients(), half).await;
+    let pid = gateway.process(Role::Stream).pid();
+    let before = resident_bytes(pid);
+
+    let connections: Vec<_> = (0..LARGE_STALLED / LARGE_SHARED)
+        .map(|_| gateway.clients())
+        .collect();
+    let (mut past, mut live) = (Vec::new(), Vec::new());
+    for clients in &connections {
+        let past_ones = (0..LARGE_SHARED / 2).map(|_| clients.stream(from_the_beginning()));
+        past.extend(try_join_all(past_ones).await.unwrap());
+        let live_ones = (0..LARGE_SHARED / 2).map(|_| clients.stream(everything(None)));
+        live.extend(try_join_all(live_ones).await.unwrap());
     }
+    assert_eq!(past.len() + live.len(), LARGE_STALLED);
+    fill(&gateway.clients(), half, LARGE_BYTES).await;
+    // Those beside them get everything, and so all of them have come as far as they do.
+    read(&gateway.clients(), LARGE_EVENTS).await;
+    read(&gateway.clients(), LARGE_EVENTS).await;
+
+    let process = gateway.process(Role::Stream);
+    let held = process.metric("stategate_catchup_bytes").await;
+    let grown = resident_bytes(pid).saturating_sub(before);
+    println!(
+        "{LARGE_STALLED} streams that never read events of {LARGE_BYTES} bytes: {} MiB more than before, {} KiB \
+         each, {} KiB of pages",
+        grown >> 20,
+        (grown >> 10) / LARGE_STALLED as u64,
+        held / 1024.0
+    );
+    assert!(held <= BUDGET as f64, "{held} bytes of pages");
+    // Pages, the tail, and what both are made of meanwhile.
+    let shared = 6 * BUDGET;
+    let bound = shared + EACH * LARGE_STALLED as u64;
+    assert!(
+        bound < (LARGE_BYTES * LARGE_STALLED / 2) as u64,
+        "as if each held its event"
+    );
+    assert!(grown <= bound, "{grown} bytes");
+
+    let ((_, mut one), (_, mut other)) = (past.pop().unwrap(), live.pop().unwrap());
+    drop((past, live));
+    tokio::join!(
+        take(&mut one, 1, LARGE_EVENTS),
+        take(&mut other, half + 1, LARGE_EVENTS)
+    );
     gateway.assert_no_errors();
 }

@@ -367,10 +367,11 @@ fn addresses() {
         ("localhost:8080/api", "nothing follows the port"),
         ("one:1,two:1", "a list is not taken"),
     ] {
-        let mistake = || Mistake::of("stategate", &["--addr", why]).with(&["get", "d", "t", "k"]);
-        mistakes.push(mistake().with(&["--addr", address]));
+        let mistake = |from| Mistake::of("stategate", &[from, why]).with(&["get", "d", "t", "k"]);
+        mistakes.push(mistake("--addr").with(&["--addr", address]));
+        // A variable that is set to nothing is unset.
         if !address.is_empty() {
-            mistakes.push(mistake().env("STATEGATE_ADDR", address));
+            mistakes.push(mistake("STATEGATE_ADDR").env("STATEGATE_ADDR", address));
         }
     }
     make(&mistakes, folder.path());

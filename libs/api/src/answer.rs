@@ -173,8 +173,53 @@ pub enum Sent {
         /// It, as a `stategate.Event`: encoded once, however many get it.
         encoded: Bytes,
     },
+    /// The first bytes of a large event. Nothing but the rest of it comes next.
+    First {
+        /// Bytes of the whole event.
+        length: usize,
+        /// Its first bytes.
+        bytes: Bytes,
+    },
+    /// More bytes of the event that was begun.
+    More(Bytes),
     /// How far a lane was read for the subscriber, where nothing in it was for it.
     Progress(Lane, Position),
+}
+
+/// Says of one event that its subscriber may see it: what was begun is not judged again in the middle.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    lane: Lane,
+    position: Position,
+}
+
+impl Pass {
+    /// The lane of the event.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Where it is in its lane.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The event as it is sent; `None` if it is another.
+    pub fn deliver(
+        &self,
+        event: &Event,
+        encode: impl FnOnce() -> Result<Bytes, Corrupt>,
+    ) -> Result<Option<Delivery>, Corrupt> {
+        let (lane, position) = (self.lane, self.position);
+        if (event.lane, event.position) != (lane, position) {
+            return Ok(None);
+        }
+        Ok(Some(Delivery(Sent::Event {
+            lane,
+            position,
+            encoded: encode()?,
+        })))
+    }
 }
 
 impl Delivery {
@@ -188,11 +233,34 @@ impl Delivery {
         &self.0
     }
 
-    /// Bytes of its encoding.
-    pub fn size(&self) -> usize {
+    /// The bytes of a whole event; none of anything else.
+    pub fn encoded(&self) -> &[u8] {
         match &self.0 {
-            Sent::Event { encoded, .. } => encoded.len(),
-            Sent::Progress(..) => 0,
+            Sent::Event { encoded, .. } => encoded,
+            Sent::First { .. } | Sent::More(_) | Sent::Progress(..) => &[],
+        }
+    }
+
+    /// A copy of some bytes of a whole event: `most` at most, from one on.
+    #[must_use]
+    pub fn piece(&self, from: usize, most: usize) -> Self {
+        let encoded = self.encoded();
+        let rest = encoded.get(from..).unwrap_or_default();
+        let bytes = Bytes::copy_from_slice(rest.get(..most).unwrap_or(rest));
+        Self(match from {
+            0 => Sent::First {
+                length: encoded.len(),
+                bytes,
+            },
+            _ => Sent::More(bytes),
+        })
+    }
+
+    /// What lets a whole event be delivered again; `None` for anything else.
+    pub fn pass(&self) -> Option<Pass> {
+        match self.0 {
+            Sent::Event { lane, position, .. } => Some(Pass { lane, position }),
+            Sent::First { .. } | Sent::More(_) | Sent::Progress(..) => None,
         }
     }
 

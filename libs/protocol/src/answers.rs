@@ -2,14 +2,10 @@
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message as _;
-use stategate_api::{Answer, Delivery, Entity, EntityPage, EventPage, answer::Sent};
-use stategate_model::{Event, Timestamp, limits, value::Corrupt};
+use stategate_api::{Answer, Entity, EntityPage, EventPage};
+use stategate_model::{Event, limits, value::Corrupt};
 
-use crate::{
-    Encoded, Transacted, convert, encode_event,
-    event::{self, encode_progress},
-    headers, pb,
-};
+use crate::{Encoded, Transacted, convert, encode_event, event, headers, pb};
 
 /// The headers of an answer.
 pub fn stamp<T>(answer: &Answer<T>, headers: &mut HeaderMap) {
@@ -87,12 +83,4 @@ pub fn transaction(events: &[Event]) -> Result<Transacted, Corrupt> {
     Ok(Transacted {
         events: events.collect::<Result<_, _>>()?,
     })
-}
-
-/// What a subscriber is sent.
-pub fn delivery(delivery: Delivery) -> Encoded {
-    match delivery.into_sent() {
-        Sent::Event { encoded, .. } => Encoded(encoded),
-        Sent::Progress(lane, position) => encode_progress(lane, position, Timestamp(0)),
-    }
 }

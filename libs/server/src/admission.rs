@@ -28,6 +28,7 @@ use crate::{
     Services,
     deadline::Deadline,
     grpc::framing::{Arriving, Asked, Framing},
+    in_flight::InFlight,
     methods::{Call, Methods, Shape},
     panics,
 };
@@ -194,12 +195,15 @@ impl<F> Answering<F> {
         if let (Some(code), Some(call)) = (framing.begin(&mut response), &mut call) {
             call.ends_with(code);
         }
-        let is_infrastructure = |call: &Call| call.shape() == Shape::Infrastructure;
-        let ending = call.as_ref().is_some_and(is_infrastructure);
+        let shape = call.as_ref().map(Call::shape);
+        let ending = shape == Some(Shape::Infrastructure);
+        // What is one message is no more than that, whoever takes it.
+        let is_stream = shape == Some(Shape::Stream);
         let deadline = self.deadline.take();
         response.map(|inner| Answer {
             inner,
             framing,
+            in_flight: is_stream.then(InFlight::default),
             call,
             deadline,
             ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
@@ -213,6 +217,8 @@ impl<F> Answering<F> {
 pub(crate) struct Answer {
     inner: Body,
     framing: Framing,
+    /// What the transport holds of it, if it goes on and on.
+    in_flight: Option<InFlight>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -248,9 +254,14 @@ impl HttpBody for Answer {
         if this.is_over {
             return Poll::Ready(None);
         }
-        let inner = Pin::new(&mut this.inner);
+        let poll = AssertUnwindSafe(|| {
+            if let Some(in_flight) = &this.in_flight {
+                std::task::ready!(in_flight.poll_room(cx));
+            }
+            Pin::new(&mut this.inner).poll_frame(cx)
+        });
         // A bug in a stream is that stream's problem and nobody else's.
-        let polled = match catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx))) {
+        let polled = match catch_unwind(poll) {
             Ok(polled) => polled,
             Err(panic) => return Poll::Ready(Some(Ok(this.end(panics::problem(&*panic))))),
         };
@@ -260,7 +271,10 @@ impl HttpBody for Answer {
                 if let Some(code) = code {
                     this.ends_with(code);
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(match &this.in_flight {
+                    None => frame,
+                    Some(in_flight) => frame.map_data(|data| in_flight.count(data)),
+                })))
             }
             Poll::Ready(Some(Err(status))) => {
                 this.ends_with(status.code());
@@ -296,5 +310,63 @@ impl HttpBody for Answer {
             true => self.inner.size_hint(),
             false => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::in_flight;
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl Woken {
+        fn take(&self) -> bool {
+            self.0.swap(false, std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_no_more_than_its_connection_writes() {
+        const FRAME: usize = 30_000;
+        let frames = stream::repeat_with(|| Ok::<_, Status>(Frame::data(vec![7; FRAME].into())));
+        let mut answer = Answer {
+            inner: Body::new(StreamBody::new(frames)),
+            framing: Framing::default(),
+            in_flight: Some(InFlight::default()),
+            call: None,
+            deadline: None,
+            ending: None,
+            is_over: false,
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut cx = Context::from_waker(&waker);
+        let mut next = || match Pin::new(&mut answer).poll_frame(&mut cx) {
+            Poll::Ready(frame) => Some(frame.unwrap().unwrap().into_data().unwrap()),
+            Poll::Pending => None,
+        };
+        let mut held: Vec<Bytes> = std::iter::from_fn(&mut next).collect();
+        assert_eq!(held.len(), in_flight::MOST / FRAME + 1);
+        // The transport writes a frame by and by, and drops it when it is written.
+        let mut first = held.remove(0);
+        drop(first.split_to(FRAME / 2));
+        assert!(!woken.take() && next().is_none());
+        drop(first);
+        assert!(woken.take());
+        held.extend(next());
+        assert!(next().is_none());
+        drop(held);
+        assert!(woken.take() && next().is_some());
     }
 }

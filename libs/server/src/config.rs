@@ -103,6 +103,29 @@ impl Config {
     }
 }
 
+/// The value of a variable as it stands, or the table's default: for whoever needs a few variables and no
+/// service's configuration.
+pub fn text(env: &Env, variable: &Variable) -> Result<Option<String>, Error> {
+    let default = Some(variable.default).filter(|default| !default.is_empty());
+    Ok(set(env, variable)?.or_else(|| default.map(ToOwned::to_owned)))
+}
+
+/// The file that a variable names, if it is set. The name of a file need not be text.
+pub fn file(env: &Env, variable: &Variable) -> Option<PathBuf> {
+    env.get(variable.name).map(PathBuf::from)
+}
+
+/// The value that a variable is set to.
+fn set(env: &Env, variable: &Variable) -> Result<Option<String>, Error> {
+    let Some(value) = env.get(variable.name) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Some(value) => Ok(Some(value.to_owned())),
+        None => Err(Error::of(variable, "is not UTF-8; set it to text")),
+    }
+}
+
 struct Reader<'a> {
     env: &'a Env,
     defaults: &'a [(&'a Variable, &'static str)],
@@ -158,11 +181,10 @@ impl Reader<'_> {
 
     /// The value as it stands, or the default.
     fn text(&mut self, variable: &Variable) -> Option<String> {
-        if let Some(value) = self.env.get(variable.name) {
-            match value.to_str() {
-                Some(value) => return Some(value.to_owned()),
-                None => self.fault(variable.name, "is not UTF-8; set it to text"),
-            }
+        match set(self.env, variable) {
+            Ok(Some(value)) => return Some(value),
+            Ok(None) => {}
+            Err(Error(faults)) => self.faults.extend(faults),
         }
         let default = self.default(variable);
         (!default.is_empty()).then(|| default.to_owned())

@@ -30,6 +30,7 @@ mod deadline;
 pub mod drain;
 pub mod env;
 pub mod grpc;
+mod in_flight;
 mod methods;
 mod panics;
 pub mod pem;
@@ -47,6 +48,7 @@ pub use self::{
     drain::Drain,
     env::Env,
     grpc::Grpc,
+    panics::caught,
     seldom::Seldom,
     serve::{Addresses, Running, Server, run, start},
     services::{Foundation, Services, Unfit},

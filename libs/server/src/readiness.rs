@@ -15,8 +15,11 @@ use crate::{Drain, Services, Unfit, tasks};
 
 /// Between two questions to what the services stand on how it is.
 const ASK: Duration = Duration::from_millis(500);
-/// How long its answer may take before it counts as unable to work.
+/// How long its answer may take.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// What did not answer so many questions in a row is unable to work. One slow commit or checkpoint takes longer
+/// than an answer may, and sends nobody elsewhere.
+const SILENCES: u32 = 2;
 
 /// The names that health can be asked for; the empty one is the process.
 const HEALTH_NAMES: [&str; 3] = [
@@ -43,6 +46,8 @@ struct State {
     has_begun: bool,
     /// Why the services cannot do their work, if they cannot.
     unfit: Option<String>,
+    /// How many questions in a row were not answered.
+    silences: u32,
 }
 
 impl Readiness {
@@ -134,14 +139,28 @@ impl Readiness {
             return;
         };
         let answer = timeout(PATIENCE, foundation.check()).await;
-        let silent = || Unfit {
-            why: "the service does not answer how it is".to_owned(),
-            cause: format!("no answer within {PATIENCE:?}"),
-            is_for_good: false,
-        };
-        if self.note(answer.unwrap_or_else(|_| Err(silent()))) {
+        let verdict = self.verdict(answer.ok());
+        if verdict.is_some_and(|verdict| self.note(verdict)) {
             self.tell().await;
         }
+    }
+
+    /// How the services are, by an answer or by its absence; `None` if that is too early to say.
+    fn verdict(&self, answer: Option<Result<(), Unfit>>) -> Option<Result<(), Unfit>> {
+        let mut state = self.0.state.lock();
+        if answer.is_some() {
+            state.silences = 0;
+            return answer;
+        }
+        state.silences = state.silences.saturating_add(1);
+        let silences = state.silences;
+        (silences >= SILENCES).then(|| {
+            Err(Unfit {
+                why: "the service does not answer how it is".to_owned(),
+                cause: format!("no answer within {PATIENCE:?}, {silences} times"),
+                is_for_good: false,
+            })
+        })
     }
 
     /// Notes an answer. Whether it is another than before.

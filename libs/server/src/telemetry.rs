@@ -14,7 +14,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
-use crate::{panics, readiness::Readiness, tasks};
+use crate::{readiness::Readiness, tasks};
 
 /// Bounds of the histograms whose names end with `_seconds`.
 const SECONDS: &[f64] = &[
@@ -76,7 +76,7 @@ impl Telemetry {
             let json = format.json().flatten_event(true);
             registry.with(json).try_init()?;
         }
-        panics::log();
+        stategate_panics::log();
 
         let metrics = recorder()?.install_recorder()?;
         stategate_metrics::describe();

@@ -127,7 +127,7 @@ variables! {
         TAIL_BYTES = "TAIL_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
             "Memory for the newest events, which subscribers that keep up are served from.";
         CATCHUP_BYTES = "CATCHUP_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
-            "Memory for what all subscribers together have read of the storage and not sent yet. One that does not read what it is sent loses its share to those who do. Beside it each stream holds what is on its way into its connection: some 64 KiB as a rule, the event being sent where that is larger, and up to some 400 KiB more for a client that announces large windows and does not read.";
+            "Memory for what all subscribers together have read of the storage and not sent yet. One that does not read what it is sent loses its share to those who do. Beside it each stream holds what is on its way into its connection: some 96 KiB, whatever the size of its events and the windows of its client.";
     }
     "Running" {
         DEBUG = "DEBUG", Takes::Flag, "false",

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use stategate_model::Invalid;
+use uuid::Uuid;
 
 /// The result of a storage call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -86,6 +87,7 @@ pub struct Error {
     kind: Kind,
     operation: &'static str,
     trouble: Option<Trouble>,
+    panic: Option<Uuid>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -96,6 +98,7 @@ impl Error {
             kind,
             operation,
             trouble: None,
+            panic: None,
             cause: None,
         }
     }
@@ -112,6 +115,18 @@ impl Error {
     pub fn with_trouble(mut self, trouble: Option<Trouble>) -> Self {
         self.trouble = trouble;
         self
+    }
+
+    /// With the id that the log has the panic under that it was.
+    #[must_use]
+    pub fn with_panic(mut self, id: Option<Uuid>) -> Self {
+        self.panic = id;
+        self
+    }
+
+    /// The id that the log has the panic under, if the call panicked: callers are told this one.
+    pub fn panic(&self) -> Option<Uuid> {
+        self.panic
     }
 
     /// What is known of why the storage is unavailable.

@@ -8,6 +8,7 @@
 //! A provider is one folder here, behind a cargo feature, that shares nothing with the others but
 //! this trait. The module `conformance` (a feature) lists the cases that every provider passes.
 
+mod answer;
 mod batch;
 mod config;
 mod ended;

@@ -15,7 +15,7 @@ use stategate_server::{serve, variables};
 use stategate_storage::{MemoryConfig, StorageConfig};
 use stategate_stream::StreamService;
 
-use crate::cli;
+use crate::prompt;
 
 /// What `stategate dev` is told.
 #[derive(Debug, clap::Args)]
@@ -156,7 +156,7 @@ fn reset(storage: &StorageConfig, args: &Args) -> anyhow::Result<()> {
     }
     let name = config.path.display();
     if !args.yes {
-        cli::confirm(&format!("Delete {name} with its whole history?"))?;
+        prompt::confirm(&format!("Delete {name} with its whole history?"))?;
     }
     // The log of the file's last changes first: left behind, it would be taken for the new file's.
     for ending in ["-wal", "-shm", ""] {
@@ -180,7 +180,7 @@ fn welcome(addresses: &stategate_server::Addresses, kept: &str) {
     let elsewhere = if address.port() == 8080 {
         String::new()
     } else {
-        format!("  export STATEGATE_ADDR={address}\n")
+        format!("  export {}={address}\n", variables::ADDR.name)
     };
     // Whoever reads it may have left, and the gateway goes on.
     let _ = writeln!(

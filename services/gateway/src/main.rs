@@ -5,6 +5,7 @@
 
 mod cli;
 mod dev;
+mod prompt;
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ pub mod positions;
 mod problem;
 mod process;
 
-pub use stategate_server::{Config, Drain, Env, Seldom, Services, Tasks};
+pub use stategate_server::{Config, Drain, Env, Seldom, Services, Tasks, caught};
 
 pub use self::{
     freshness::Freshness,

@@ -13,6 +13,9 @@ pub fn of_read(error: &Error) -> Problem {
             },
         },
         Kind::Invalid(invalid) => Problem::Invalid(invalid.clone()),
-        Kind::Rejected | Kind::Corrupt | Kind::Config | Kind::Bug => Problem::internal(error),
+        Kind::Rejected | Kind::Corrupt | Kind::Config | Kind::Bug => match error.panic() {
+            Some(id) => Problem::Internal { id: id.to_string() },
+            None => Problem::internal(error),
+        },
     }
 }

@@ -10,18 +10,18 @@ use stategate_api::Problem;
 
 /// Most subscriptions at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
+pub struct SubscriptionLimits {
     /// Of everybody.
-    pub in_all: usize,
+    pub total: usize,
     /// Of one caller.
-    pub of_one_caller: usize,
+    pub per_caller: usize,
 }
 
-impl Default for Most {
+impl Default for SubscriptionLimits {
     fn default() -> Self {
         Self {
-            in_all: 10_000,
-            of_one_caller: 1_000,
+            total: 10_000,
+            per_caller: 1_000,
         }
     }
 }
@@ -29,13 +29,13 @@ impl Default for Most {
 /// Counts subscriptions in and out.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    most: Most,
+    limits: SubscriptionLimits,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    in_all: usize,
+    total: usize,
     /// Those who have any; never more than there are subscriptions.
     callers: HashMap<Arc<str>, usize>,
 }
@@ -48,9 +48,9 @@ pub(crate) struct Permit {
 }
 
 impl Admission {
-    pub(crate) fn new(most: Most) -> Self {
+    pub(crate) fn new(limits: SubscriptionLimits) -> Self {
         Self {
-            most,
+            limits,
             counts: Mutex::default(),
         }
     }
@@ -58,19 +58,19 @@ impl Admission {
     /// Counts a subscription in, or says which limit it would pass.
     pub(crate) fn admit(self: &Arc<Self>, caller: Option<Box<str>>) -> Result<Permit, Problem> {
         let mut counts = self.counts.lock();
-        if counts.in_all >= self.most.in_all {
+        if counts.total >= self.limits.total {
             return Err(refused("process", "there are too many subscriptions"));
         }
         let caller: Option<Arc<str>> = caller.map(Arc::from);
         if let Some(caller) = &caller {
             let of_caller = counts.callers.get(caller).copied().unwrap_or_default();
-            if of_caller >= self.most.of_one_caller {
+            if of_caller >= self.limits.per_caller {
                 let what = "the caller has too many subscriptions; end one of them";
                 return Err(refused("caller", what));
             }
             counts.callers.insert(Arc::clone(caller), of_caller + 1);
         }
-        counts.in_all += 1;
+        counts.total += 1;
         drop(counts);
         Ok(Permit {
             admission: Arc::clone(self),
@@ -89,7 +89,7 @@ fn refused(limit: &'static str, what: &'static str) -> Problem {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts.lock();
-        counts.in_all -= 1;
+        counts.total -= 1;
         if let Some(caller) = &self.caller
             && let Some(of_caller) = counts.callers.get_mut(caller)
         {
@@ -106,9 +106,9 @@ mod tests {
     use super::*;
 
     fn admission() -> Arc<Admission> {
-        Arc::new(Admission::new(Most {
-            in_all: 5,
-            of_one_caller: 2,
+        Arc::new(Admission::new(SubscriptionLimits {
+            total: 5,
+            per_caller: 2,
         }))
     }
 
@@ -148,6 +148,6 @@ mod tests {
         assert!(admission.admit(Some("a".into())).is_err());
         drop(permits);
         let counts = admission.counts.lock();
-        assert_eq!((counts.in_all, counts.callers.len()), (0, 0));
+        assert_eq!((counts.total, counts.callers.len()), (0, 0));
     }
 }

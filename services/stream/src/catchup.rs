@@ -1,13 +1,12 @@
-//! What subscribers that read the storage hold in memory: one budget for all of them.
+//! Reading the log from the storage, for subscribers that are behind the tail, within one memory budget for all.
 //!
-//! A subscriber that catches up reads the log page by page. A page is a copy of what the storage has,
-//! so it can be dropped at any time: its reader reads it again from where it is. When somebody needs
-//! room, those pages go first that nobody has taken anything from for a while. So a subscriber that
-//! never reads keeps nobody from catching up, and memory is bounded by the budget, however many there
-//! are.
+//! A subscriber that catches up reads the log page by page. A page is a copy of what the storage has, so it can be
+//! dropped at any time and read again from the subscriber's cursor. When a reader needs memory, pages that nothing
+//! was taken from for a while are dropped first. So a client that never reads keeps nobody from catching up, and
+//! memory is bounded by the budget, however many subscribers there are.
 //!
-//! Pages are read by tasks of their own. The stream of a subscriber is polled only while its client
-//! takes what it is sent; a read that stood still in between would keep its room.
+//! Pages are read by tasks of their own: the stream of a subscriber is polled only while its client takes what it
+//! is sent, and a read that was not polled would keep its memory.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,9 +17,9 @@ use std::{
 use parking_lot::Mutex;
 use stategate_api::{Delivery, Problem};
 use stategate_metrics::{Counter, Gauge};
-use stategate_model::{Lane, Position};
+use stategate_model::{Event, Lane, Position, value::Corrupt};
 use stategate_protocol::encode_event;
-use stategate_runtime::of_read;
+use stategate_runtime::{caught, of_read};
 use stategate_storage::{Kind, ReadLimit, Storage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -28,7 +27,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::hub::Subscriber;
+use crate::{
+    hub::Subscriber,
+    pieces::{Begun, LARGE, before},
+};
 
 /// What room is counted in: bytes that one permit stands for.
 const UNIT: usize = 1 << 10;
@@ -54,9 +56,9 @@ const QUIET: Duration = Duration::from_millis(20);
 const SPARE: u64 = 8;
 /// Between two looks for such pages while somebody waits for room.
 const LOOK: Duration = Duration::from_millis(10);
-/// Pause before a storage that is away is asked again.
-pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How long a storage may be away before the stream ends and the client is sent elsewhere.
+/// Pause before a storage that did not answer is read again.
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
+/// How long a storage may fail to answer before the stream ends and the client is sent elsewhere.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// The memory that all catching up of a process may take.
@@ -67,25 +69,25 @@ pub(crate) struct Budget {
     all: u32,
     largest: usize,
     pages: Mutex<Pages>,
-    /// What is known of a storage that is away; `None` while it answers.
-    away: Mutex<Option<Away>>,
+    /// What is known of a storage that does not answer; `None` while it does.
+    outage: Mutex<Option<Outage>>,
     meters: Meters,
 }
 
-/// A storage that did not answer when it was asked last. All readers go by one of them, or thousands would
-/// ask it at once.
+/// A storage that did not answer the last read. One reader at a time tries it again and the others take over the
+/// result, or thousands would try at once.
 #[derive(Debug)]
-struct Away {
-    /// When it is asked again.
+struct Outage {
+    /// When it is tried again.
     next: Instant,
-    /// What the last to ask was told.
-    told: Problem,
+    /// The result of the last try.
+    problem: Problem,
 }
 
 #[derive(Debug)]
 struct Pages {
     /// Those that are held, the oldest first.
-    held: BTreeMap<u64, Arc<Shelf>>,
+    held: BTreeMap<u64, Arc<PageSlot>>,
     next: u64,
     /// Units that somebody waits for.
     wanted: u64,
@@ -104,14 +106,14 @@ impl std::fmt::Debug for Meters {
     }
 }
 
-/// Where a reader's page is, or was.
+/// The place of a reader's page, from which it may be dropped.
 #[derive(Debug, Default)]
-struct Shelf(Mutex<OnShelf>);
+struct PageSlot(Mutex<SlotState>);
 
 #[derive(Debug, Default)]
-struct OnShelf {
+struct SlotState {
     page: Option<Page>,
-    /// The reader is gone, and takes no page that is still on its way.
+    /// The reader is gone; a page that is still being read is not kept.
     has_ended: bool,
 }
 
@@ -130,13 +132,16 @@ struct Page {
 }
 
 impl Page {
-    /// Takes about `most` bytes of events, at least one, and gives their room back. Whether any are left
-    /// tells [`Page::is_done`].
-    fn take(&mut self, most: usize) -> Part {
+    /// Takes about `most` bytes of events, at least one, and gives their room back; or a piece of a large
+    /// event, which keeps its room until the last piece. Whether any are left tells [`Page::is_done`].
+    fn take(&mut self, most: usize, begun: &mut Option<Begun>) -> Part {
         self.taken = Instant::now();
+        if let Some(piece) = self.take_piece(most, begun) {
+            return piece;
+        }
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some((position, event)) = self.events.pop_front() {
-            let size = event.size() + ITEM;
+            let size = event.encoded().len() + ITEM;
             if bytes > 0 && bytes + size > most {
                 self.events.push_front((position, event));
                 break;
@@ -144,22 +149,70 @@ impl Page {
             bytes += size;
             events.push((position, event));
         }
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.shrink();
+        self.shrink(bytes);
         let last = events.last().map(|(position, _)| *position);
         Part {
             lane: self.lane,
-            reached: last.filter(|_| !self.is_done()).unwrap_or(self.end),
+            reached: self.reached(last),
             events,
+            piece: None,
         }
+    }
+
+    /// A piece of the first event, if that is a large one.
+    fn take_piece(&mut self, most: usize, begun: &mut Option<Begun>) -> Option<Part> {
+        let (position, delivery) = self.events.front()?;
+        let (lane, position, size) = (self.lane, *position, delivery.encoded().len());
+        if size <= LARGE {
+            return None;
+        }
+        // What is in a page was encoded here, and would be again as it was.
+        if begun.is_none() {
+            *begun = Begun::new(delivery, None);
+        }
+        let event = begun.as_mut()?;
+        let piece = Piece {
+            position,
+            part: event.piece(delivery, most),
+            is_last: event.is_sent(),
+        };
+        let reached = match piece.is_last {
+            false => before(position),
+            true => {
+                *begun = None;
+                self.events.pop_front();
+                self.shrink(size + ITEM);
+                self.reached(Some(position))
+            }
+        };
+        Some(Part {
+            lane,
+            reached,
+            events: Vec::new(),
+            piece: Some(piece),
+        })
+    }
+
+    /// How far the lane was passed once everything up to an event was taken.
+    fn reached(&self, last: Option<Position>) -> Position {
+        last.filter(|_| !self.is_done()).unwrap_or(self.end)
+    }
+
+    /// Whether the rest of an event that was begun, if one was, is what comes first.
+    fn goes_on_with(&self, begun: Option<&Begun>) -> bool {
+        begun.is_none_or(|begun| {
+            let first = self.events.front();
+            first.is_some_and(|(_, delivery)| begun.goes_on_with(delivery))
+        })
     }
 
     fn is_done(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Gives back the room of what was taken.
-    fn shrink(&mut self) {
+    /// Gives back the room of so many bytes that were taken.
+    fn shrink(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
         let held = self.room.num_permits();
         let surplus = held.saturating_sub(units(self.bytes));
         drop(self.room.split(surplus));
@@ -203,7 +256,7 @@ impl Budget {
                 wanted: 0,
                 look: Instant::now(),
             }),
-            away: Mutex::default(),
+            outage: Mutex::default(),
             meters: Meters {
                 bytes: stategate_metrics::CATCHUP_BYTES.get(),
                 dropped: stategate_metrics::CATCHUP_PAGES_DROPPED.get(),
@@ -269,14 +322,14 @@ impl Budget {
         // Somewhat more than is missing, so that the next one need not wait.
         let mut missing = pages.wanted - free + u64::from(self.all) / SPARE;
         let mut dropped = Vec::new();
-        for (number, shelf) in &pages.held {
+        for (number, slot) in &pages.held {
             if missing == 0 {
                 break;
             }
-            let mut on_shelf = shelf.0.lock();
+            let mut state = slot.0.lock();
             let is_quiet =
                 |page: &mut Page| page.number == *number && now.duration_since(page.taken) >= QUIET;
-            if let Some(page) = on_shelf.page.take_if(is_quiet) {
+            if let Some(page) = state.page.take_if(is_quiet) {
                 missing = missing.saturating_sub(page.room.num_permits() as u64);
                 dropped.push((*number, page));
             }
@@ -290,25 +343,24 @@ impl Budget {
         self.note();
     }
 
-    /// Whether to ask the storage now: always, while it answers; one reader after the other, while it does
-    /// not.
-    fn may_ask(&self) -> Result<(), Problem> {
-        match &mut *self.away.lock() {
-            Some(away) if Instant::now() < away.next => Err(away.told.clone()),
-            Some(away) => {
-                // The others go by what this one is told, or ask if that takes long.
-                away.next = Instant::now() + ASK_AGAIN;
+    /// Whether to read the storage now: always while it answers, one reader after the other while it does not.
+    fn may_read(&self) -> Result<(), Problem> {
+        match &mut *self.outage.lock() {
+            Some(outage) if Instant::now() < outage.next => Err(outage.problem.clone()),
+            Some(outage) => {
+                // The others take over this one's result, or try themselves if that takes long.
+                outage.next = Instant::now() + RETRY;
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// The storage answered, or what it told who asked.
-    fn asked(&self, told: Option<Problem>) {
-        *self.away.lock() = told.map(|told| Away {
-            next: Instant::now() + ASK_AGAIN,
-            told,
+    /// Notes that the storage answered a read, or why it did not.
+    fn note_result(&self, problem: Option<Problem>) {
+        *self.outage.lock() = problem.map(|problem| Outage {
+            next: Instant::now() + RETRY,
+            problem,
         });
     }
 
@@ -318,19 +370,19 @@ impl Budget {
         self.meters.bytes.set((taken * UNIT) as f64);
     }
 
-    /// Puts a page on a shelf, where it may be dropped from now on.
-    fn put(&self, shelf: &Arc<Shelf>, mut page: Page) {
+    /// Puts a page into its slot, where it may be dropped from now on.
+    fn put(&self, slot: &Arc<PageSlot>, mut page: Page) {
         let mut pages = self.pages.lock();
-        let mut on_shelf = shelf.0.lock();
-        if on_shelf.has_ended {
+        let mut state = slot.0.lock();
+        if state.has_ended {
             return;
         }
         let number = pages.next;
         pages.next += 1;
         page.number = number;
-        on_shelf.page = Some(page);
-        pages.held.insert(number, Arc::clone(shelf));
-        drop((on_shelf, pages));
+        state.page = Some(page);
+        pages.held.insert(number, Arc::clone(slot));
+        drop((state, pages));
         self.note();
     }
 
@@ -346,7 +398,7 @@ pub(crate) struct Reader {
     budget: Arc<Budget>,
     storage: Arc<dyn Storage>,
     subscriber: Arc<Subscriber>,
-    shelf: Arc<Shelf>,
+    slot: Arc<PageSlot>,
     /// Bytes of the next page.
     want: usize,
     /// Whether a page was read and not all of it taken.
@@ -358,8 +410,18 @@ pub(crate) struct Reader {
 pub(crate) struct Part {
     pub(crate) lane: Lane,
     pub(crate) events: Vec<(Position, Delivery)>,
+    /// A piece of a large event, in place of whole ones.
+    pub(crate) piece: Option<Piece>,
     /// How far the lane was passed with it.
     pub(crate) reached: Position,
+}
+
+/// A piece of a large event.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) position: Position,
+    pub(crate) part: Delivery,
+    pub(crate) is_last: bool,
 }
 
 impl Reader {
@@ -373,35 +435,52 @@ impl Reader {
             budget,
             storage,
             subscriber,
-            shelf: Arc::default(),
+            slot: Arc::default(),
             has_page: false,
         }
     }
 
-    /// Takes the next part of the page, of about `most` bytes and at least one event. `None` if there
-    /// is no page: it was all taken, or it was dropped.
-    pub(crate) fn take(&mut self, most: usize) -> Option<Part> {
+    /// Takes the next part of the page, of about `most` bytes and at least one event, or the next piece of the
+    /// event that was begun. `None` if there is no page: it was all taken, or it was dropped.
+    pub(crate) fn take(&mut self, most: usize, begun: &mut Option<Begun>) -> Option<Part> {
         if !std::mem::take(&mut self.has_page) {
             return None;
         }
-        let mut shelf = self.shelf.0.lock();
-        let Some(page) = shelf.page.as_mut() else {
+        let mut slot = self.slot.0.lock();
+        let Some(page) = slot.page.as_mut() else {
             self.want = FIRST.min(self.budget.largest);
             return None;
         };
-        let part = page.take(most);
+        if !page.goes_on_with(begun.as_ref()) {
+            // The event was begun from the tail, and this page is of no use to it.
+            drop(slot);
+            self.discard();
+            return None;
+        }
+        let part = page.take(most, begun);
         if page.is_done() {
             let number = page.number;
-            shelf.page = None;
-            drop(shelf);
+            slot.page = None;
+            drop(slot);
             self.budget.forget(number);
             self.grow();
         } else {
             self.has_page = true;
-            drop(shelf);
+            drop(slot);
             self.budget.note();
         }
         Some(part)
+    }
+
+    /// Drops the page.
+    pub(crate) fn discard(&mut self) {
+        self.has_page = false;
+        let page = self.slot.0.lock().page.take();
+        if let Some(page) = page {
+            let number = page.number;
+            drop(page);
+            self.budget.forget(number);
+        }
     }
 
     /// A page was taken to its end: this one reads.
@@ -409,28 +488,33 @@ impl Reader {
         self.want = (self.want * 2).min(self.budget.largest);
     }
 
-    /// Reads the page after a position. Answers its first part, of about `most` bytes, which nothing can
-    /// drop any more: so every read comes further, whoever needs room meanwhile. `None` if the log ends
-    /// there.
+    /// Reads the page after a position, which begins with the event that was begun, if one was. Answers its
+    /// first part, of about `most` bytes, which nothing can drop any more: so every read comes further, whoever
+    /// needs room meanwhile. `None` if the log ends there.
     pub(crate) async fn read(
         &mut self,
         lane: Lane,
         after: Position,
         most: usize,
+        begun: &mut Option<Begun>,
     ) -> Result<Option<Part>, Problem> {
         let reading = Reading {
             budget: Arc::clone(&self.budget),
             storage: Arc::clone(&self.storage),
             subscriber: Arc::clone(&self.subscriber),
-            shelf: Arc::clone(&self.shelf),
+            slot: Arc::clone(&self.slot),
             want: self.want,
             most,
+            begun: begun.clone(),
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(reading.run(lane, after)));
-        let read = task.await.map_err(|error| Problem::internal(&error))?;
-        let Some((part, has_more)) = read? else {
+        let reading = tokio::spawn(caught(reading.run(lane, after)));
+        let read = AbortOnDropHandle::new(reading).await;
+        // Nothing else ends it early but the end of the runtime.
+        let read = read.map_err(|_| Problem::ShuttingDown)?;
+        let Some((part, has_more, now_begun)) = read?? else {
             return Ok(None);
         };
+        *begun = now_begun;
         self.has_page = has_more;
         if !has_more {
             self.grow();
@@ -441,15 +525,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut on_shelf = self.shelf.0.lock();
-        on_shelf.has_ended = true;
-        let page = on_shelf.page.take();
-        drop(on_shelf);
-        if let Some(page) = page {
-            let number = page.number;
-            drop(page);
-            self.budget.forget(number);
-        }
+        self.slot.0.lock().has_ended = true;
+        self.discard();
     }
 }
 
@@ -458,15 +535,29 @@ struct Reading {
     budget: Arc<Budget>,
     storage: Arc<dyn Storage>,
     subscriber: Arc<Subscriber>,
-    shelf: Arc<Shelf>,
+    slot: Arc<PageSlot>,
     want: usize,
     most: usize,
+    begun: Option<Begun>,
 }
 
+/// The first part of a page, whether there is more of it in its slot, and the event of which a piece is in it.
+type Read = (Part, bool, Option<Begun>);
+
 impl Reading {
-    /// Answers the first part of the page, and whether there is more of it on the shelf.
-    async fn run(self, lane: Lane, after: Position) -> Result<Option<(Part, bool)>, Problem> {
-        // Set when the storage is found away.
+    /// An event as it is sent, if the subscriber may see it: what was begun it may.
+    fn deliver(&self, event: &Event) -> Result<Option<Delivery>, Corrupt> {
+        let encode = || encode_event(event).map(|encoded| encoded.0);
+        if let Some(begun) = &self.begun
+            && let Some(delivery) = begun.pass.deliver(event, encode)?
+        {
+            return Ok(Some(delivery));
+        }
+        self.subscriber.deliver(event, || encode_event(event))
+    }
+
+    async fn run(mut self, lane: Lane, after: Position) -> Result<Option<Read>, Problem> {
+        // Set when the storage does not answer.
         let mut give_up = None;
         let limit = ReadLimit {
             events: EVENTS.min(self.want / SMALLEST).max(1),
@@ -474,27 +565,29 @@ impl Reading {
         };
         let mut needed = self.want * READING;
         loop {
-            if let Err(told) = self.budget.may_ask() {
+            if let Err(problem) = self.budget.may_read() {
                 let now = Instant::now();
                 if now >= *give_up.get_or_insert(now + GIVE_UP) {
-                    return Err(told);
+                    return Err(problem);
                 }
-                sleep(ASK_AGAIN).await;
+                sleep(RETRY).await;
                 continue;
             }
             let room = self.budget.room(needed).await;
             let mut room = room.ok_or(Problem::ShuttingDown)?;
             let asked = Instant::now();
+            #[cfg(feature = "faults")]
+            stategate_faults::pass("catch-up");
             let events = match self.storage.read_log(lane, after, limit).await {
                 Ok(events) => events,
                 Err(error) if *error.kind() == Kind::Unavailable => {
                     give_up.get_or_insert(asked + GIVE_UP);
-                    self.budget.asked(Some(of_read(&error)));
+                    self.budget.note_result(Some(of_read(&error)));
                     continue;
                 }
                 Err(error) => return Err(of_read(&error)),
             };
-            self.budget.asked(None);
+            self.budget.note_result(None);
             give_up = None;
             let Some(end) = events.last().map(|event| event.position) else {
                 return Ok(None);
@@ -505,10 +598,8 @@ impl Reading {
                 if !self.subscriber.selection.matches(&event).map_err(corrupt)? {
                     continue;
                 }
-                let encode = || encode_event(&event);
-                let delivery = self.subscriber.deliver(&event, encode).map_err(corrupt)?;
-                if let Some(delivery) = delivery {
-                    bytes += delivery.size() + ITEM;
+                if let Some(delivery) = self.deliver(&event).map_err(corrupt)? {
+                    bytes += delivery.encoded().len() + ITEM;
                     delivered.push_back((event.position, delivery));
                 }
             }
@@ -527,19 +618,26 @@ impl Reading {
                 room,
                 taken: Instant::now(),
             };
-            let part = page.take(self.most);
+            if !page.goes_on_with(self.begun.as_ref()) {
+                // The client has bytes of an event that is not there, or that is encoded otherwise now.
+                return Err(Problem::internal(
+                    &"an event is not what it was when its first bytes were sent",
+                ));
+            }
+            let part = page.take(self.most, &mut self.begun);
             let has_more = !page.is_done();
             if has_more {
-                self.budget.put(&self.shelf, page);
+                self.budget.put(&self.slot, page);
             }
-            return Ok(Some((part, has_more)));
+            return Ok(Some((part, has_more, self.begun)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::{Claims, EntityRef, Event, EventId, Method, Timestamp, Values, Version};
+    use stategate_api::answer::Sent;
+    use stategate_model::{Claims, EntityRef, EventId, Method, Timestamp, Values, Version};
     use stategate_protocol::pb;
     use stategate_storage::{Appended, Batch, Memory, MemoryConfig};
 
@@ -590,21 +688,19 @@ mod tests {
 
     /// Reads to the end, as a subscription does. Answers the positions.
     async fn read_all(reader: &mut Reader) -> Vec<u64> {
-        let (mut at, mut read) = (Position::ZERO, Vec::new());
+        let (mut at, mut read, mut begun) = (Position::ZERO, Vec::new(), None);
         loop {
-            match reader.take(PART) {
-                Some(part) => {
-                    read.extend(part.events.iter().map(|(position, _)| position.get()));
-                    at = part.reached;
-                }
-                None => match reader.read(LANE, at, PART).await.unwrap() {
-                    Some(part) => {
-                        read.extend(part.events.iter().map(|(position, _)| position.get()));
-                        at = part.reached;
-                    }
+            let part = match reader.take(PART, &mut begun) {
+                Some(part) => part,
+                None => match reader.read(LANE, at, PART, &mut begun).await.unwrap() {
+                    Some(part) => part,
                     None => return read,
                 },
-            }
+            };
+            let pieces = part.piece.filter(|piece| piece.is_last);
+            read.extend(pieces.map(|piece| piece.position.get()));
+            read.extend(part.events.iter().map(|(position, _)| position.get()));
+            at = part.reached;
         }
     }
 
@@ -621,7 +717,10 @@ mod tests {
             let mut reader = reader(&budget, &storage);
             // As one that took a page before, so that this one is larger than a part.
             reader.want = 4 * FIRST;
-            let part = reader.read(LANE, Position::ZERO, PART).await.unwrap();
+            let part = reader
+                .read(LANE, Position::ZERO, PART, &mut None)
+                .await
+                .unwrap();
             assert!(part.is_some() && reader.has_page);
             stalled.push(reader);
         }
@@ -658,15 +757,20 @@ mod tests {
         let storage = log(10, 1_000).await;
         let budget = Budget::new(1 << 20);
         let mut one = reader(&budget, &storage);
-        assert!(one.read(LANE, Position::ZERO, 1).await.unwrap().is_some());
+        assert!(
+            one.read(LANE, Position::ZERO, 1, &mut None)
+                .await
+                .unwrap()
+                .is_some()
+        );
         assert!(held(&budget) > 0);
         drop(one);
         assert_eq!(held(&budget), 0);
         // And one that is gone while it waits for room.
         let all = budget.room(usize::MAX).await.unwrap();
-        let mut two = reader(&budget, &storage);
+        let (mut two, mut begun) = (reader(&budget, &storage), None);
         {
-            let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO, PART));
+            let mut waits = std::pin::pin!(two.read(LANE, Position::ZERO, PART, &mut begun));
             assert!(futures::poll!(&mut waits).is_pending());
             sleep(2 * LOOK).await;
             assert!(futures::poll!(&mut waits).is_pending());
@@ -681,18 +785,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_storage_that_is_away_is_asked_by_one_reader_for_all() {
         let budget = Budget::new(1 << 20);
-        let refused = || budget.may_ask().unwrap_err();
-        budget.asked(Some(Problem::StorageUnavailable));
+        let refused = || budget.may_read().unwrap_err();
+        budget.note_result(Some(Problem::StorageUnavailable));
         assert_eq!(refused(), Problem::StorageUnavailable);
-        tokio::time::advance(ASK_AGAIN).await;
-        assert_eq!(budget.may_ask(), Ok(()));
+        tokio::time::advance(RETRY).await;
+        assert_eq!(budget.may_read(), Ok(()));
         // The others wait for what it is told, and one asks again if that takes long.
         assert_eq!(refused(), Problem::StorageUnavailable);
-        tokio::time::advance(ASK_AGAIN).await;
-        assert_eq!(budget.may_ask(), Ok(()));
+        tokio::time::advance(RETRY).await;
+        assert_eq!(budget.may_read(), Ok(()));
         assert_eq!(refused(), Problem::StorageUnavailable);
-        budget.asked(None);
-        assert_eq!((budget.may_ask(), budget.may_ask()), (Ok(()), Ok(())));
+        budget.note_result(None);
+        assert_eq!((budget.may_read(), budget.may_read()), (Ok(()), Ok(())));
     }
 
     #[tokio::test]
@@ -707,12 +811,84 @@ mod tests {
         let subscriber = Subscriber::selecting(&opts);
         let mut reader = Reader::new(Arc::clone(&budget), storage, Arc::new(subscriber));
         let part = reader
-            .read(LANE, Position::ZERO, PART)
+            .read(LANE, Position::ZERO, PART, &mut None)
             .await
             .unwrap()
             .unwrap();
         assert!(part.events.is_empty() && part.reached > Position::ZERO);
-        assert!(reader.take(PART).is_none());
+        assert!(reader.take(PART, &mut None).is_none());
         assert_eq!(held(&budget), 0);
+    }
+
+    /// A page that is dropped in the middle of an event is read again, and the event goes on where it was.
+    #[tokio::test]
+    async fn a_large_event_goes_on_in_a_page_that_is_read_again() {
+        let storage = log(3, 900_000).await;
+        let budget = Budget::new(4 << 20);
+        let mut reader = reader(&budget, &storage);
+        let (mut at, mut begun) = (Position::ZERO, None);
+        let (mut messages, mut message, mut expected) = (Vec::new(), Vec::new(), 0);
+        let mut pieces = 0;
+        loop {
+            let part = match reader.take(PART, &mut begun) {
+                Some(part) => part,
+                None => match reader.read(LANE, at, PART, &mut begun).await.unwrap() {
+                    Some(part) => part,
+                    None => break,
+                },
+            };
+            at = part.reached;
+            let piece = part.piece.expect("all events are large");
+            match piece.part.into_sent() {
+                Sent::First { length, bytes } => {
+                    assert!(message.is_empty());
+                    expected = length;
+                    message.extend_from_slice(&bytes);
+                }
+                Sent::More(bytes) => message.extend_from_slice(&bytes),
+                Sent::Event { .. } | Sent::Progress(..) => panic!("it is large"),
+            }
+            assert_eq!(piece.is_last, message.len() == expected);
+            if piece.is_last {
+                messages.push(std::mem::take(&mut message));
+            }
+            pieces += 1;
+            if pieces % 3 == 0 {
+                // As if somebody had needed the room.
+                let page = reader.slot.0.lock().page.take();
+                if let Some(page) = page {
+                    budget.forget(page.number);
+                }
+            }
+        }
+        let events = storage.read_log(
+            LANE,
+            Position::ZERO,
+            ReadLimit {
+                events: 10,
+                bytes: usize::MAX,
+            },
+        );
+        let written = events.await.unwrap();
+        let written: Vec<_> = written
+            .iter()
+            .map(|event| encode_event(event).unwrap().0)
+            .collect();
+        assert!(messages == written, "other bytes than were written");
+        drop(reader);
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[tokio::test]
+    async fn an_event_does_not_go_on_with_another_in_its_place() {
+        let (one, other) = (log(1, 900_000).await, log(1, 900_001).await);
+        let budget = Budget::new(4 << 20);
+        let mut begun = None;
+        let mut first = reader(&budget, &one);
+        let part = first.read(LANE, Position::ZERO, PART, &mut begun).await;
+        assert!(part.unwrap().is_some() && begun.is_some());
+        let mut second = reader(&budget, &other);
+        let part = second.read(LANE, Position::ZERO, PART, &mut begun).await;
+        assert!(matches!(part, Err(Problem::Internal { .. })), "{part:?}");
     }
 }

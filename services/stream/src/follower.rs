@@ -42,7 +42,7 @@ pub(crate) struct Follower {
     hub: Arc<Hub>,
     storage: Arc<dyn Storage>,
     channel: Arc<dyn Channel>,
-    looks: Looks,
+    schedule: PollSchedule,
     end: CancellationToken,
     lanes: Vec<Early>,
     /// Says when it is to be logged again that the log cannot be read.
@@ -51,7 +51,7 @@ pub(crate) struct Follower {
 }
 
 /// When the lane heads are looked at.
-struct Looks {
+struct PollSchedule {
     /// The longest pause.
     seldom: Duration,
     /// The pause before the next.
@@ -61,7 +61,7 @@ struct Looks {
     is_told: bool,
 }
 
-impl Looks {
+impl PollSchedule {
     fn new(seldom: Duration) -> Self {
         Self {
             seldom,
@@ -129,7 +129,7 @@ impl Follower {
             hub,
             storage,
             channel,
-            looks: Looks::new(look),
+            schedule: PollSchedule::new(look),
             end,
             lanes,
             unreadable: Seldom::default(),
@@ -176,7 +176,7 @@ impl Follower {
                     () = end.cancelled() => return,
                     notice = subscription.next() => match notice {
                         Some(Notice::Message(message)) => {
-                            self.looks.is_told = true;
+                            self.schedule.is_told = true;
                             self.take(message).await;
                         }
                         Some(Notice::Lagged) => {
@@ -184,9 +184,9 @@ impl Follower {
                         }
                         None => break,
                     },
-                    () = sleep_until(self.looks.next) => {
+                    () = sleep_until(self.schedule.next) => {
                         let found = self.look_at_heads().await;
-                        self.looks.after(found);
+                        self.schedule.after(found);
                     }
                     () = patience => self.fill_holes().await,
                     _ = listened_to.changed(), if looks_itself => {}
@@ -328,7 +328,7 @@ impl Follower {
                 self.meters.strays.increment(early.messages.len() as u64);
                 *early = Early::default();
             } else {
-                early.until = Some(Instant::now() + self.looks.seldom);
+                early.until = Some(Instant::now() + self.schedule.seldom);
             }
         }
     }

@@ -11,11 +11,12 @@ mod catchup;
 pub mod faults;
 mod follower;
 mod hub;
+mod pieces;
 mod selection;
 mod service;
 mod subscription;
 
 pub use self::{
-    admission::Most,
+    admission::SubscriptionLimits,
     service::{Settings, StreamService},
 };

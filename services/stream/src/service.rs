@@ -15,12 +15,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Admission, Most},
+    admission::{Admission, SubscriptionLimits},
     catchup::Budget,
     follower::Follower,
     hub::{Hub, Subscriber, TailBounds},
     selection::Selection,
-    subscription::{Ground, Subscription},
+    subscription::{Shared, Subscription},
 };
 
 /// The bounds an operator may set.
@@ -29,7 +29,7 @@ pub struct Settings {
     /// How often the lane heads are looked at, at least, whatever the channel says.
     pub look: Duration,
     /// Most subscriptions at once.
-    pub subscriptions: Most,
+    pub subscriptions: SubscriptionLimits,
     /// Most events of the log kept in memory.
     pub tail_events: usize,
     /// Most bytes of them.
@@ -42,7 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             look: Duration::from_secs(1),
-            subscriptions: Most::default(),
+            subscriptions: SubscriptionLimits::default(),
             tail_events: 65_536,
             tail_bytes: 64 << 20,
             catchup_bytes: 64 << 20,
@@ -54,9 +54,9 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             look: config.heads_interval,
-            subscriptions: Most {
-                in_all: config.max_subscribers,
-                of_one_caller: config.max_caller_subscribers,
+            subscriptions: SubscriptionLimits {
+                total: config.max_subscribers,
+                per_caller: config.max_caller_subscribers,
             },
             tail_bytes: config.tail_bytes,
             catchup_bytes: config.catchup_bytes,
@@ -105,7 +105,7 @@ impl StreamService {
         // Without it every live stream would stand still, and no one would know.
         let follower = tasks.essential("the follower of the log", follower.run());
         let heads = Arc::new(stategate_storage::heads_of(&storage));
-        let positions = Positions::new(lanes, settings.subscriptions.in_all, heads);
+        let positions = Positions::new(lanes, settings.subscriptions.total, heads);
         Self {
             positions: Arc::new(positions),
             hub,
@@ -207,14 +207,14 @@ impl StreamApi for StreamService {
         let start = self.start_of(&start, &lanes, &heads).await?;
         let token = Token::of_heads(info.log_id, &start);
         let epoch = self.hub.enter(&heads);
-        let ground = Ground {
+        let shared = Shared {
             hub: Arc::clone(&self.hub),
             storage: Arc::clone(&self.storage),
             budget: Arc::clone(&self.budget),
             end: self.end.clone(),
         };
         let subscription = Subscription::new(
-            ground,
+            shared,
             Subscriber::new(selection, gate),
             lanes,
             start,

@@ -16,22 +16,21 @@ use std::{
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use stategate_api::Access;
+use futures::stream::BoxStream;
+use stategate_api::{Access, Context, Delivery, Problem, Stream as _, answer::Sent};
 use stategate_channel::{
     Carries, Channel, Error, Events, InMemory, InMemoryConfig, Info, Message, Reach, Subscription,
 };
 use stategate_model::{
-    Claims, EntityRef, Event, EventId, Lane, Limits, LogId, Method, Position, Timestamp, Values,
-    Version,
+    Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
-use stategate_protocol::{
-    decode_event, encode_event, pb, server::event_service_server::EventService,
-};
-use stategate_server::{Drain, Grpc, Services, Tasks};
+use stategate_protocol::{decode_event, encode_event, pb, requests};
+use stategate_runtime::{Drain, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};
 use tokio::time::timeout;
-use tonic::Request;
+
+type Deliveries = BoxStream<'static, Result<Delivery, Problem>>;
 
 /// So seldom that no test sees it: what comes, comes because of a message.
 const NEVER: Duration = Duration::from_secs(86_400);
@@ -40,12 +39,10 @@ const SOON: Duration = Duration::from_millis(100);
 
 type Place = (Lane, Position, EventId);
 
-type EventStream = <Grpc as EventService>::StreamStream;
-
 /// A stream service over a log and a channel.
 struct Bench {
     storage: Arc<dyn Storage>,
-    service: Arc<StreamService>,
+    service: StreamService,
 }
 
 impl Bench {
@@ -58,7 +55,6 @@ impl Bench {
         let tasks = Tasks::of(&Drain::new());
         let service =
             StreamService::start(Arc::clone(&storage), Arc::clone(channel), &settings, &tasks);
-        let service = Arc::new(service);
         Self { storage, service }
     }
 
@@ -76,19 +72,19 @@ impl Bench {
         }
     }
 
-    async fn subscribe(&self, domain: &str) -> EventStream {
-        let services = Services {
-            stream: Some(Arc::clone(&self.service) as _),
-            ..Services::default()
-        };
-        let grpc = Grpc::new(services, Access::open(), Limits::default());
+    async fn subscribe(&self, domain: &str) -> Deliveries {
         let opts = pb::StreamOpts {
             domain: domain.to_owned(),
             r#type: "*".to_owned(),
             ..pb::StreamOpts::default()
         };
-        let answer = grpc.stream(Request::new(opts)).await.unwrap();
-        answer.into_inner()
+        let request = requests::subscribe(&opts).unwrap();
+        let access = Access::open();
+        let call = access.call(request, Context::anonymous(), |call| {
+            self.service.stream(call)
+        });
+        let subscription = call.await.unwrap().encode(Ok);
+        subscription.unwrap().deliveries
     }
 }
 
@@ -175,15 +171,18 @@ fn forge(message: &Message, change: impl FnOnce(&mut Message)) -> Message {
     forged
 }
 
-async fn next(stream: &mut EventStream, patience: Duration) -> Place {
+async fn next(stream: &mut Deliveries, patience: Duration) -> Place {
     let next = timeout(patience, stream.next()).await;
-    let event = next.unwrap_or_else(|_| panic!("silence")).unwrap().unwrap();
-    let event = decode_event(event.0).unwrap();
+    let part = next.unwrap_or_else(|_| panic!("silence")).unwrap().unwrap();
+    let Sent::Event { encoded, .. } = part.into_sent() else {
+        panic!("it is small");
+    };
+    let event = decode_event(encoded).unwrap();
     (event.lane, event.position, event.id)
 }
 
 /// Fails unless what a scribe wrote comes soon, from `first` on, and nothing in its place.
-async fn all_come_soon(stream: &mut EventStream, scribe: &Scribe, first: u64) {
+async fn all_come_soon(stream: &mut Deliveries, scribe: &Scribe, first: u64) {
     let written = scribe.written.iter().zip(1..);
     for (id, position) in written.filter(|(_, position)| *position >= first) {
         let due = (scribe.lane, Position::new(position), *id);
@@ -196,7 +195,7 @@ fn in_memory() -> Arc<dyn Channel> {
 }
 
 /// A service, a subscriber that had the first event, and who writes the next ones.
-async fn begun(channel: &Arc<dyn Channel>) -> (Bench, EventStream, Scribe) {
+async fn begun(channel: &Arc<dyn Channel>) -> (Bench, Deliveries, Scribe) {
     let bench = Bench::new(1, channel, NEVER);
     let mut stream = bench.subscribe("*").await;
     let mut scribe = bench.scribe(Lane(0));

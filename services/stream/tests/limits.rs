@@ -7,42 +7,42 @@
 
 use std::sync::Arc;
 
-use stategate_api::Access;
+use futures::stream::BoxStream;
+use stategate_api::{Access, Context, Delivery, Problem, Stream as _};
 use stategate_channel::{InMemory, InMemoryConfig};
-use stategate_model::{Claims, Limits, json};
-use stategate_protocol::{pb, server::event_service_server::EventService};
-use stategate_server::{Drain, Grpc, Services, Tasks};
+use stategate_model::{Claims, json};
+use stategate_protocol::{pb, requests, status};
+use stategate_runtime::{Drain, Tasks};
 use stategate_storage::{Memory, MemoryConfig};
-use stategate_stream::{Most, Settings, StreamService};
-use tonic::{Code, Request, Status};
+use stategate_stream::{Settings, StreamService, SubscriptionLimits};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-type EventStream = <Grpc as EventService>::StreamStream;
+type Deliveries = BoxStream<'static, Result<Delivery, Problem>>;
 
-async fn stream(service: &Arc<StreamService>, claims: Option<&str>) -> Result<EventStream, Status> {
-    let services = Services {
-        stream: Some(Arc::clone(service) as _),
-        ..Services::default()
-    };
-    let grpc = Grpc::new(services, Access::open(), Limits::default());
-    let mut request = Request::new(pb::StreamOpts {
+async fn stream(service: &StreamService, claims: Option<&str>) -> Result<Deliveries, Status> {
+    let opts = pb::StreamOpts {
         domain: "*".to_owned(),
         r#type: "*".to_owned(),
         ..pb::StreamOpts::default()
-    });
+    };
+    let mut context = Context::anonymous();
     if let Some(claims) = claims {
-        let claims = Claims::new(json::parse_object(claims).unwrap()).unwrap();
-        request.extensions_mut().insert(claims);
+        context.claims = Claims::new(json::parse_object(claims).unwrap()).unwrap();
     }
-    grpc.stream(request).await.map(|s| s.into_inner())
+    let request = requests::subscribe(&opts).unwrap();
+    let access = Access::open();
+    let call = access.call(request, context, |call| service.stream(call));
+    let subscription = call.await.map_err(status)?.encode(Ok);
+    Ok(subscription.unwrap().deliveries)
 }
 
 #[tokio::test]
 async fn streams_of_one_caller_are_bounded() {
     let settings = Settings {
-        subscriptions: Most {
-            in_all: 100,
-            of_one_caller: 2,
+        subscriptions: SubscriptionLimits {
+            total: 100,
+            per_caller: 2,
         },
         ..Settings::default()
     };
@@ -52,7 +52,6 @@ async fn streams_of_one_caller_are_bounded() {
         &settings,
         &Tasks::of(&Drain::new()),
     );
-    let service = Arc::new(service);
     let mut open = Vec::new();
     // A renewed token is the same caller's; another issuer's subject is another caller.
     for claims in [

@@ -2,7 +2,7 @@
 //! its end, with no consumer group and no committed offset.
 
 mod config;
-mod told;
+mod connection_state;
 
 use std::{
     sync::Arc,
@@ -24,10 +24,10 @@ use stategate_model::LogId;
 use tokio::{task::spawn_blocking, time::sleep};
 
 pub use self::config::{KafkaConfig, KafkaMechanism, KafkaSecurity};
-use self::{config::KAFKA, told::Told};
+use self::{config::KAFKA, connection_state::ConnectionState};
 use crate::{
     Error,
-    link::{Carrier, Failure, Listener, Received, Sender},
+    link::{Carrier, CarrierError, Listener, Received, Sender},
 };
 
 /// Largest frame. What a broker takes by default is 1 MiB, what surrounds a frame included.
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Kafka {
     }
 }
 
-impl From<KafkaError> for Failure {
+impl From<KafkaError> for CarrierError {
     fn from(error: KafkaError) -> Self {
         Self::new(error)
     }
@@ -90,8 +90,8 @@ impl Kafka {
     }
 
     /// Makes the topic, or finds that it is there.
-    async fn make_topic(&self) -> Result<(), Failure> {
-        let admin = Parting::new(self.client.create::<AdminClient<_>>()?);
+    async fn make_topic(&self) -> Result<(), CarrierError> {
+        let admin = DropInThread::new(self.client.create::<AdminClient<_>>()?);
         let bytes = self.config.max_bytes.get();
         let milliseconds = u64::from(self.config.retention_seconds.get()) * 1_000;
         let (retention, segment) = (milliseconds.to_string(), (bytes / 4).to_string());
@@ -116,7 +116,9 @@ impl Kafka {
                 // Two processes may make it at once.
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => {
-                    return Err(Failure::new(format_args!("the topic is not made: {code}")));
+                    return Err(CarrierError::new(format_args!(
+                        "the topic is not made: {code}"
+                    )));
                 }
             }
         }
@@ -126,15 +128,15 @@ impl Kafka {
     /// Asks something of the brokers until they know the topic, which is made if they do not.
     async fn until_there<T: Send + 'static>(
         &self,
-        told: &Told,
+        state: &ConnectionState,
         mut ask: impl FnMut() -> Question<T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CarrierError> {
         let begun = Instant::now();
         let mut is_made = false;
         loop {
-            match spawn_blocking(ask()).await.map_err(Failure::new)? {
+            match spawn_blocking(ask()).await.map_err(CarrierError::new)? {
                 Ok(answer) => {
-                    told.up();
+                    state.up();
                     return Ok(answer);
                 }
                 Err(error) if is_missing(&error) => {
@@ -144,10 +146,10 @@ impl Kafka {
                 }
                 // A name may have several addresses, of which not all lead there; so no single failure
                 // to connect says that the brokers are away.
-                Err(error) if begun.elapsed() >= LOOK && told.is_down() => {
-                    return Err(told.failure(&error));
+                Err(error) if begun.elapsed() >= LOOK && state.is_down() => {
+                    return Err(state.failure(&error));
                 }
-                Err(error) if !is_passing(&error) => return Err(told.failure(&error)),
+                Err(error) if !is_passing(&error) => return Err(state.failure(&error)),
                 Err(_) => {}
             }
             sleep(PAUSE).await;
@@ -163,15 +165,15 @@ impl Carrier for Kafka {
     fn sender(&self) -> Box<dyn Sender> {
         Box::new(Publisher {
             kafka: self.clone(),
-            producer: Parting(None),
-            told: Told::default(),
+            producer: DropInThread(None),
+            state: ConnectionState::default(),
         })
     }
 
     fn listener(&self) -> Box<dyn Listener> {
         Box::new(Reader {
             kafka: self.clone(),
-            consumer: Parting(None),
+            consumer: DropInThread(None),
             next: None,
         })
     }
@@ -211,19 +213,21 @@ fn is_passing(error: &KafkaError) -> bool {
 }
 
 /// Something of the driver's, let go of in a thread of its own: it waits for its own threads to end.
-struct Parting<T: Send + Sync + 'static>(Option<Arc<T>>);
+struct DropInThread<T: Send + Sync + 'static>(Option<Arc<T>>);
 
-impl<T: Send + Sync + 'static> Parting<T> {
+impl<T: Send + Sync + 'static> DropInThread<T> {
     fn new(client: T) -> Self {
         Self(Some(Arc::new(client)))
     }
 
-    fn get(&self) -> Result<&Arc<T>, Failure> {
-        self.0.as_ref().ok_or_else(|| Failure::new("not connected"))
+    fn get(&self) -> Result<&Arc<T>, CarrierError> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| CarrierError::new("not connected"))
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Parting<T> {
+impl<T: Send + Sync + 'static> Drop for DropInThread<T> {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             // Where no thread is to be had, it is let go of here.
@@ -235,13 +239,13 @@ impl<T: Send + Sync + 'static> Drop for Parting<T> {
 /// The sending side.
 struct Publisher {
     kafka: Kafka,
-    producer: Parting<FutureProducer<Told>>,
-    told: Told,
+    producer: DropInThread<FutureProducer<ConnectionState>>,
+    state: ConnectionState,
 }
 
 impl Publisher {
     /// Asks the brokers for the topic, as nothing else says that they are there.
-    fn ask(&self, producer: &Arc<FutureProducer<Told>>) -> Question<()> {
+    fn ask(&self, producer: &Arc<FutureProducer<ConnectionState>>) -> Question<()> {
         let (producer, topic) = (Arc::clone(producer), self.kafka.topic.clone());
         Box::new(move || {
             let metadata = producer.client().fetch_metadata(Some(&topic), LOOK)?;
@@ -256,8 +260,8 @@ impl Publisher {
 
 #[async_trait]
 impl Sender for Publisher {
-    async fn connect(&mut self) -> Result<(), Failure> {
-        self.producer = Parting(None);
+    async fn connect(&mut self) -> Result<(), CarrierError> {
+        self.producer = DropInThread(None);
         let mut client = self.kafka.client.clone();
         client
             .set("enable.idempotence", "true")
@@ -265,11 +269,11 @@ impl Sender for Publisher {
             // What waits is sent together already; waiting for more would only be later.
             .set("linger.ms", "0")
             .set("message.timeout.ms", SEND);
-        let told = Told::default();
-        let producer = Parting::new(client.create_with_context(told.clone())?);
+        let state = ConnectionState::default();
+        let producer = DropInThread::new(client.create_with_context(state.clone())?);
         let shared = producer.get()?;
-        self.kafka.until_there(&told, || self.ask(shared)).await?;
-        (self.producer, self.told) = (producer, told);
+        self.kafka.until_there(&state, || self.ask(shared)).await?;
+        (self.producer, self.state) = (producer, state);
         Ok(())
     }
 
@@ -277,7 +281,7 @@ impl Sender for Publisher {
         FRAME
     }
 
-    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Failure> {
+    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), CarrierError> {
         let producer = self.producer.get()?;
         let mut deliveries = Vec::with_capacity(frames.len());
         for frame in &frames {
@@ -288,7 +292,7 @@ impl Sender for Publisher {
             deliveries.push(delivery.map_err(|(error, _)| error)?);
         }
         let delivered = async {
-            for delivery in try_join_all(deliveries).await.map_err(Failure::new)? {
+            for delivery in try_join_all(deliveries).await.map_err(CarrierError::new)? {
                 delivery.map_err(|(error, _)| error)?;
             }
             Ok(())
@@ -296,16 +300,16 @@ impl Sender for Publisher {
         tokio::select! {
             biased;
             delivered = delivered => delivered,
-            failure = self.told.down() => Err(failure),
+            failure = self.state.down() => Err(failure),
         }
     }
 
-    async fn probe(&mut self) -> Result<(), Failure> {
+    async fn probe(&mut self) -> Result<(), CarrierError> {
         let asked = spawn_blocking(self.ask(self.producer.get()?));
         tokio::select! {
             biased;
-            failure = self.told.down() => Err(failure),
-            answer = asked => Ok(answer.map_err(Failure::new)??),
+            failure = self.state.down() => Err(failure),
+            answer = asked => Ok(answer.map_err(CarrierError::new)??),
         }
     }
 }
@@ -313,13 +317,13 @@ impl Sender for Publisher {
 /// A listening side.
 struct Reader {
     kafka: Kafka,
-    consumer: Parting<StreamConsumer<Told>>,
+    consumer: DropInThread<StreamConsumer<ConnectionState>>,
     /// The offset to read next; after a reconnection it goes on from there.
     next: Option<i64>,
 }
 
 impl Reader {
-    fn read_from(&self, offset: Offset) -> Result<(), Failure> {
+    fn read_from(&self, offset: Offset) -> Result<(), CarrierError> {
         let mut from = TopicPartitionList::new();
         from.add_partition_offset(&self.kafka.topic, PARTITION, offset)?;
         Ok(self.consumer.get()?.assign(&from)?)
@@ -328,8 +332,8 @@ impl Reader {
 
 #[async_trait]
 impl Listener for Reader {
-    async fn connect(&mut self) -> Result<(), Failure> {
-        self.consumer = Parting(None);
+    async fn connect(&mut self) -> Result<(), CarrierError> {
+        self.consumer = DropInThread(None);
         let mut client = self.kafka.client.clone();
         client
             // The driver wants a name, but a process that neither joins nor commits is in no group.
@@ -340,20 +344,20 @@ impl Listener for Reader {
             .set("fetch.min.bytes", "1")
             .set("fetch.queue.backoff.ms", "20")
             .set("queued.max.messages.kbytes", "16384");
-        let told = Told::default();
-        let consumer: Parting<StreamConsumer<Told>> =
-            Parting::new(client.create_with_context(told.clone())?);
+        let state = ConnectionState::default();
+        let consumer: DropInThread<StreamConsumer<ConnectionState>> =
+            DropInThread::new(client.create_with_context(state.clone())?);
         let shared = consumer.get()?;
         let ask = || -> Question<(i64, i64)> {
             let (consumer, topic) = (Arc::clone(shared), self.kafka.topic.clone());
             Box::new(move || {
                 let ends = consumer.fetch_watermarks(&topic, PARTITION, LOOK);
-                // What was told of attempts to connect is told when it is asked for.
+                // Connection errors are kept by `ConnectionState`, which is asked where it matters.
                 while consumer.recv().now_or_never().is_some() {}
                 ends
             })
         };
-        let (first, end) = self.kafka.until_there(&told, ask).await?;
+        let (first, end) = self.kafka.until_there(&state, ask).await?;
         let start = match self.next {
             Some(next) if (first..=end).contains(&next) => next,
             // Let go of in the meantime, or another topic than before: all of it is new.
@@ -365,7 +369,7 @@ impl Listener for Reader {
         self.read_from(Offset::Offset(start))
     }
 
-    async fn next(&mut self) -> Result<Received, Failure> {
+    async fn next(&mut self) -> Result<Received, CarrierError> {
         let consumer = self.consumer.get()?;
         loop {
             match consumer.recv().await {
@@ -379,7 +383,7 @@ impl Listener for Reader {
                     self.read_from(Offset::Beginning)?;
                     return Ok(Received::Lagged);
                 }
-                // The driver comes over one broker that leaves others; that none is left is told too.
+                // The driver comes over one broker that leaves others; that no broker is left is reported, too.
                 Err(error) if is_passing(&error) && !consumer.context().is_down() => {}
                 Err(error) => return Err(consumer.context().failure(&error)),
             }
@@ -413,7 +417,7 @@ mod tests {
         let kafka = Kafka::new(&config, LogId::random()).await.unwrap();
         let mut reader = Reader {
             kafka: kafka.clone(),
-            consumer: Parting(None),
+            consumer: DropInThread(None),
             next: None,
         };
         reader.connect().await.unwrap();

@@ -36,14 +36,14 @@ const CODE: usize = 32;
 
 /// Why bytes are not believed to be a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum FrameError {
     /// They are no frame of this version.
     Malformed,
     /// They are not authenticated, or with another key.
     Unauthenticated,
 }
 
-impl Refused {
+impl FrameError {
     /// As metrics name it.
     pub(super) fn reason(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub(super) fn encode(message: &Message, key: Option<&Key>) -> Option<Bytes> {
 }
 
 /// Reads a message, sharing the bytes of its events.
-pub(super) fn decode(frame: Bytes, key: Option<&Key>) -> Result<Message, Refused> {
+pub(super) fn decode(frame: Bytes, key: Option<&Key>) -> Result<Message, FrameError> {
     let mut rest = authenticated(frame, key)?;
     // What `authenticated` answers has a whole header.
     rest.advance(1);
@@ -111,19 +111,19 @@ pub(super) fn decode(frame: Bytes, key: Option<&Key>) -> Result<Message, Refused
         && flags & !(HAS_PREVIOUS | IS_AUTHENTICATED) == 0
         && (has_previous || previous.is_nil());
     if !is_sound {
-        return Err(Refused::Malformed);
+        return Err(FrameError::Malformed);
     }
     let mut events = Vec::new();
     for _ in 0..count {
-        let length = rest.try_get_u32().map_err(|_| Refused::Malformed)?;
-        let length = usize::try_from(length).map_err(|_| Refused::Malformed)?;
+        let length = rest.try_get_u32().map_err(|_| FrameError::Malformed)?;
+        let length = usize::try_from(length).map_err(|_| FrameError::Malformed)?;
         if length > rest.len() {
-            return Err(Refused::Malformed);
+            return Err(FrameError::Malformed);
         }
         events.push(rest.split_to(length));
     }
     if !rest.is_empty() {
-        return Err(Refused::Malformed);
+        return Err(FrameError::Malformed);
     }
     Ok(Message {
         log_id,
@@ -135,28 +135,28 @@ pub(super) fn decode(frame: Bytes, key: Option<&Key>) -> Result<Message, Refused
 }
 
 /// The frame without its code, which is checked if there is a key.
-fn authenticated(mut frame: Bytes, key: Option<&Key>) -> Result<Bytes, Refused> {
+fn authenticated(mut frame: Bytes, key: Option<&Key>) -> Result<Bytes, FrameError> {
     if frame.len() < HEADER || frame.first() != Some(&VERSION) {
-        return Err(Refused::Malformed);
+        return Err(FrameError::Malformed);
     }
     let is_authenticated = frame
         .get(1)
         .is_some_and(|flags| flags & IS_AUTHENTICATED != 0);
     if !is_authenticated {
         return match key {
-            Some(_) => Err(Refused::Unauthenticated),
+            Some(_) => Err(FrameError::Unauthenticated),
             None => Ok(frame),
         };
     }
     if frame.len() < HEADER + CODE {
-        return Err(Refused::Malformed);
+        return Err(FrameError::Malformed);
     }
     let given = frame.split_off(frame.len() - CODE);
     if let Some(key) = key {
-        let code = code(key, &frame).ok_or(Refused::Unauthenticated)?;
+        let code = code(key, &frame).ok_or(FrameError::Unauthenticated)?;
         // In constant time.
         code.verify_slice(&given)
-            .map_err(|_| Refused::Unauthenticated)?;
+            .map_err(|_| FrameError::Unauthenticated)?;
     }
     Ok(frame)
 }
@@ -208,7 +208,7 @@ mod tests {
         ) {
             let key = Key::new("the key of the receiver");
             let frame = encode(&message, made.as_ref()).unwrap();
-            prop_assert_eq!(decode(frame, Some(&key)), Err(Refused::Unauthenticated));
+            prop_assert_eq!(decode(frame, Some(&key)), Err(FrameError::Unauthenticated));
             let mut changed = encode(&message, Some(&key)).unwrap().to_vec();
             let at = at.index(changed.len());
             changed[at] ^= 1_u8 << bit;

@@ -13,10 +13,10 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    CONNECT, Failure, Listener, Received, Shared,
+    CONNECT, CarrierError, Listener, Received, Shared,
     backoff::Backoff,
     frame,
-    meters::{Wanted, Way},
+    meters::{ConnectionMeter, Way},
     within,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) async fn subscribe(shared: &Arc<Shared>) -> Result<Subscription, Erro
         listener: shared.carrier.listener(),
         queue: Arc::default(),
         backoff: Backoff::new(),
-        connection: Wanted::new(Arc::clone(&shared.meters), Way::In),
+        connection: ConnectionMeter::new(Arc::clone(&shared.meters), Way::In),
         shared: Arc::clone(shared),
     };
     let is_connected = tokio::select! {
@@ -65,7 +65,7 @@ struct Task {
     listener: Box<dyn Listener>,
     queue: Arc<Queue>,
     backoff: Backoff,
-    connection: Wanted,
+    connection: ConnectionMeter,
 }
 
 impl Task {
@@ -80,7 +80,7 @@ impl Task {
             };
             if panicked {
                 self.listener = self.shared.carrier.listener();
-                self.connection.lost(&Failure::new("panicked"));
+                self.connection.lost(&CarrierError::new("panicked"));
                 is_connected = false;
             }
         }

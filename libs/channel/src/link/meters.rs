@@ -7,7 +7,7 @@ use std::sync::{
 
 use stategate_metrics::{Counter, Gauge};
 
-use super::frame::Refused;
+use super::frame::FrameError;
 use crate::Reach;
 
 /// The metrics of a link, and the state behind them.
@@ -76,7 +76,7 @@ impl Meters {
     }
 
     /// Counts a frame that was not believed.
-    pub(super) fn refused(&self, refused: Refused) {
+    pub(super) fn refused(&self, refused: FrameError) {
         stategate_metrics::CHANNEL_REFUSED_FRAMES
             .with([self.provider, refused.reason()])
             .increment(1);
@@ -106,14 +106,14 @@ impl Meters {
 }
 
 /// A connection that is wanted, until it is dropped.
-pub(super) struct Wanted {
+pub(super) struct ConnectionMeter {
     meters: Arc<Meters>,
     way: Way,
     is_there: bool,
     was_there: bool,
 }
 
-impl Wanted {
+impl ConnectionMeter {
     pub(super) fn new(meters: Arc<Meters>, way: Way) -> Self {
         meters.side(way).wanted.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -135,7 +135,7 @@ impl Wanted {
     }
 
     /// It is not, and why; said in the log once.
-    pub(super) fn lost(&mut self, why: &super::Failure) {
+    pub(super) fn lost(&mut self, why: &super::CarrierError) {
         let provider = self.meters.provider;
         if self.is_there || !self.was_there {
             tracing::warn!(provider, way = ?self.way, error = %why, "the channel is away; streams read the log meanwhile");
@@ -162,7 +162,7 @@ impl Wanted {
     }
 }
 
-impl Drop for Wanted {
+impl Drop for ConnectionMeter {
     fn drop(&mut self) {
         self.set(false);
         let side = self.meters.side(self.way);

@@ -45,15 +45,15 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why a carrier failed, for the log. Says nothing secret.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub(crate) struct CarrierError(String);
 
-impl Failure {
+impl CarrierError {
     pub(crate) fn new(why: impl fmt::Display) -> Self {
         Self(why.to_string())
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CarrierError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -75,17 +75,17 @@ pub(crate) trait Carrier: fmt::Debug + Send + Sync + 'static {
 #[async_trait]
 pub(crate) trait Sender: Send {
     /// Makes a connection, letting go of the one there was.
-    async fn connect(&mut self) -> Result<(), Failure>;
+    async fn connect(&mut self) -> Result<(), CarrierError>;
 
     /// The largest frame that the broker takes over this connection, in bytes.
     fn limit(&self) -> usize;
 
     /// Sends frames in their order, and returns when the broker has them as surely as the provider
     /// can tell. After a failure some may have been sent.
-    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Failure>;
+    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), CarrierError>;
 
     /// Whether the connection is still good, asked when nothing is sent.
-    async fn probe(&mut self) -> Result<(), Failure>;
+    async fn probe(&mut self) -> Result<(), CarrierError>;
 }
 
 /// What comes out of a broker.
@@ -101,10 +101,10 @@ pub(crate) enum Received {
 #[async_trait]
 pub(crate) trait Listener: Send {
     /// Makes a connection, letting go of the one there was. What is sent after this returns is received.
-    async fn connect(&mut self) -> Result<(), Failure>;
+    async fn connect(&mut self) -> Result<(), CarrierError>;
 
     /// The next frame. A failure means that the connection is lost.
-    async fn next(&mut self) -> Result<Received, Failure>;
+    async fn next(&mut self) -> Result<Received, CarrierError>;
 }
 
 /// A channel over a carrier.
@@ -208,11 +208,11 @@ impl fmt::Debug for Link {
 async fn within<T>(
     limit: Duration,
     what: &'static str,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    step: impl Future<Output = Result<T, CarrierError>>,
+) -> Result<T, CarrierError> {
     match timeout(limit, step).await {
         Ok(done) => done,
-        Err(_) => Err(Failure::new(format_args!(
+        Err(_) => Err(CarrierError::new(format_args!(
             "{what}: no answer within {limit:?}"
         ))),
     }

@@ -7,10 +7,10 @@ use futures::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    CONNECT, Failure, PROBE, SEND, Sender, Shared,
+    CONNECT, CarrierError, PROBE, SEND, Sender, Shared,
     backoff::Backoff,
     frame,
-    meters::{Wanted, Way},
+    meters::{ConnectionMeter, Way},
     within,
 };
 use crate::{Events, Message};
@@ -19,13 +19,13 @@ use crate::{Events, Message};
 /// one, costs a connection and what was on it.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new();
-    let mut connection = Wanted::new(Arc::clone(&shared.meters), Way::Out);
+    let mut connection = ConnectionMeter::new(Arc::clone(&shared.meters), Way::Out);
     loop {
         let running = run_with_a_sender(&shared, &mut backoff, &mut connection);
         if AssertUnwindSafe(running).catch_unwind().await.is_ok() {
             return;
         }
-        lost(&shared, &mut connection, &Failure::new("panicked"));
+        lost(&shared, &mut connection, &CarrierError::new("panicked"));
         tokio::select! {
             () = shared.closed.cancelled() => return,
             () = sleep(backoff.pause()) => {}
@@ -33,7 +33,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn run_with_a_sender(shared: &Shared, backoff: &mut Backoff, connection: &mut Wanted) {
+async fn run_with_a_sender(
+    shared: &Shared,
+    backoff: &mut Backoff,
+    connection: &mut ConnectionMeter,
+) {
     let mut sender = shared.carrier.sender();
     loop {
         // What was published before the end may still go, so a first attempt is made in any case.
@@ -57,14 +61,14 @@ async fn run_with_a_sender(shared: &Shared, backoff: &mut Backoff, connection: &
     }
 }
 
-fn lost(shared: &Shared, connection: &mut Wanted, failure: &Failure) {
+fn lost(shared: &Shared, connection: &mut ConnectionMeter, failure: &CarrierError) {
     connection.lost(failure);
     let dropped = shared.outbox.away();
     shared.meters.dropped.increment(dropped as u64);
 }
 
 /// Sends until the connection is lost, or the link is closed.
-async fn pump(shared: &Shared, sender: &mut dyn Sender) -> Result<(), Failure> {
+async fn pump(shared: &Shared, sender: &mut dyn Sender) -> Result<(), CarrierError> {
     loop {
         let next = tokio::select! {
             biased;
@@ -90,7 +94,7 @@ async fn send(
     shared: &Shared,
     sender: &mut dyn Sender,
     messages: Vec<Message>,
-) -> Result<(), Failure> {
+) -> Result<(), CarrierError> {
     #[cfg(feature = "faults")]
     stategate_faults::pass("channel-sending");
     let limit = sender.limit();

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 pub use self::config::{NatsConfig, NatsMode};
 use crate::{
     Error,
-    link::{Carrier, Failure, Listener, Received, Sender},
+    link::{Carrier, CarrierError, Listener, Received, Sender},
 };
 
 /// Most frames that the driver holds for us; with more it drops, and says so.
@@ -56,9 +56,9 @@ impl Nats {
         })
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Connection, CarrierError> {
         let (trouble, seen) = watch::channel(Trouble::default());
-        let options = self.config.options().await.map_err(Failure::new)?;
+        let options = self.config.options().await.map_err(CarrierError::new)?;
         let client = options
             .ping_interval(PING)
             .subscription_capacity(HELD)
@@ -68,14 +68,14 @@ impl Nats {
             })
             .connect(&*self.addresses)
             .await
-            .map_err(Failure::new)?;
+            .map_err(CarrierError::new)?;
         Ok(Connection {
             client,
             trouble: seen,
         })
     }
 
-    async fn stream(&self, client: &Client) -> Result<stream::Stream, Failure> {
+    async fn stream(&self, client: &Client) -> Result<stream::Stream, CarrierError> {
         let config = stream::Config {
             name: self.stream.clone(),
             subjects: vec![self.subject.clone()],
@@ -88,7 +88,7 @@ impl Nats {
         };
         let context = jetstream::new(client.clone());
         let stream = context.get_or_create_stream(config).await;
-        stream.map_err(Failure::new)
+        stream.map_err(CarrierError::new)
     }
 }
 
@@ -105,7 +105,7 @@ impl Carrier for Nats {
     }
 
     fn listener(&self) -> Box<dyn Listener> {
-        Box::new(Ear {
+        Box::new(Receiver {
             nats: self.clone(),
             now: None,
         })
@@ -143,21 +143,21 @@ struct Connection {
 }
 
 impl Connection {
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), CarrierError> {
         match &self.trouble.borrow().lost {
-            Some(why) => Err(Failure::new(why)),
+            Some(why) => Err(CarrierError::new(why)),
             None => Ok(()),
         }
     }
 
     /// Returns once the server has seen everything that was asked of it before, since it does what one
     /// connection asks in order.
-    async fn settle(&self) -> Result<(), Failure> {
+    async fn settle(&self) -> Result<(), CarrierError> {
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;
-        let mut answers = subscribed.map_err(Failure::new)?;
+        let mut answers = subscribed.map_err(CarrierError::new)?;
         let asked = self.client.publish(inbox, Bytes::new()).await;
-        asked.map_err(Failure::new)?;
+        asked.map_err(CarrierError::new)?;
         let mut trouble = self.trouble.clone();
         tokio::select! {
             _ = trouble.wait_for(|trouble| trouble.lost.is_some()) => {}
@@ -167,8 +167,8 @@ impl Connection {
     }
 }
 
-fn gone() -> Failure {
-    Failure::new("not connected")
+fn gone() -> CarrierError {
+    CarrierError::new("not connected")
 }
 
 /// The sending side.
@@ -179,7 +179,7 @@ struct Side {
 
 #[async_trait]
 impl Sender for Side {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.now = None;
         let connection = self.nats.connect().await?;
         if self.nats.config.mode == NatsMode::JetStream {
@@ -195,37 +195,39 @@ impl Sender for Side {
         now.map_or(0, |(connection, _)| connection.client.max_payload())
     }
 
-    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Failure> {
+    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), CarrierError> {
         let (connection, context) = self.now.as_ref().ok_or_else(gone)?;
         let subject = &self.nats.subject;
         match self.nats.config.mode {
             NatsMode::Core => {
                 for frame in frames {
                     let sent = connection.client.publish(subject.clone(), frame).await;
-                    sent.map_err(Failure::new)?;
+                    sent.map_err(CarrierError::new)?;
                 }
-                connection.client.flush().await.map_err(Failure::new)?;
+                connection.client.flush().await.map_err(CarrierError::new)?;
             }
             NatsMode::JetStream => {
                 let mut acknowledgements = Vec::with_capacity(frames.len());
                 for frame in frames {
                     let sent = context.publish(subject.clone(), frame).await;
-                    acknowledgements.push(sent.map_err(Failure::new)?.into_future());
+                    acknowledgements.push(sent.map_err(CarrierError::new)?.into_future());
                 }
-                try_join_all(acknowledgements).await.map_err(Failure::new)?;
+                try_join_all(acknowledgements)
+                    .await
+                    .map_err(CarrierError::new)?;
             }
         }
         connection.check()
     }
 
-    async fn probe(&mut self) -> Result<(), Failure> {
+    async fn probe(&mut self) -> Result<(), CarrierError> {
         let (connection, _) = self.now.as_ref().ok_or_else(gone)?;
         connection.check()
     }
 }
 
 /// A listening side.
-struct Ear {
+struct Receiver {
     nats: Nats,
     now: Option<(Connection, Source)>,
 }
@@ -236,15 +238,15 @@ enum Source {
 }
 
 #[async_trait]
-impl Listener for Ear {
-    async fn connect(&mut self) -> Result<(), Failure> {
+impl Listener for Receiver {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.now = None;
         let connection = self.nats.connect().await?;
         let source = match self.nats.config.mode {
             NatsMode::Core => {
                 let subject = self.nats.subject.clone();
                 let subscribed = connection.client.subscribe(subject).await;
-                let subscriber = subscribed.map_err(Failure::new)?;
+                let subscriber = subscribed.map_err(CarrierError::new)?;
                 connection.settle().await?;
                 Source::Core(subscriber)
             }
@@ -254,16 +256,19 @@ impl Listener for Ear {
                     deliver_policy: DeliverPolicy::New,
                     ..pull::OrderedConfig::default()
                 };
-                let consumer = stream.create_consumer(config).await.map_err(Failure::new)?;
+                let consumer = stream
+                    .create_consumer(config)
+                    .await
+                    .map_err(CarrierError::new)?;
                 let messages = consumer.messages().await;
-                Source::JetStream(Box::new(messages.map_err(Failure::new)?))
+                Source::JetStream(Box::new(messages.map_err(CarrierError::new)?))
             }
         };
         self.now = Some((connection, source));
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Received, Failure> {
+    async fn next(&mut self) -> Result<Received, CarrierError> {
         let (connection, source) = self.now.as_mut().ok_or_else(gone)?;
         let next = async {
             match source {
@@ -273,7 +278,7 @@ impl Listener for Ear {
                 }
                 Source::JetStream(messages) => {
                     let message = messages.next().await.ok_or_else(gone)?;
-                    let message = message.map_err(Failure::new)?;
+                    let message = message.map_err(CarrierError::new)?;
                     Ok(Received::Frame(message.message.payload))
                 }
             }

@@ -21,7 +21,7 @@ use stategate_model::LogId;
 pub use self::config::RabbitMqConfig;
 use crate::{
     Error,
-    link::{Carrier, Failure, Listener, Received, Sender},
+    link::{Carrier, CarrierError, Listener, Received, Sender},
 };
 
 /// Largest frame. RabbitMQ takes more, but asks that messages be no files.
@@ -43,7 +43,7 @@ impl std::fmt::Debug for RabbitMq {
     }
 }
 
-impl From<lapin::Error> for Failure {
+impl From<lapin::Error> for CarrierError {
     fn from(error: lapin::Error) -> Self {
         Self::new(error)
     }
@@ -62,7 +62,7 @@ impl RabbitMq {
     }
 
     /// A connection, and a channel on which the exchange is known.
-    async fn connect(&self) -> Result<(Connection, Channel), Failure> {
+    async fn connect(&self) -> Result<(Connection, Channel), CarrierError> {
         let properties = ConnectionProperties::default().with_connection_name("stategate".into());
         let connection = Connection::connect_uri_with_config(
             self.uri.clone(),
@@ -104,8 +104,8 @@ impl Carrier for RabbitMq {
     }
 }
 
-fn gone() -> Failure {
-    Failure::new("not connected")
+fn gone() -> CarrierError {
+    CarrierError::new("not connected")
 }
 
 /// The sending side.
@@ -116,7 +116,7 @@ struct Publisher {
 
 #[async_trait]
 impl Sender for Publisher {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.now = None;
         let (connection, channel) = self.rabbit.connect().await?;
         channel
@@ -130,7 +130,7 @@ impl Sender for Publisher {
         FRAME
     }
 
-    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Failure> {
+    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), CarrierError> {
         let (_, channel) = self.now.as_ref().ok_or_else(gone)?;
         let mut confirms = Vec::with_capacity(frames.len());
         for frame in &frames {
@@ -145,16 +145,16 @@ impl Sender for Publisher {
         }
         let confirmed = try_join_all(confirms).await?;
         match confirmed.iter().any(|confirmed| confirmed.is_nack()) {
-            true => Err(Failure::new("the broker refused a message")),
+            true => Err(CarrierError::new("the broker refused a message")),
             false => Ok(()),
         }
     }
 
-    async fn probe(&mut self) -> Result<(), Failure> {
+    async fn probe(&mut self) -> Result<(), CarrierError> {
         let (connection, channel) = self.now.as_ref().ok_or_else(gone)?;
         match connection.status().connected() && channel.status().connected() {
             true => Ok(()),
-            false => Err(Failure::new("the connection was lost")),
+            false => Err(CarrierError::new("the connection was lost")),
         }
     }
 }
@@ -167,7 +167,7 @@ struct Subscriber {
 
 #[async_trait]
 impl Listener for Subscriber {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.now = None;
         let (connection, channel) = self.rabbit.connect().await?;
         let mut bounds = FieldTable::default();
@@ -204,7 +204,7 @@ impl Listener for Subscriber {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Received, Failure> {
+    async fn next(&mut self) -> Result<Received, CarrierError> {
         let (_, _, consumer) = self.now.as_mut().ok_or_else(gone)?;
         let delivery = consumer.next().await.ok_or_else(gone)??;
         Ok(Received::Frame(delivery.data.into()))

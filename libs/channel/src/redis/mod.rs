@@ -19,7 +19,7 @@ use tokio::time::timeout;
 pub use self::config::{RedisConfig, RedisMode};
 use crate::{
     Error,
-    link::{Carrier, Failure, Listener, Received, Sender},
+    link::{Carrier, CarrierError, Listener, Received, Sender},
 };
 
 /// Largest frame. Redis takes more, but bounds a stream by its length alone, and this times that is what
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Redis {
     }
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for CarrierError {
     fn from(error: RedisError) -> Self {
         Self::new(error)
     }
@@ -67,7 +67,7 @@ impl Redis {
     }
 
     /// A connection on which an answer may take this long.
-    async fn connect(&self, answer: Duration) -> Result<MultiplexedConnection, Failure> {
+    async fn connect(&self, answer: Duration) -> Result<MultiplexedConnection, CarrierError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER))
             .set_response_timeout(Some(answer));
@@ -105,8 +105,8 @@ impl Carrier for Redis {
     }
 }
 
-fn gone() -> Failure {
-    Failure::new("not connected")
+fn gone() -> CarrierError {
+    CarrierError::new("not connected")
 }
 
 /// The sending side.
@@ -117,7 +117,7 @@ struct Writer {
 
 #[async_trait]
 impl Sender for Writer {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.connection = None;
         self.connection = Some(self.redis.connect(ANSWER).await?);
         Ok(())
@@ -127,7 +127,7 @@ impl Sender for Writer {
         FRAME
     }
 
-    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Failure> {
+    async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), CarrierError> {
         let connection = self.connection.as_mut().ok_or_else(gone)?;
         let (name, config) = (&self.redis.name, &self.redis.config);
         let mut commands = pipe();
@@ -150,7 +150,7 @@ impl Sender for Writer {
         Ok(commands.exec_async(connection).await?)
     }
 
-    async fn probe(&mut self) -> Result<(), Failure> {
+    async fn probe(&mut self) -> Result<(), CarrierError> {
         let connection = self.connection.as_mut().ok_or_else(gone)?;
         Ok(cmd("PING").exec_async(connection).await?)
     }
@@ -172,11 +172,11 @@ struct StreamReader {
 struct EntryId(u64, u64);
 
 impl EntryId {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    fn parse(text: &str) -> Result<Self, CarrierError> {
         let parsed = text
             .split_once('-')
             .and_then(|(time, number)| Some(Self(time.parse().ok()?, number.parse().ok()?)));
-        parsed.ok_or_else(|| Failure::new(format_args!("{text:?} is no id of a stream entry")))
+        parsed.ok_or_else(|| CarrierError::new(format_args!("{text:?} is no id of a stream entry")))
     }
 }
 
@@ -187,7 +187,7 @@ impl std::fmt::Display for EntryId {
 }
 
 impl StreamReader {
-    async fn read(&mut self) -> Result<(), Failure> {
+    async fn read(&mut self) -> Result<(), CarrierError> {
         let connection = self.connection.as_mut().ok_or_else(gone)?;
         let last = self.last.unwrap_or_default();
         let read: Option<StreamReadReply> = cmd("XREAD")
@@ -215,7 +215,7 @@ impl StreamReader {
 
 #[async_trait]
 impl Listener for StreamReader {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.connection = None;
         let mut connection = self.redis.connect(BLOCK + ANSWER).await?;
         let newest: StreamRangeReply = cmd("XREVRANGE")
@@ -240,7 +240,7 @@ impl Listener for StreamReader {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Received, Failure> {
+    async fn next(&mut self) -> Result<Received, CarrierError> {
         loop {
             if let Some(frame) = self.entries.pop_front() {
                 return Ok(Received::Frame(frame));
@@ -261,7 +261,7 @@ struct Subscriber {
 
 #[async_trait]
 impl Listener for Subscriber {
-    async fn connect(&mut self) -> Result<(), Failure> {
+    async fn connect(&mut self) -> Result<(), CarrierError> {
         self.now = None;
         let (mut sink, stream) = self.redis.client.get_async_pubsub().await?.split();
         sink.subscribe(&self.redis.name).await?;
@@ -269,7 +269,7 @@ impl Listener for Subscriber {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<Received, Failure> {
+    async fn next(&mut self) -> Result<Received, CarrierError> {
         let (sink, stream) = self.now.as_mut().ok_or_else(gone)?;
         loop {
             // A server that drops a slow subscriber closes its connection.
@@ -280,7 +280,7 @@ impl Listener for Subscriber {
                 Ok(None) => return Err(gone()),
                 Err(_) => {
                     let pinged = timeout(ANSWER, sink.ping::<()>()).await;
-                    pinged.map_err(Failure::new)??;
+                    pinged.map_err(CarrierError::new)??;
                 }
             }
         }

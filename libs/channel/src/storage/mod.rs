@@ -107,7 +107,7 @@ impl Channel for StorageHeads {
         self.last.note(seen.as_ref());
         let poller = Poller {
             log: self.log.clone(),
-            looks: Looks::new(self.every),
+            schedule: PollSchedule::new(self.every),
             closed,
             last: Arc::clone(&self.last),
             seen,
@@ -130,14 +130,14 @@ impl Channel for StorageHeads {
 
 /// When the heads are looked at.
 #[derive(Debug)]
-struct Looks {
+struct PollSchedule {
     every: Duration,
     next: Instant,
     /// When something was found last.
     news: Instant,
 }
 
-impl Looks {
+impl PollSchedule {
     fn new(every: Duration) -> Self {
         let now = Instant::now();
         Self {
@@ -164,7 +164,7 @@ fn seldom(silence: Duration) -> u32 {
 
 struct Poller {
     log: Log,
-    looks: Looks,
+    schedule: PollSchedule,
     closed: watch::Receiver<bool>,
     last: Arc<LastRead>,
     /// The heads last read; `None` after a failed read.
@@ -180,12 +180,12 @@ impl Poller {
             }
             tokio::select! {
                 _ = self.closed.wait_for(|closed| *closed) => return None,
-                () = sleep_until(self.looks.next) => {}
+                () = sleep_until(self.schedule.next) => {}
             }
             let now = (self.log.heads)().await;
             self.last.note(now.as_ref());
             // A log that cannot be read is no silent one: it is news when it is back.
-            self.looks
+            self.schedule
                 .after(Instant::now(), now.is_none() || now != self.seen);
             match (&self.seen, now) {
                 (Some(seen), Some(now)) => {

@@ -19,7 +19,10 @@ use stategate_protocol::{
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status, body::Body};
 
-use super::timeout::timeout;
+use super::{
+    events::{Events, Handed, trailers},
+    timeout::timeout,
+};
 use crate::methods::Shape;
 
 /// How long a request may take to arrive. It holds a slot meanwhile, and no handler knows of it yet.
@@ -110,6 +113,10 @@ impl Framing {
             headers.insert(names::ENCODING, encoding.header());
             self.packing = Some(Packing::new(encoding));
         }
+        let handed = response.extensions_mut().remove::<Handed>();
+        if let Some(events) = handed.and_then(|handed| handed.take()) {
+            *response.body_mut() = Body::new(Events::new(events, self.packing.take()));
+        }
         code
     }
 
@@ -132,12 +139,7 @@ impl Framing {
     /// The end of an answer that had begun.
     pub(crate) fn end(problem: Problem) -> (Frame<Bytes>, Code) {
         let status = status(problem);
-        let mut trailers = HeaderMap::new();
-        if status.add_header(&mut trailers).is_err() {
-            // Only a message that is no header value; the code alone is one.
-            trailers.insert(Status::GRPC_STATUS, HeaderValue::from(status.code() as i32));
-        }
-        (Frame::trailers(trailers), status.code())
+        (Frame::trailers(trailers(&status)), status.code())
     }
 }
 

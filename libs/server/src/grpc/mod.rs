@@ -4,11 +4,8 @@
 //! by the command and the query service, `EventService` by the query and the stream service.
 
 use async_trait::async_trait;
-use futures::{
-    StreamExt as _,
-    stream::{BoxStream, Map},
-};
-use stategate_api::{Access, Command, Delivery, Problem, Query, Released, Stream};
+use futures::stream;
+use stategate_api::{Access, Command, Query, Released, Stream};
 use stategate_model::{Claims, Limits, value::Corrupt};
 use stategate_protocol::{
     Encoded, EventPage, Transacted, answers,
@@ -21,8 +18,11 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{Services, deadline::Deadline, services::Home};
 
+mod events;
 pub(crate) mod framing;
 mod timeout;
+
+use self::events::Handed;
 
 /// The services of this process behind gRPC.
 #[derive(Debug, Clone)]
@@ -166,20 +166,11 @@ impl EntityService for Grpc {
     }
 }
 
-/// What a subscriber is sent, as messages.
-type Deliveries = Map<
-    BoxStream<'static, Result<Delivery, Problem>>,
-    fn(Result<Delivery, Problem>) -> Result<Encoded, Status>,
->;
-
-fn encoded(delivery: Result<Delivery, Problem>) -> Result<Encoded, Status> {
-    delivery.map(answers::delivery).map_err(status)
-}
-
 #[async_trait]
 impl EventService for Grpc {
-    type StreamStream = Deliveries;
+    type StreamStream = stream::Empty<Result<Encoded, Status>>;
 
+    /// tonic would have every event as one message; the framing takes the stream as it is out of the response.
     async fn stream(
         &self,
         request: Request<pb::StreamOpts>,
@@ -190,10 +181,15 @@ impl EventService for Grpc {
         let call = self
             .access
             .call(request, context, |call| service.stream(call));
-        respond(call.await.map_err(status)?, |subscription| {
-            let encode: fn(_) -> _ = encoded;
-            Ok(subscription.deliveries.map(encode))
-        })
+        let mut handed = None;
+        let mut response = respond(call.await.map_err(status)?, |subscription| {
+            handed = Some(Handed::new(subscription.deliveries));
+            Ok(stream::empty())
+        })?;
+        if let Some(handed) = handed {
+            response.extensions_mut().insert(handed);
+        }
+        Ok(response)
     }
 
     async fn search(

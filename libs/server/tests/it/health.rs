@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -96,6 +96,27 @@ async fn a_service_that_cannot_do_its_work_is_not_ready_and_says_why_until_it_ca
         assert!(started.http("/readyz").await.ends_with("\n\r\nready\n"));
     }
     assert!(!started.drain.has_begun());
+}
+
+/// One commit that takes long is no reason to be sent elsewhere.
+#[tokio::test]
+async fn one_question_without_an_answer_changes_nothing() {
+    let started = start(&[]).await;
+    started.running.ready().await;
+    let mut client = HealthClient::new(started.channel().await);
+    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    let seen = watched.next().await.unwrap().unwrap().status();
+    assert_eq!(seen, ServingStatus::Serving);
+
+    *started.service.fitness.lock().unwrap() = Fitness::SilentOnce;
+    let before = started.service.asked.load(Ordering::Relaxed);
+    // The one that is not answered, one that is, and one that begins when that was noted.
+    while started.service.asked.load(Ordering::Relaxed) < before + 3 {
+        assert!(started.http("/readyz").await.ends_with("\n\r\nready\n"));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(watched.next().now_or_never().is_none(), "health said more");
 }
 
 #[tokio::test]

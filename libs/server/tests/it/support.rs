@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Obedient {
     pub(crate) is_degraded: AtomicBool,
     /// How it answers when it is asked how it is.
     pub(crate) fitness: Mutex<Fitness>,
+    /// How often it was asked.
+    pub(crate) asked: AtomicUsize,
     drain: Drain,
 }
 
@@ -51,16 +53,26 @@ pub(crate) enum Fitness {
     Fit,
     Unfit(Unfit),
     Silent,
+    /// It does not answer the next question, and is fit from then on.
+    SilentOnce,
 }
 
 #[async_trait]
 impl Foundation for Obedient {
     async fn check(&self) -> Result<(), Unfit> {
-        let fitness = self.fitness.lock().unwrap().clone();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let fitness = {
+            let mut fitness = self.fitness.lock().unwrap();
+            let next = match &*fitness {
+                Fitness::SilentOnce => Fitness::Fit,
+                other => other.clone(),
+            };
+            std::mem::replace(&mut *fitness, next)
+        };
         match fitness {
             Fitness::Fit => Ok(()),
             Fitness::Unfit(unfit) => Err(unfit),
-            Fitness::Silent => std::future::pending().await,
+            Fitness::Silent | Fitness::SilentOnce => std::future::pending().await,
         }
     }
 
@@ -194,6 +206,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
         answered: Semaphore::new(0),
         is_degraded: AtomicBool::new(false),
         fitness: Mutex::new(Fitness::Fit),
+        asked: AtomicUsize::new(0),
         drain: drain.clone(),
     });
     let services = Services {

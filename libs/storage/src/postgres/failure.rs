@@ -77,11 +77,6 @@ fn trouble(error: &Sql) -> Option<Trouble> {
         .find_map(|(of, trouble)| (*code == of).then_some(trouble))
 }
 
-/// The call panicked.
-pub(super) fn panicked(operation: &'static str) -> Error {
-    Error::new(Kind::Bug, operation).because("the log has the panic")
-}
-
 /// The driver's words and those of what caused them, each once.
 fn told(error: &Sql) -> String {
     let mut told = error.to_string();

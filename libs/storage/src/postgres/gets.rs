@@ -14,10 +14,14 @@ use tokio::{
 };
 use tokio_postgres::types::Type;
 
-use crate::{Error, Kind, Read, Result, ended::Ended};
+use crate::{
+    Error, Kind, Read, Result,
+    answer::{Answer, panicked},
+    ended::Ended,
+};
 
 use super::{
-    failure::{closed, corrupt, panicked},
+    failure::{closed, corrupt},
     pool::{Pool, Purpose, Statement},
     rows::Columns,
 };
@@ -34,7 +38,7 @@ const WAITING: usize = 4_096;
 struct Get {
     lane: Lane,
     entity: EntityRef,
-    answer: oneshot::Sender<Result<Read<State>>>,
+    answer: Answer<Read<State>>,
 }
 
 /// What waits, and those who take it.
@@ -106,20 +110,20 @@ impl Gets {
             Some(waiting) => waiting.push(Get {
                 lane,
                 entity: entity.clone(),
-                answer,
+                answer: Answer::new(answer, OPERATION),
             }),
             None => return Err(closed(OPERATION)),
         }
         self.queue.arrived.notify_one();
         // A worker answers whatever it took, and whoever closes what is left.
-        answered.await.map_err(|_| panicked(OPERATION))?
+        answered.await.map_err(|_| panicked(OPERATION, None))?
     }
 
     /// Answers what waits, and nothing after it.
     pub(super) async fn close(&self) {
         let left = self.queue.waiting.lock().take();
         for get in left.into_iter().flatten() {
-            let _ = get.answer.send(Err(closed(OPERATION)));
+            get.answer.send(Err(closed(OPERATION)));
         }
         for _ in 0..WORKERS {
             self.queue.arrived.notify_one();
@@ -138,7 +142,7 @@ impl Queue {
             {
                 let mut waiting = self.waiting.lock();
                 let waiting = waiting.as_mut()?;
-                waiting.retain(|get| !get.answer.is_closed());
+                waiting.retain(|get| !get.answer.is_unwanted());
                 if !waiting.is_empty() {
                     let rest = waiting.split_off(waiting.len().min(READS_PER_QUERY));
                     if !rest.is_empty() {
@@ -156,8 +160,7 @@ async fn answer(pool: &Pool, statement: &Statement, gets: Vec<Get>) {
     match read(pool, statement, &gets).await {
         Ok(states) => {
             for (get, state) in gets.into_iter().zip(states) {
-                // The caller may have gone meanwhile.
-                let _ = get.answer.send(state);
+                get.answer.send(state);
             }
         }
         Err(error) => {
@@ -168,7 +171,7 @@ async fn answer(pool: &Pool, statement: &Statement, gets: Vec<Get>) {
                 let error = Error::new(kind.clone(), operation)
                     .with_trouble(trouble)
                     .because(Arc::clone(&error));
-                let _ = get.answer.send(Err(error));
+                get.answer.send(Err(error));
             }
         }
     }

@@ -71,11 +71,6 @@ pub(super) fn closed(operation: &'static str) -> Error {
     Error::new(Kind::Unavailable, operation).because("the storage is closed")
 }
 
-/// The call panicked, or the thread that had it.
-pub(super) fn panicked(operation: &'static str) -> Error {
-    Error::new(Kind::Bug, operation).because("the log has the panic")
-}
-
 /// Whether another connection held a lock for longer than the busy timeout.
 pub(super) fn is_busy(error: &Sql) -> bool {
     matches!(

@@ -13,10 +13,13 @@ use rusqlite::{Connection, OptionalExtension};
 use stategate_model::{Heads, Lane, Lanes, Position};
 use tokio::sync::oneshot;
 
-use crate::{Read, Result};
+use crate::{
+    Read, Result,
+    answer::{Answer, panicked},
+};
 
 use super::{
-    failure::{closed, corrupt, failure, panicked, shared_failure},
+    failure::{closed, corrupt, failure, shared_failure},
     queue::Queue,
     rows,
     threads::Threads,
@@ -74,7 +77,7 @@ impl Readers {
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |snapshot| {
-            let caller = Caller(answer);
+            let caller = Caller(Answer::new(answer, operation));
             if caller.is_gone() {
                 return;
             }
@@ -84,12 +87,11 @@ impl Readers {
                 Ok(snapshot) => read(snapshot, &caller),
                 Err(error) => Err(error),
             };
-            // The caller may have gone away meanwhile; nobody misses the answer.
-            let _ = caller.0.send(result);
+            caller.0.send(result);
         });
         self.queue.push(job).await.map_err(|_| closed(operation))?;
         // A thread answers whatever it took, and takes whatever there is.
-        answered.await.map_err(|_| panicked(operation))?
+        answered.await.map_err(|_| panicked(operation, None))?
     }
 
     /// Lets the threads end once they have answered what waits.
@@ -135,12 +137,12 @@ impl Turn {
 }
 
 /// Who waits for the answer.
-pub(super) struct Caller<T>(oneshot::Sender<Result<T>>);
+pub(super) struct Caller<T>(Answer<T>);
 
 impl<T> Caller<T> {
     /// Whether nobody waits any more: a long read stops then.
     pub(super) fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.0.is_unwanted()
     }
 }
 

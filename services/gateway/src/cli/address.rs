@@ -53,11 +53,15 @@ impl TypedValueParser for Reader {
             .to_str()
             .map_or_else(|| Err("it is not text".to_owned()), str::parse::<Address>);
         parsed.map_err(|problem| {
-            let message =
-                format!("--addr (or STATEGATE_ADDR) is no address of a gateway: {problem}");
+            let message = refusal("--addr", &problem);
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
         })
     }
+}
+
+/// What is said of an address that cannot be used, by where it is from.
+pub(crate) fn refusal(from: &str, problem: &str) -> String {
+    format!("{from} is no address of a gateway: {problem}")
 }
 
 impl FromStr for Address {

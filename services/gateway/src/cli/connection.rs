@@ -1,9 +1,9 @@
 //! The way to a gateway: where it is, who asks, and whom to trust.
 
-use std::{env, path::Path, path::PathBuf, time::Duration};
+use std::{path::Path, path::PathBuf, time::Duration};
 
 use stategate_client::{Builder, Client, Tls};
-use stategate_server::pem;
+use stategate_server::{Env, config, pem, variables};
 
 use super::{
     address::{self, Address},
@@ -17,17 +17,18 @@ const HEADING: &str = "Options of every command";
 /// How a gateway is reached.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connection {
-    /// The gateway's address: host:port, http://host:port or https://host:port
     #[arg(
         long,
         global = true,
         help_heading = HEADING,
-        env = "STATEGATE_ADDR",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8080",
+        help = format!(
+            "The gateway's address: host:port, http://host:port or https://host:port [env: {}] [default: {}]",
+            variables::ADDR.name,
+            variables::ADDR.default
+        ),
         value_parser = address::Reader
     )]
-    pub(crate) addr: Address,
+    addr: Option<Address>,
     /// How long a call may take, retries included: 10s, 500ms, 2m
     #[arg(
         long,
@@ -38,8 +39,17 @@ pub(crate) struct Connection {
         value_parser = when::length
     )]
     pub(crate) timeout: Duration,
-    /// The file with the bearer token [env: STATEGATE_TOKEN, the token; STATEGATE_TOKEN_FILE, the file]
-    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        value_name = "FILE",
+        help = format!(
+            "The file with the bearer token [env: {}, the token; {}, the file]",
+            variables::TOKEN.name,
+            variables::TOKEN_FILE.name
+        )
+    )]
     token_file: Option<PathBuf>,
     /// The bearer token itself; other users of this machine can see it in the list of processes
     #[arg(
@@ -51,14 +61,15 @@ pub(crate) struct Connection {
         hide_short_help = true
     )]
     token: Option<String>,
-    /// The authority (PEM) that signed the gateway's certificate; else those this machine trusts
     #[arg(
         long,
         global = true,
         help_heading = HEADING,
         value_name = "FILE",
-        env = "STATEGATE_CA_FILE",
-        hide_env_values = true,
+        help = format!(
+            "The authority (PEM) that signed the gateway's certificate; else those this machine trusts [env: {}]",
+            variables::CA_FILE.name
+        ),
         hide_short_help = true
     )]
     tls_ca: Option<PathBuf>,
@@ -101,21 +112,43 @@ impl Connection {
 
     /// A client in the making.
     pub(crate) fn builder(&self) -> Result<Builder, Failure> {
-        let mut builder = Client::builder(self.addr.url())
+        self.builder_in(&Env::of_process())
+    }
+
+    /// What is not on the command line is in the environment, or has the default of the variable.
+    fn builder_in(&self, env: &Env) -> Result<Builder, Failure> {
+        let address = self.address(env)?;
+        let mut builder = Client::builder(address.url())
             .deadline(self.timeout)
-            .tls(self.tls()?);
-        if let Some(token) = self.bearer()? {
+            .tls(self.tls(env, &address)?);
+        if let Some(token) = self.bearer(env)? {
             builder = builder.token(token);
         }
         Ok(builder)
     }
 
-    fn tls(&self) -> Result<Tls, Failure> {
-        self.refuse_tls_without_effect()?;
+    fn address(&self, env: &Env) -> Result<Address, Failure> {
+        if let Some(address) = &self.addr {
+            return Ok(address.clone());
+        }
+        let text = text(env, &variables::ADDR)?.unwrap_or_default();
+        text.parse().map_err(|problem: String| {
+            Failure::usage(address::refusal(variables::ADDR.name, &problem))
+        })
+    }
+
+    fn tls(&self, env: &Env, address: &Address) -> Result<Tls, Failure> {
+        self.refuse_tls_without_effect(address)?;
         let mut tls = Tls::new();
-        if let Some(path) = &self.tls_ca {
-            let pem = read("--tls-ca", path)?;
-            pem::certificates(&pem).map_err(|problem| wrong("--tls-ca", path, &problem))?;
+        let of_environment =
+            || config::file(env, &variables::CA_FILE).map(|path| (variables::CA_FILE.name, path));
+        let authority = self.tls_ca.clone().map(|path| ("--tls-ca", path));
+        // The variable may stand in the environment for other addresses.
+        if let Some((from, path)) =
+            authority.or_else(|| address.is_https().then(of_environment).flatten())
+        {
+            let pem = read(from, &path)?;
+            pem::certificates(&pem).map_err(|problem| wrong(from, &path, &problem))?;
             tls = tls.authority(pem);
         }
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
@@ -132,44 +165,33 @@ impl Connection {
         Ok(tls)
     }
 
-    /// Without TLS nobody is checked: who says whom to trust is told so. A variable may stand in the
-    /// environment for other addresses.
-    fn refuse_tls_without_effect(&self) -> Result<(), Failure> {
-        if self.addr.is_https() {
+    /// Without TLS nobody is checked: who says whom to trust is told so.
+    fn refuse_tls_without_effect(&self, address: &Address) -> Result<(), Failure> {
+        if address.is_https() {
             return Ok(());
         }
-        let of_environment = env::var_os("STATEGATE_CA_FILE").map(PathBuf::from);
         let given = [
-            (
-                "--tls-ca",
-                self.tls_ca.is_some() && self.tls_ca != of_environment,
-            ),
+            ("--tls-ca", self.tls_ca.is_some()),
             ("--tls-cert", self.tls_cert.is_some()),
             ("--tls-name", self.tls_name.is_some()),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             None => Ok(()),
             Some((option, _)) => Err(Failure::usage(format!(
-                "{option} has no effect at {}, which is without TLS; give an address that begins with https://",
-                self.addr
+                "{option} has no effect at {address}, which is without TLS; give an address that begins with https://"
             ))),
         }
     }
 
     /// The token: what stands on the command line before what is in the environment.
-    fn bearer(&self) -> Result<Option<String>, Failure> {
-        const TOKEN: &str = "STATEGATE_TOKEN";
-        const FILE: &str = "STATEGATE_TOKEN_FILE";
+    fn bearer(&self, env: &Env) -> Result<Option<String>, Failure> {
         let of_environment = || {
-            if let Some(value) = env::var_os(TOKEN).filter(|value| !value.is_empty()) {
-                let text = value.into_string();
-                return text.map_or_else(
-                    |_| Err(Failure::usage(format!("{TOKEN} is not text"))),
-                    |text| token(TOKEN, &text).map(Some),
-                );
+            if let Some(text) = text(env, &variables::TOKEN)? {
+                return token(variables::TOKEN.name, &text).map(Some);
             }
-            let path = env::var_os(FILE).filter(|value| !value.is_empty());
-            path.map(|path| of_file(FILE, Path::new(&path))).transpose()
+            let path = config::file(env, &variables::TOKEN_FILE);
+            path.map(|path| of_file(variables::TOKEN_FILE.name, &path))
+                .transpose()
         };
         match (&self.token, &self.token_file) {
             (Some(text), _) => token("--token", text).map(Some),
@@ -177,6 +199,10 @@ impl Connection {
             (None, None) => of_environment(),
         }
     }
+}
+
+fn text(env: &Env, variable: &variables::Variable) -> Result<Option<String>, Failure> {
+    config::text(env, variable).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Adds who this client is.
@@ -237,7 +263,7 @@ impl Connection {
     /// A gateway of a test.
     pub(crate) fn to(addr: &str) -> Self {
         Self {
-            addr: addr.parse().unwrap(),
+            addr: Some(addr.parse().unwrap()),
             timeout: Duration::from_secs(5),
             token: None,
             token_file: None,
@@ -293,14 +319,55 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_set_to_nothing_is_unset() {
+        let connection = Connection {
+            addr: None,
+            ..Connection::to("localhost")
+        };
+        let nothing = [
+            variables::ADDR,
+            variables::TOKEN,
+            variables::TOKEN_FILE,
+            variables::CA_FILE,
+        ]
+        .map(|variable| (variable.name, ""));
+        for env in [Env::default(), Env::of(nothing)] {
+            let address = connection.address(&env).unwrap();
+            assert_eq!(address.url(), variables::ADDR.default);
+            assert_eq!(connection.bearer(&env).unwrap(), None);
+            let https = "https://localhost".parse().unwrap();
+            assert!(connection.tls(&env, &https).is_ok());
+        }
+        let env = Env::of([
+            (variables::ADDR.name, "gateway.example:9000"),
+            (variables::TOKEN.name, "abc"),
+        ]);
+        let address = connection.address(&env).unwrap();
+        assert_eq!(address.url(), "http://gateway.example:9000");
+        assert_eq!(connection.bearer(&env).unwrap().as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn an_authority_of_the_environment_may_stand_there_for_other_addresses() {
+        let connection = Connection::to("localhost");
+        let env = Env::of([(variables::CA_FILE.name, "/nowhere/at/all")]);
+        assert!(connection.builder_in(&env).is_ok());
+        let refused = Connection::to("https://localhost").builder_in(&env);
+        let refused = refused.unwrap_err();
+        let message = refused.message().unwrap();
+        assert!(message.starts_with("STATEGATE_CA_FILE: "), "{message}");
+    }
+
+    #[test]
     fn a_token_file_may_end_in_a_line_break() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"abc.def\n").unwrap();
         let mut connection = Connection::to("localhost");
         connection.token_file = Some(file.path().to_owned());
-        assert_eq!(connection.bearer().unwrap().as_deref(), Some("abc.def"));
+        let env = Env::default();
+        assert_eq!(connection.bearer(&env).unwrap().as_deref(), Some("abc.def"));
         connection.token_file = Some("/nowhere/at/all".into());
-        let refused = connection.bearer().unwrap_err();
+        let refused = connection.bearer(&env).unwrap_err();
         assert!(refused.message().unwrap().contains("--token-file"));
     }
 }

@@ -1,7 +1,5 @@
 //! `del`: one entity by its key, or many by a filter or glob, which asks first.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use serde::Serialize;
 use stategate_client::{
     Client, Condition, Entity, EntityRef, Error, Kind, KindRef, Outcome, Search, Transaction,
@@ -16,6 +14,7 @@ use super::{
     progress::Progress,
     text,
 };
+use crate::prompt;
 
 /// Most entities deleted at once.
 const BATCH: usize = 500;
@@ -101,7 +100,7 @@ async fn many(client: &Client, args: &Args, output: &mut Output) -> Result<(), F
         output.note(format!("no entity of {name} matches; nothing was deleted"));
     } else if !args.yes {
         let entities = text::counted(count, "entity", "entities");
-        confirm(&format!("Delete {entities} of {name}?"))?;
+        prompt::confirm(&format!("Delete {entities} of {name}?"))?;
     }
     // A person took their time to answer: what was found must still be what there is.
     if let Some(first) = found.first() {
@@ -225,24 +224,6 @@ fn print(found: &[Entity], output: &mut Output) -> Result<(), Failure> {
     let count = text::count(found.len() as u64);
     output.note(format!("{count} would be deleted"));
     Ok(())
-}
-
-/// Asks on a terminal; without one, nobody can agree.
-pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let message = format!("{question} Say so with --yes");
-        return Err(Failure::usage(message));
-    }
-    let mut stderr = io::stderr().lock();
-    let mut answer = String::new();
-    let asked = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
-    asked
-        .and_then(|()| io::stdin().lock().read_line(&mut answer))
-        .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("nothing was done")),
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::{io, process::ExitCode};
 
 use stategate_client::{Error, Kind};
+use stategate_server::variables;
 
 use super::text;
+use crate::prompt::Declined;
 
 /// The exit codes, as `--help` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,16 @@ impl Failure {
     /// What to tell the user, if anything.
     pub(crate) fn message(&self) -> Option<&str> {
         self.message.as_deref()
+    }
+}
+
+impl From<Declined> for Failure {
+    fn from(declined: Declined) -> Self {
+        let exit = match declined {
+            Declined::NoTerminal(_) => Exit::Usage,
+            Declined::ByUser | Declined::Unable(_) => Exit::Failed,
+        };
+        Self::new(exit, declined.to_string())
     }
 }
 
@@ -115,7 +127,10 @@ pub(crate) fn explain(error: &Error) -> String {
     let what = text::plain(&error.to_string());
     let hint = match error.kind() {
         Kind::Unreachable => "start one with `stategate dev`, or name another with --addr",
-        Kind::Unauthenticated => "give a token with --token-file or STATEGATE_TOKEN",
+        Kind::Unauthenticated => &format!(
+            "give a token with --token-file or {}",
+            variables::TOKEN.name
+        ),
         Kind::DeadlineExceeded => "--timeout waits longer",
         _ => return what,
     };

@@ -102,20 +102,20 @@ pub(crate) async fn run(
         search = search.sort_by_reverse("position");
     }
     output.begin_list();
-    let mut told = Told::new(args.reverse);
+    let mut printer = Printer::new(args.reverse);
     loop {
         let found = client.search_events(&search).await?;
         for event in &found.items {
-            told.event(Event::from(event), &mut appetite, output)?;
+            printer.event(Event::from(event), &mut appetite, output)?;
         }
         // One more than is wanted says what the last one changed, or when it was over.
         match found.next {
-            Some(page) if !told.is_over(appetite) => search = search.page(page),
+            Some(page) if !printer.is_over(appetite) => search = search.page(page),
             _ => break,
         }
     }
-    told.end(output)?;
-    if told.is_empty {
+    printer.end(output)?;
+    if printer.is_empty {
         let name = text::plain(&entity.to_string());
         let never = Failure::new(Exit::NotFound, format!("no event of an entity {name}"));
         return Err(near::missing(client, &entity, never).await);
@@ -125,7 +125,7 @@ pub(crate) async fn run(
 
 /// Versions as they are printed: with what each changed, which the one before it tells, and with a time
 /// that ends before that of the one after it.
-struct Told {
+struct Printer {
     is_reverse: bool,
     is_empty: bool,
     /// The event that came last and is not printed yet, and the one that came before that.
@@ -133,7 +133,7 @@ struct Told {
     past: Option<Event>,
 }
 
-impl Told {
+impl Printer {
     fn new(is_reverse: bool) -> Self {
         Self {
             is_reverse,
@@ -358,12 +358,13 @@ mod tests {
             clock: Clock::Zone(TimeZone::UTC),
         });
         let mut appetite = Appetite::new(limit);
-        let mut told = Told::new(is_reverse);
+        let mut printer = Printer::new(is_reverse);
         for event in &events {
-            told.event(Event::from(event), &mut appetite, &mut output)
+            printer
+                .event(Event::from(event), &mut appetite, &mut output)
                 .unwrap();
         }
-        told.end(&mut output).unwrap();
+        printer.end(&mut output).unwrap();
         output.finish(Ok(())).unwrap();
         printed.lines()
     }

@@ -115,14 +115,6 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Asks the user on a terminal whether to go on, for what cannot be undone.
-pub(crate) fn confirm(question: &str) -> anyhow::Result<()> {
-    del::confirm(question).map_err(|failure| {
-        let message = failure.message().unwrap_or_default();
-        anyhow::anyhow!("{message}")
-    })
-}
-
 /// Carries out the command line of this process.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 /// What there is of one type.
 #[derive(Debug, Default)]
-struct Kind {
+struct TypeCounts {
     /// Those that exist, by a hash of their key.
     entities: HashSet<u64>,
     deleted: HashSet<u64>,
@@ -105,7 +105,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
 
 #[derive(Default)]
 struct Counts {
-    kinds: BTreeMap<(String, String), Kind>,
+    kinds: BTreeMap<(String, String), TypeCounts>,
     events: u64,
     /// Two keys of a type with one hash would be counted as one: among a million, once in millions of
     /// runs.

@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 use stategate_model::json;
 
 use super::{
-    row::{Place, Refused},
-    source::{Plan, RowBytes, Sink, unreadable},
+    metered::{RowBytes, unreadable},
+    plan::{Plan, Sink},
+    row::{Place, RowError},
 };
 use crate::cli::failure::Failure;
 
@@ -109,7 +110,7 @@ impl Elements<'_, '_> {
             Ok(object) => self.plan.of_json(place, &object),
             Err(problem) => {
                 let problem = problem.split(" at line ").next().unwrap_or_default();
-                Err((place, Refused::row(problem)))
+                Err((place, RowError::row(problem)))
             }
         };
         self.row.begin();

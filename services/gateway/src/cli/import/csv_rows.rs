@@ -12,15 +12,12 @@ use super::{
     cell,
     columns::Header,
     key::Template,
+    metered::{RowBytes, unreadable},
+    plan::{Names, Plan, Sheet, Sink},
     records::{Broken, Cell, Dialect, Quote, Record, Records},
-    row::{Parsed, Place, Refused, Row},
-    source::{Names, Plan, RowBytes, Sink, unreadable},
+    row::{Parsed, Place, Row, RowError},
 };
-use crate::cli::{
-    failure::Failure,
-    sheet::{self, OF_MANY, OF_ONE},
-    text,
-};
+use crate::cli::{failure::Failure, sheet, text};
 
 pub(super) fn read(
     input: impl Read,
@@ -161,7 +158,7 @@ impl Columns {
     }
 
     /// Whether each cell has its column.
-    fn fits(&self, record: &Record, plan: &Plan) -> Result<(), Refused> {
+    fn fits(&self, record: &Record, plan: &Plan) -> Result<(), RowError> {
         let (has, wants) = (record.len(), self.header.names.len());
         let is_empty = |at| record.get(at).is_some_and(|cell| cell.bytes.is_empty());
         let is_more = has > wants && (wants..has).all(is_empty);
@@ -176,15 +173,15 @@ impl Columns {
             } else if record.is_cut {
                 why.push_str("; the file ends there, and may be cut off");
             }
-            return Err(Refused::row(why));
+            return Err(RowError::row(why));
         }
         if record.has_return {
-            return Err(Refused::row(
+            return Err(RowError::row(
                 "has a carriage return outside quotes, where other lines do not end with one",
             ));
         }
         if self.is_header(record, plan) {
-            return Err(Refused::row(
+            return Err(RowError::row(
                 "is the line that names the columns again, as where one file was put after another",
             ));
         }
@@ -215,12 +212,12 @@ impl Columns {
             && named.count() > 1
     }
 
-    fn values(&self, record: &Record, plan: &Plan) -> Result<Object, Refused> {
+    fn values(&self, record: &Record, plan: &Plan) -> Result<Object, RowError> {
         let mut values = Object::new();
         for ((at, name), cell) in self.values.iter().enumerate().zip(record.iter()) {
             // A cell that is no value may still be part of the key.
             let column = self.header.names.get(at).map_or("", String::as_str);
-            let text = text_of(cell).map_err(|why| Refused::column(column, why))?;
+            let text = text_of(cell).map_err(|why| RowError::column(column, why))?;
             let Some(name) = name else {
                 continue;
             };
@@ -252,7 +249,7 @@ impl Columns {
         record: &Record,
         plan: &Plan,
         values: &Object,
-    ) -> Result<Row, Refused> {
+    ) -> Result<Row, RowError> {
         let text_at = |at: usize| {
             let text = record.get(at).and_then(|cell| text_of(cell).ok())?;
             Some(match plan.sheet.is_escaped() {
@@ -286,7 +283,7 @@ impl Columns {
             Names::Told => {
                 let cell = |at| text_at(at).unwrap_or_default();
                 let entity = EntityRef::new(cell(0), cell(1), cell(2))
-                    .map_err(|invalid| Refused::row(invalid.to_string()))?;
+                    .map_err(|invalid| RowError::row(invalid.to_string()))?;
                 Ok(Row {
                     place,
                     number: 0,
@@ -310,69 +307,5 @@ fn text_of(cell: Cell<'_>) -> Result<&str, &'static str> {
     match text.contains('\0') {
         true => Err("holds a NUL byte"),
         false => Ok(text),
-    }
-}
-
-/// Whether `export` wrote the sheet, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sheet {
-    None,
-    /// Of one type.
-    Keys {
-        is_exact: bool,
-    },
-    /// Of several types, which its rows name.
-    Names {
-        is_exact: bool,
-    },
-}
-
-impl Sheet {
-    /// By the first line.
-    pub(super) fn of(first: &[u8], delimiter: u8, is_exact: bool) -> Self {
-        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-        let line = first.split(is_end).next().unwrap_or_default();
-        let cells = line.split(|byte| *byte == delimiter);
-        // A program that wrote it anew may have put quotes around its cells.
-        let cells: Vec<&[u8]> = cells
-            .take(OF_MANY.len())
-            .map(|cell| {
-                let inner = cell.strip_prefix(b"\"");
-                inner
-                    .and_then(|cell| cell.strip_suffix(b"\""))
-                    .unwrap_or(cell)
-            })
-            .collect();
-        let begins = |names: &[&str]| {
-            cells.len() >= names.len()
-                && names
-                    .iter()
-                    .zip(&cells)
-                    .all(|(name, cell)| name.as_bytes() == *cell)
-        };
-        if begins(OF_MANY) {
-            Self::Names { is_exact }
-        } else if begins(OF_ONE) {
-            Self::Keys { is_exact }
-        } else {
-            Self::None
-        }
-    }
-
-    /// How many columns say which entity a row is.
-    fn columns(self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Keys { .. } => OF_ONE.len(),
-            Self::Names { .. } => OF_MANY.len(),
-        }
-    }
-
-    /// Whether texts in it were kept from being formulas.
-    fn is_escaped(self) -> bool {
-        match self {
-            Self::None => false,
-            Self::Keys { is_exact } | Self::Names { is_exact } => !is_exact,
-        }
     }
 }

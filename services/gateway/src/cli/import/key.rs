@@ -4,7 +4,7 @@ use std::{borrow::Cow, str::FromStr};
 
 use stategate_model::{Object, Value, json};
 
-use super::row::Refused;
+use super::row::RowError;
 
 /// A column, or a text with columns in it: `tailnum`, `{carrier}{flight}-{origin}-{time_hour}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Template {
         &self,
         space: Option<&str>,
         mut column: impl FnMut(&str) -> Result<Cow<'r, str>, &'static str>,
-    ) -> Result<String, Refused> {
+    ) -> Result<String, RowError> {
         let mut key = String::new();
         for part in &self.0 {
             let name = match part {
@@ -107,7 +107,7 @@ impl Template {
                 Part::Column(name) => name,
             };
             let text = column(name)
-                .map_err(|why| Refused::column(name, format!("{why}; the key needs it")))?;
+                .map_err(|why| RowError::column(name, format!("{why}; the key needs it")))?;
             match space {
                 Some(space) if text.contains(char::is_whitespace) => {
                     let words: Vec<_> = text.split_whitespace().collect();
@@ -124,7 +124,7 @@ impl Template {
                 } else {
                     "has a control character, which a key may not hold"
                 };
-                return Err(Refused::column(name, what));
+                return Err(RowError::column(name, what));
             }
         }
         Ok(key)

@@ -9,6 +9,8 @@ mod cell;
 mod columns;
 mod csv_rows;
 mod key;
+mod metered;
+mod plan;
 mod records;
 mod replay;
 mod row;
@@ -36,11 +38,10 @@ use uuid::Uuid;
 
 use self::{
     columns::Selection,
-    csv_rows::Sheet,
     key::Template,
+    plan::{Format, Names, Plan, Sheet},
     row::Parsed,
     send::{Became, Flight, Sent},
-    source::{Format, Names, Plan},
     tally::Tally,
 };
 use super::{

@@ -45,12 +45,12 @@ pub(crate) struct Row {
 
 /// Why a row cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct RowError {
     column: Option<String>,
     why: String,
 }
 
-impl Refused {
+impl RowError {
     /// For what is in one column.
     pub(crate) fn column(name: &str, why: impl Into<String>) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(column) = &self.column {
             write!(f, "column `{column}`: ")?;
@@ -78,4 +78,4 @@ impl fmt::Display for Refused {
 }
 
 /// What a file yields.
-pub(crate) type Parsed = Result<Row, (Place, Refused)>;
+pub(crate) type Parsed = Result<Row, (Place, RowError)>;

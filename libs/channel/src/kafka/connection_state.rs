@@ -1,4 +1,4 @@
-//! What the driver tells of its connections, beside its answers.
+//! The state of the driver's connections, from its callbacks. Its answers to calls mostly say that there was none.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use crate::link::Failure;
+use crate::link::CarrierError;
 
 /// Whether brokers are there, and what went wrong last.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told(Arc<State>);
+pub(super) struct ConnectionState(Arc<Inner>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Inner {
     /// No broker is connected. One that leaves others is the driver's own business.
     is_down: watch::Sender<bool>,
     why: Mutex<Option<String>>,
 }
 
-impl Told {
-    /// Brokers answered: whatever was told before is past.
+impl ConnectionState {
+    /// A broker answered: earlier errors are of no interest.
     pub(super) fn up(&self) {
         self.0.is_down.send_replace(false);
         *self.0.why.lock() = None;
@@ -36,24 +36,24 @@ impl Told {
     }
 
     /// Waits until no broker is connected.
-    pub(super) async fn down(&self) -> Failure {
+    pub(super) async fn down(&self) -> CarrierError {
         let mut is_down = self.0.is_down.subscribe();
         // The sender is held here.
         let _ = is_down.wait_for(|is_down| *is_down).await;
         self.failure(&"no broker is connected")
     }
 
-    /// What went wrong, as well as is known: the driver's answer to a question is mostly that it got none.
-    pub(super) fn failure(&self, otherwise: &dyn std::fmt::Display) -> Failure {
+    /// The last connection error, or `otherwise` if none is known.
+    pub(super) fn failure(&self, otherwise: &dyn std::fmt::Display) -> CarrierError {
         match &*self.0.why.lock() {
-            Some(why) => Failure::new(why),
-            None => Failure::new(otherwise),
+            Some(why) => CarrierError::new(why),
+            None => CarrierError::new(otherwise),
         }
     }
 }
 
-impl ClientContext for Told {
-    /// Every attempt to connect is told of here; the link says once that the channel is away.
+impl ClientContext for ConnectionState {
+    /// Called for every attempt to connect, so at debug level; the link logs once that the channel is away.
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "librdkafka");
     }
@@ -68,4 +68,4 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for ConnectionState {}
