@@ -15,6 +15,7 @@ mod error;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prefix;
 mod sqlite;
 pub mod transfer;
 
@@ -78,11 +79,16 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// what became of requests with `keys` before, all at one point in the log.
     ///
     /// The answers are in the order of the questions. An entity may be asked for once only.
+    ///
+    /// Ends where the answers come to more than `bytes`, as [`State::size`] and [`Replay::size`] count them,
+    /// and so answers the first questions alone: entities before keys, and at least one question, if there
+    /// is one. Whoever asks for the rest sees by the head whether it is of the same point in the log.
     async fn load(
         &self,
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded>;
 
     /// Appends a batch if the lane's head is still at `expected`.
@@ -258,9 +264,10 @@ pub struct Head {
 pub struct Loaded {
     /// The lane's head.
     pub head: Head,
-    /// The states of the entities asked for, in order.
+    /// The states of the entities asked for, in order: of all of them, or of the first ones.
     pub states: Vec<State>,
-    /// What became of the keys asked for, in order; `None` for a key not used yet.
+    /// What became of the keys asked for, in order: of all of them, or of the first ones. `None` for a key
+    /// not used yet.
     pub replays: Vec<Option<Replay>>,
 }
 
@@ -271,6 +278,13 @@ pub struct Replay {
     pub digest: Digest,
     /// The events it made, in order.
     pub events: Vec<Event>,
+}
+
+impl Replay {
+    /// Bytes of its events, as [`Event::size`] counts them.
+    pub fn size(&self) -> usize {
+        self.events.iter().map(Event::size).sum()
+    }
 }
 
 /// Events to append, with the idempotency keys of the requests that made them.

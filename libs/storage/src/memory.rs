@@ -24,7 +24,7 @@ use stategate_model::{
 
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage, Work,
+    Page, Read, ReadLimit, Replay, Result, Storage, Work, prefix::Prefix,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -290,15 +290,23 @@ impl Storage for Memory {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
         self.with("load", |log| {
+            let mut prefix = Prefix::new(bytes);
+            let states = entities.iter().map(|entity| log.state(lane, entity));
+            let states: Vec<_> = states
+                .take_while(|state| prefix.takes(state.size()))
+                .collect();
+            let is_whole = states.len() == entities.len();
+            let replays = keys.iter().map(|key| log.replay(lane, key));
+            let replays = replays.take_while(|replay| {
+                is_whole && prefix.takes(replay.as_ref().map_or(0, Replay::size))
+            });
             Ok(Loaded {
                 head: log.head(lane),
-                states: entities
-                    .iter()
-                    .map(|entity| log.state(lane, entity))
-                    .collect(),
-                replays: keys.iter().map(|key| log.replay(lane, key)).collect(),
+                replays: replays.collect(),
+                states,
             })
         })
     }
@@ -356,16 +364,10 @@ impl Storage for Memory {
         bytes: usize,
     ) -> Result<Vec<Option<Event>>> {
         self.with("get_events", |log| {
-            let (mut found, mut size) = (Vec::with_capacity(events.len()), 0);
-            for (entity, id) in events {
-                let event = log.event(entity, *id);
-                size += event.map_or(0, Event::size);
-                if size > bytes && !found.is_empty() {
-                    break;
-                }
-                found.push(event.cloned());
-            }
-            Ok(found)
+            let mut prefix = Prefix::new(bytes);
+            let found = events.iter().map(|(entity, id)| log.event(entity, *id));
+            let found = found.take_while(|event| prefix.takes(event.map_or(0, Event::size)));
+            Ok(found.map(Option::<&Event>::cloned).collect())
         })
     }
 
@@ -377,18 +379,11 @@ impl Storage for Memory {
 
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
         self.with("read_log", |log| {
-            let mut bytes = 0;
-            let mut events = Vec::new();
+            let mut prefix = Prefix::new(limit.bytes);
             let skip = usize::try_from(after.get()).unwrap_or(usize::MAX);
-            for event in log.lane(lane).iter().skip(skip) {
-                bytes += event.size();
-                let full = events.len() >= limit.events || bytes > limit.bytes;
-                if full && !events.is_empty() {
-                    break;
-                }
-                events.push(event.clone());
-            }
-            Ok(events)
+            let events = log.lane(lane).iter().skip(skip).take(limit.events.max(1));
+            let events = events.take_while(|event| prefix.takes(event.size()));
+            Ok(events.cloned().collect())
         })
     }
 
@@ -653,7 +648,7 @@ mod tests {
         assert_eq!(state.version, Version::new(2));
         done("get");
         let asked = std::slice::from_ref(&entity);
-        let loaded = storage.load(lane, asked, &[key]).await.unwrap();
+        let loaded = storage.load(lane, asked, &[key], usize::MAX).await.unwrap();
         assert!(loaded.replays[0].is_some());
         done("load");
         for at in [At::Version(Version::new(2)), At::Time(Timestamp(i64::MAX))] {

@@ -59,8 +59,9 @@ impl Storage for Counting {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        self.inner.load(lane, entities, keys).await
+        self.inner.load(lane, entities, keys, bytes).await
     }
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {

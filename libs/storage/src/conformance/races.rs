@@ -102,7 +102,11 @@ pub(super) async fn readers_never_see_a_part_of_a_batch(world: World) {
                 // Each look gives the batches it saw, and the position it says it saw them at.
                 let (batches, position) = match kind {
                     0 => {
-                        let loaded = world.store.load(lane, &parts, &[]).await.unwrap();
+                        let loaded = world
+                            .store
+                            .load(lane, &parts, &[], usize::MAX)
+                            .await
+                            .unwrap();
                         let versions: BTreeSet<_> = loaded
                             .states
                             .iter()

@@ -114,8 +114,11 @@ impl Storage for Postgres {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        self.writes.load(&self.pool, lane, entities, keys).await
+        self.writes
+            .load(&self.pool, lane, entities, keys, bytes)
+            .await
     }
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {

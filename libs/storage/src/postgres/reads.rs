@@ -6,7 +6,7 @@ use stategate_model::{
 };
 use tokio_postgres::types::Type;
 
-use crate::{KeyRecord, Read, ReadLimit, Result};
+use crate::{KeyRecord, Read, ReadLimit, Result, prefix::Prefix};
 
 use super::{
     failure::corrupt,
@@ -14,9 +14,10 @@ use super::{
     rows::{Columns, EVENT_COLUMNS},
 };
 
-/// Bytes that count for each event beside its texts when the server cuts a read of the log; the exact
-/// cut is made here.
-const EVENT_SHARE: i32 = 64;
+/// Bytes of an event, to the server, which cuts what it sends by them: no more than they are by
+/// [`Event::size`], so that the exact cut can be made here.
+pub(super) const EVENT_SIZE: &str =
+    "(octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + 64)";
 
 /// The statements of one schema.
 #[derive(Debug)]
@@ -81,13 +82,11 @@ impl Reads {
             ),
             "<= $5",
         );
-        let size =
-            format!("octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + {EVENT_SHARE}");
         // Positions have no holes, so both ends of what is read are known: however the server reads it,
         // it reads no more. The sum up to an event, itself left out, is below the limit: one event at least.
         let log = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
-               SELECT e.*, sum({size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) - ({size}) AS before FROM ( \
+               SELECT e.*, sum({EVENT_SIZE}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) - {EVENT_SIZE} AS before FROM ( \
                  SELECT e.* FROM {schema}.events e WHERE e.lane = $1 AND e.position > $2 AND e.position <= $3 \
                ) e \
              ) e WHERE e.before = 0 OR e.before < $4 ORDER BY e.position"
@@ -99,7 +98,8 @@ impl Reads {
         let by_ids = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
                SELECT e.*, q.n, \
-                 coalesce(sum({size}) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING), 0) - coalesce({size}, 0) AS before \
+                 coalesce(sum({EVENT_SIZE}) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING), 0) \
+                   - coalesce({EVENT_SIZE}, 0) AS before \
                FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) \
                  WITH ORDINALITY AS q (id, domain, type, key, n) \
                LEFT JOIN LATERAL ( \
@@ -202,15 +202,14 @@ impl Reads {
             .await
             .map_err(|failure| failure.of_read(OPERATION))?;
         drop(lease);
-        let (mut found, mut size) = (Vec::with_capacity(rows.len()), 0);
+        let (mut found, mut prefix) = (Vec::with_capacity(rows.len()), Prefix::new(bytes));
         for row in &rows {
             let columns = Columns {
                 row,
                 operation: OPERATION,
             };
             let event = columns.event(0)?;
-            size += event.as_ref().map_or(0, Event::size);
-            if size > bytes && !found.is_empty() {
+            if !prefix.takes(event.as_ref().map_or(0, Event::size)) {
                 break;
             }
             found.push(event);
@@ -238,7 +237,7 @@ impl Reads {
             .await
             .map_err(|failure| failure.of_read(OPERATION))?;
         drop(lease);
-        let (mut events, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+        let (mut events, mut prefix) = (Vec::with_capacity(rows.len()), Prefix::new(limit.bytes));
         for row in &rows {
             let columns = Columns {
                 row,
@@ -247,8 +246,7 @@ impl Reads {
             let event = columns
                 .event(0)?
                 .ok_or_else(|| corrupt(OPERATION, "an event has no lane"))?;
-            bytes += event.size();
-            if bytes > limit.bytes && !events.is_empty() {
+            if !prefix.takes(event.size()) {
                 break;
             }
             events.push(event);

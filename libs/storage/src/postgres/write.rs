@@ -15,11 +15,14 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use crate::{Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result};
+use crate::{
+    Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result, prefix::Prefix,
+};
 
 use super::{
     failure::{append_failure, corrupt, is_conflict, is_held},
     pool::{DURABLY, Failure, Lease, Pool, Purpose, Statement},
+    reads::EVENT_SIZE,
     rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
 };
 
@@ -224,34 +227,47 @@ impl<'b> Keys<'b> {
 
 impl Writes {
     pub(super) fn new(schema: &str) -> Self {
-        // One statement sees the log at one point. n counts from 1; row 0 is the head.
+        // One statement sees the log at one point. n counts from 1; row 0 is the head. What is left out here
+        // for its size would be left out by the exact cut as well, which is made where the rows are read.
         let nothing = "NULL::smallint, NULL::bigint, NULL::uuid, NULL, NULL, NULL, NULL::bigint, NULL::bigint, \
                        NULL::smallint, NULL, NULL, NULL";
         let states = format!(
             "SELECT 0::bigint AS n, l.head, l.time, l.id, NULL::text COLLATE \"C\", NULL::bytea, {nothing} \
              FROM {schema}.lanes l WHERE l.lane = $1 \
              UNION ALL \
-             SELECT q.n, e.version, NULL, NULL, e.vals, NULL, {nothing} \
-             FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (domain, type, key, n) \
-             CROSS JOIN LATERAL ( \
-               SELECT e.version, e.vals FROM {schema}.entities e \
-               WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
-             ) e"
+             SELECT e.n, e.version, NULL, NULL, e.vals, NULL, {nothing} FROM ( \
+               SELECT q.n, e.version, e.vals, coalesce(sum(octet_length(e.vals)) \
+                   OVER (ORDER BY q.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before \
+               FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (domain, type, key, n) \
+               CROSS JOIN LATERAL ( \
+                 SELECT e.version, e.vals FROM {schema}.entities e \
+                 WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
+               ) e \
+             ) e WHERE e.before <= $5"
         );
         let replays = format!(
             " UNION ALL \
-             SELECT -q.n, NULL, NULL, NULL, NULL, e.digest, {EVENT_COLUMNS} \
-             FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS q (domain, caller, key, n) \
-             CROSS JOIN LATERAL ( \
-               SELECT i.digest, e.* FROM {schema}.idempotency i \
-               JOIN {schema}.events e \
-                 ON e.lane = i.lane AND e.position >= i.first AND e.position < i.first + i.count \
-               WHERE i.domain = q.domain AND i.key = q.key \
-                 AND i.caller_sha256 = sha256(convert_to(q.caller, 'UTF8')) OFFSET 0 \
-             ) e"
+             SELECT -e.n, NULL, NULL, NULL, NULL, e.digest, {EVENT_COLUMNS} FROM ( \
+               SELECT q.n, e.*, coalesce(sum({EVENT_SIZE}) \
+                   OVER (ORDER BY q.n GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before \
+               FROM unnest($6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS q (domain, caller, key, n) \
+               CROSS JOIN LATERAL ( \
+                 SELECT i.digest, e.* FROM {schema}.idempotency i \
+                 JOIN {schema}.events e \
+                   ON e.lane = i.lane AND e.position >= i.first AND e.position < i.first + i.count \
+                 WHERE i.domain = q.domain AND i.key = q.key \
+                   AND i.caller_sha256 = sha256(convert_to(q.caller, 'UTF8')) OFFSET 0 \
+               ) e \
+             ) e WHERE e.before <= $5"
         );
         let texts = Type::TEXT_ARRAY;
-        let of_states = [Type::INT2, texts.clone(), texts.clone(), texts.clone()];
+        let of_states = [
+            Type::INT2,
+            texts.clone(),
+            texts.clone(),
+            texts.clone(),
+            Type::INT8,
+        ];
         let of_replays = [&of_states[..], &[texts.clone(), texts.clone(), texts]].concat();
         Self {
             states_and_replays: Statement::new(states.clone() + &replays, &of_replays),
@@ -272,15 +288,23 @@ impl Writes {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
         const OPERATION: &str = "load";
         let lane = i16::from(lane.0);
+        let most = i64::try_from(bytes).unwrap_or(i64::MAX);
         let domains: Vec<&str> = entities.iter().map(EntityRef::domain).collect();
         let kinds: Vec<&str> = entities.iter().map(EntityRef::kind).collect();
         let names: Vec<&str> = entities.iter().map(EntityRef::key).collect();
         let mut lease = pool.lease(OPERATION, Purpose::Load).await?;
         let rows = if keys.is_empty() {
-            let parameters = [&lane as _, &domains as _, &kinds as _, &names as _];
+            let parameters = [
+                &lane as _,
+                &domains as _,
+                &kinds as _,
+                &names as _,
+                &most as _,
+            ];
             lease.query(&self.states, &parameters).await
         } else {
             let key_domains: Vec<&str> = keys.iter().map(|key| &*key.domain).collect();
@@ -291,6 +315,7 @@ impl Writes {
                 &domains as _,
                 &kinds as _,
                 &names as _,
+                &most as _,
                 &key_domains as _,
                 &callers as _,
                 &key_names as _,
@@ -346,6 +371,21 @@ impl Writes {
         }
         for replay in replays.iter_mut().flatten() {
             replay.events.sort_unstable_by_key(|event| event.position);
+        }
+        let mut prefix = Prefix::new(bytes);
+        let cut = states.iter().position(|state| !prefix.takes(state.size()));
+        match cut {
+            Some(cut) => {
+                states.truncate(cut);
+                replays.clear();
+            }
+            None => {
+                let size = |replay: &Option<Replay>| replay.as_ref().map_or(0, Replay::size);
+                let cut = replays
+                    .iter()
+                    .position(|replay| !prefix.takes(size(replay)));
+                replays.truncate(cut.unwrap_or(replays.len()));
+            }
         }
         Ok(Loaded {
             head: head.ok_or_else(|| corrupt(OPERATION, NO_LANE))?,

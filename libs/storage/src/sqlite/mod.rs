@@ -176,14 +176,15 @@ impl Storage for Sqlite {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        if let Some(loaded) = self.writer.load(lane, entities, keys) {
+        if let Some(loaded) = self.writer.load(lane, entities, keys, bytes) {
             return loaded;
         }
         let (entities, keys) = (entities.to_vec(), keys.to_vec());
         self.reads
             .run("load", move |snapshot, _| {
-                reads::load(snapshot.connection(), lane, &entities, &keys)
+                reads::load(snapshot.connection(), lane, &entities, &keys, bytes)
             })
             .await
     }

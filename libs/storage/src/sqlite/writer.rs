@@ -134,6 +134,7 @@ impl Writer {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Option<Result<Loaded>> {
         const OPERATION: &str = "load";
         if thread::current().id() != self.thread {
@@ -144,7 +145,7 @@ impl Writer {
             let reading = connection
                 .unchecked_transaction()
                 .map_err(failure(OPERATION))?;
-            reads::load(&reading, lane, entities, keys)
+            reads::load(&reading, lane, entities, keys, bytes)
         })
     }
 

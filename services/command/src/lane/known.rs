@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stategate_model::{EntityRef, Event, IdempotencyKey, State, Version};
+use stategate_model::{EntityRef, IdempotencyKey, State, Version};
 use stategate_storage::{Batch, Head, Loaded, Replay};
 
 use super::{Item, States};
@@ -47,8 +47,8 @@ pub(crate) struct Known {
 pub(crate) struct Question {
     /// States that are not known.
     pub(crate) entities: Vec<EntityRef>,
-    /// So many of them, at the front, are to be made.
-    makes: usize,
+    /// For each of them, whether it is to be made.
+    makes: Vec<bool>,
     /// Keys of which it is not known whether they were used.
     pub(crate) keys: Vec<IdempotencyKey>,
     /// Where the head has been since the question was asked; nothing if it was not known then.
@@ -95,10 +95,14 @@ impl Known {
 
     /// Whether everything is known that the item is decided on.
     pub(crate) fn covers(&self, item: &Item) -> bool {
+        self.covers_states(item) && !self.is_key_unknown(item)
+    }
+
+    /// Whether every state is known that the item is decided on.
+    pub(crate) fn covers_states(&self, item: &Item) -> bool {
         let mut operations = item.write.operations.iter();
         self.is_sure_of_the_head()
             && operations.all(|operation| self.states.get(&operation.entity).is_some())
-            && !self.is_key_unknown(item)
     }
 
     /// How many presumptions it takes to decide items without asking; `None` if it takes asking.
@@ -144,23 +148,22 @@ impl Known {
         item.number < self.confirmed
     }
 
-    /// What is not known and items are decided on. `before` is the number the next item will have.
+    /// What is not known and items are decided on, in their order. `before` is the number the next item
+    /// will have.
     pub(crate) fn question<'a>(
         &self,
         items: impl Iterator<Item = &'a Item> + Clone,
         before: u64,
     ) -> Option<Question> {
-        let entities = |makes: bool| {
-            let operations = items.clone().flat_map(|item| &item.write.operations);
-            operations
-                .filter(move |operation| operation.makes() == makes)
-                .map(|operation| &operation.entity)
-        };
         let mut seen = HashSet::new();
-        let mut unknown = self.states.unknown(entities(true), &mut seen);
-        let makes = unknown.len();
-        unknown.extend(self.states.unknown(entities(false), &mut seen));
-        let entities = unknown;
+        let (mut entities, mut makes) = (Vec::new(), Vec::new());
+        for operation in items.clone().flat_map(|item| &item.write.operations) {
+            let entity = &operation.entity;
+            if self.states.get(entity).is_none() && seen.insert(entity) {
+                entities.push(entity.clone());
+                makes.push(operation.makes());
+            }
+        }
         let mut keys = plan::keys(items);
         keys.retain(|key| !self.replays.contains_key(key));
         if self.is_sure_of_the_head() && entities.is_empty() && keys.is_empty() {
@@ -177,7 +180,8 @@ impl Known {
         })
     }
 
-    /// Takes in an answer, unless it was read at another head.
+    /// Takes in an answer, which may be to the first of what was asked alone, unless it was read at another
+    /// head.
     pub(crate) fn learn(
         &mut self,
         question: Question,
@@ -194,8 +198,8 @@ impl Known {
             self.head = Some(loaded.head);
         }
         self.in_doubt = false;
-        let mut made = loaded.states.iter().take(question.makes);
-        if made.any(|state| state.version != Version::ZERO) {
+        let mut made = loaded.states.iter().zip(&question.makes);
+        if made.any(|(state, makes)| *makes && state.version != Version::ZERO) {
             self.made = 0;
         }
         if loaded.replays.iter().any(Option::is_some) {
@@ -250,8 +254,7 @@ impl Known {
 
     fn replay_bytes(&self) -> usize {
         let replays = self.replays.values().flatten();
-        let events = replays.flat_map(|replay| &replay.events);
-        events.map(Event::size).sum()
+        replays.map(Replay::size).sum()
     }
 
     /// Drops the answers about the keys of items that are decided.

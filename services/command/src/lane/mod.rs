@@ -19,7 +19,9 @@ mod writer;
 
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
-use stategate_model::{Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent};
+use stategate_model::{
+    Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent, times,
+};
 use stategate_storage::{Batch, Error, Trouble};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -127,6 +129,13 @@ pub(crate) struct Item {
     _room: OwnedSemaphorePermit,
 }
 
+impl Item {
+    /// When its caller is told what is known by then.
+    fn until(&self) -> Instant {
+        self.since + times::WRITE
+    }
+}
+
 /// The way back to a caller. One who gets no answer, for the writer's task has ended, is told what is known.
 #[derive(Debug)]
 struct Answer {
@@ -151,7 +160,17 @@ impl Answer {
         }
     }
 
-    /// Whether the caller is gone.
+    /// Tells a caller who has waited for as long as a write may take.
+    fn give_up(&mut self) {
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(match self.is_under_way {
+                true => Failure::Unknown,
+                false => Failure::Unavailable,
+            }));
+        }
+    }
+
+    /// Whether the caller is gone, or was told.
     fn is_closed(&self) -> bool {
         self.caller.as_ref().is_none_or(oneshot::Sender::is_closed)
     }

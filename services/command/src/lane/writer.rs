@@ -4,7 +4,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use stategate_channel::Channel;
 use stategate_metrics::{Counter, Histogram};
-use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits, times};
+use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
 use stategate_server::Seldom;
 use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
 use tokio::{
@@ -25,6 +25,9 @@ use crate::{
     plan::{self, Outcome, Plan},
 };
 
+/// Most bytes of states, and of what was done before, that one answer of the storage holds. A batch is
+/// decided as far as they reach: for one write they may be read in several parts.
+const LOAD_BYTES: usize = limits::BATCH_BYTES;
 /// Looks ahead while one append is on its way: each costs a question, and what came in after the last
 /// has to wait for a batch more.
 const LOOKS: usize = 2;
@@ -68,7 +71,7 @@ pub struct LaneWriter {
 /// A question about writes that wait, asked while an append is on its way.
 enum Ahead {
     Asked(
-        Question,
+        Box<Question>,
         Pin<Box<dyn Future<Output = Result<Loaded, Error>> + Send>>,
     ),
     /// Answered, as of a head that the append on its way may have led to.
@@ -189,8 +192,13 @@ impl LaneWriter {
                 tokio::task::yield_now().await;
                 continue;
             }
+            let until = first.until();
             self.acknowledge(publishing).await;
-            let answer = answered(&mut self.ahead).await;
+            let Ok(answer) = timeout_at(until, answered(&mut self.ahead)).await else {
+                // Its caller is to be told, and others need not wait for it.
+                self.ahead = None;
+                continue;
+            };
             self.learn(answer);
             if matches!(self.ahead, Some(Ahead::Answered(_))) {
                 // No append of this writer's is on its way that could have led there.
@@ -228,7 +236,6 @@ impl LaneWriter {
 
     /// Decides and appends what waits, at most `most` writes of it.
     async fn write(&mut self, most: usize, publishing: &Publishing) {
-        let give_up = Instant::now() + times::WRITE;
         let mut items = self.waiting.batch(most);
         let mut may_presume = true;
         for item in &items {
@@ -237,7 +244,12 @@ impl LaneWriter {
                 .record(item.since.elapsed().as_secs_f64());
         }
         loop {
-            let decided = self.decide(&items, may_presume, give_up, publishing);
+            drop_late(&mut items);
+            // Each is told in its own time; this is for the last of them.
+            let Some(give_up) = items.iter().map(Item::until).max() else {
+                return;
+            };
+            let decided = self.decide(&mut items, may_presume, give_up, publishing);
             let (plan, presumed) = match decided.await {
                 Ok(decided) => decided,
                 Err(error) => return self.fail(items, &error),
@@ -267,15 +279,8 @@ impl LaneWriter {
             self.known.decided(&items);
             self.last = items.len();
             let batch = Arc::new(batch);
-            for item in &mut items {
-                item.answer.is_under_way = true;
-            }
-            let appended = match Instant::now() < give_up {
-                true => self.append(&batch, give_up, publishing).await,
-                // Never sent, it is surely not written.
-                false => Err(Error::new(Kind::Unavailable, "append")
-                    .because("what it is decided on was read too late")),
-            };
+            set_under_way(&mut items, true);
+            let appended = self.append(&batch, &mut items, give_up, publishing).await;
             match appended {
                 Ok(Appended::Done) => {
                     self.faults.at(Step::Appended).await;
@@ -296,14 +301,13 @@ impl LaneWriter {
                 Ok(Appended::HeadMoved) => {
                     self.meters.moved.increment(1);
                     self.lost_the_race();
-                    if Instant::now() >= give_up {
-                        return fail_all(items, || Failure::Unavailable);
-                    }
+                    set_under_way(&mut items, false);
                 }
                 Err(error) if *error.kind() == Kind::Rejected && presumed > 0 => {
                     // Not everything was new, most likely.
                     self.meters.misjudged.increment(1);
                     may_presume = false;
+                    set_under_way(&mut items, false);
                 }
                 Err(error) => {
                     if *error.kind() == Kind::Unavailable {
@@ -342,8 +346,9 @@ impl LaneWriter {
         if replays.is_empty() {
             return;
         }
-        let (items, outcomes) = replays.into_iter().unzip();
-        match self.appender.confirm(give_up).await {
+        let (mut items, outcomes): (Vec<_>, _) = replays.into_iter().unzip();
+        set_under_way(&mut items, true);
+        match telling(&mut items, self.appender.confirm(give_up)).await {
             Ok(()) => answer(items, outcomes, &batch),
             Err(error) => {
                 let lane = self.appender.lane;
@@ -353,11 +358,12 @@ impl LaneWriter {
         }
     }
 
-    /// Decides items on what is known as of the head. What is not known is read, or presumed; answers
-    /// how many presumptions the plan stands on.
+    /// Decides items on what is known as of the head: all, or the first ones, if what all are decided on is
+    /// too much to be held at once. What is not known is read, or presumed; answers how many presumptions
+    /// the plan stands on.
     async fn decide(
         &mut self,
-        items: &[Item],
+        items: &mut Vec<Item>,
         may_presume: bool,
         give_up: Instant,
         publishing: &Publishing,
@@ -373,22 +379,37 @@ impl LaneWriter {
             }
         }
         let before = self.waiting.next_number();
-        while let Some(question) = self.known.question(items.iter(), before) {
+        let mut count = items.len();
+        while let Some(question) = self.known.question(items.iter().take(count), before) {
             self.acknowledge(publishing).await;
             if !self.known.is_sure_of_the_head() {
                 self.run = 0;
             }
             let Appender { lane, storage } = &self.appender;
-            let load = storage.load(*lane, &question.entities, &question.keys);
-            let loaded = timeout_at(give_up, load).await.unwrap_or_else(|_| {
+            let load = storage.load(*lane, &question.entities, &question.keys, LOAD_BYTES);
+            let loaded = telling(items, timeout_at(give_up, load)).await;
+            let loaded = loaded.unwrap_or_else(|_| {
                 Err(Error::new(Kind::Unavailable, "load").because("no answer in time"))
             })?;
+            let has_states = loaded.states.len() == question.entities.len();
+            let has_replays = loaded.replays.len() == question.keys.len();
             if self.known.learn(question, loaded).is_err() {
                 // Another process wrote: what was known is old.
                 self.lost_the_race();
             }
+            drop_late(items);
+            // What does not fit into one answer is for a batch of its own, but for what the first write needs.
+            let asked = items.iter().take(count);
+            if !has_states {
+                let covered = asked.take_while(|item| self.known.covers_states(item));
+                count = covered.count().max(1);
+            } else if !has_replays {
+                let covered = asked.take_while(|item| self.known.covers(item));
+                count = covered.count().max(1);
+            }
         }
-        Ok((self.plan(items).await, 0))
+        let count = count.min(items.len());
+        Ok((self.plan(items.get(..count).unwrap_or_default()).await, 0))
     }
 
     /// Decides items on what is known.
@@ -408,6 +429,7 @@ impl LaneWriter {
     async fn append(
         &mut self,
         batch: &Arc<Batch>,
+        items: &mut [Item],
         give_up: Instant,
         publishing: &Publishing,
     ) -> Result<Appended, Error> {
@@ -426,11 +448,13 @@ impl LaneWriter {
         if let Some(outcome) = outcome {
             return outcome;
         }
+        let telling = telling(items, appending);
+        tokio::pin!(telling);
         loop {
             self.look_ahead();
             tokio::select! {
                 biased;
-                outcome = &mut appending => return outcome,
+                outcome = &mut telling => return outcome,
                 answer = answered(&mut self.ahead) => self.learn(answer),
                 _ = self.waiting.more(), if self.waiting.takes_more() => {}
             }
@@ -487,8 +511,8 @@ impl LaneWriter {
         self.meters.ahead.increment(1);
         let Appender { lane, storage } = self.appender.clone();
         let (entities, keys) = (question.entities.clone(), question.keys.clone());
-        let load = async move { storage.load(lane, &entities, &keys).await };
-        self.ahead = Some(Ahead::Asked(question, Box::pin(load)));
+        let load = async move { storage.load(lane, &entities, &keys, LOAD_BYTES).await };
+        self.ahead = Some(Ahead::Asked(Box::new(question), Box::pin(load)));
     }
 
     /// Takes in the answer to what was asked ahead.
@@ -499,7 +523,7 @@ impl LaneWriter {
         match answer {
             // It may be the head that the append on its way leads to.
             Ok(loaded) => {
-                if let Err(elsewhere) = self.known.learn(question, loaded) {
+                if let Err(elsewhere) = self.known.learn(*question, loaded) {
                     self.ahead = Some(Ahead::Answered(elsewhere));
                 }
             }
@@ -512,7 +536,7 @@ impl LaneWriter {
     fn advance(&mut self, batch: &Batch, states: HashMap<EntityRef, State>) {
         self.run += 1;
         let asked = match &mut self.ahead {
-            Some(Ahead::Asked(question, _)) => Some(question),
+            Some(Ahead::Asked(question, _)) => Some(&mut **question),
             Some(Ahead::Answered(elsewhere)) => Some(&mut elsewhere.0),
             None => None,
         };
@@ -532,12 +556,13 @@ impl LaneWriter {
 
     /// Answers items whose batch failed as a whole; a batch refused for its content is tried again
     /// one by one, so that one write never fails its neighbours.
-    fn fail(&mut self, items: Vec<Item>, error: &Error) {
+    fn fail(&mut self, mut items: Vec<Item>, error: &Error) {
         let lane = self.appender.lane;
         self.forget();
         match error.kind() {
             Kind::Rejected if items.len() > 1 => {
                 tracing::warn!(%lane, %error, writes = items.len(), "batch rejected; trying its writes one by one");
+                set_under_way(&mut items, false);
                 self.alone = items.len() + self.waiting.items().len();
                 self.waiting.put_back(items.into_iter());
             }
@@ -594,6 +619,43 @@ async fn answered(ahead: &mut Option<Ahead>) -> Result<Loaded, Error> {
     match ahead {
         Some(Ahead::Asked(_, answer)) => answer.await,
         Some(Ahead::Answered(_)) | None => std::future::pending().await,
+    }
+}
+
+/// Waits for what is done for items. Meanwhile each caller who has waited for as long as a write may take is
+/// told what is known, whatever becomes of the others.
+async fn telling<T>(items: &mut [Item], work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        let open = items.iter().filter(|item| !item.answer.is_closed());
+        let Some(next) = open.map(Item::until).min() else {
+            return work.await;
+        };
+        match timeout_at(next, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => tell_late(items),
+        }
+    }
+}
+
+/// Tells callers who have waited for as long as a write may take what is known.
+fn tell_late(items: &mut [Item]) {
+    let now = Instant::now();
+    for item in items.iter_mut().filter(|item| item.until() <= now) {
+        item.answer.give_up();
+    }
+}
+
+/// Drops writes, none of them under way, whose callers have waited for too long, or are gone: they are not
+/// written any more.
+fn drop_late(items: &mut Vec<Item>) {
+    tell_late(items);
+    items.retain(|item| !item.answer.is_closed());
+}
+
+fn set_under_way(items: &mut [Item], is_under_way: bool) {
+    for item in items {
+        item.answer.is_under_way = is_under_way;
     }
 }
 
