@@ -9,6 +9,7 @@
 //! this trait. The module `conformance` (a feature) lists the cases that every provider passes.
 
 mod batch;
+mod columns;
 mod config;
 mod ended;
 mod error;
@@ -116,12 +117,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// storage has nothing to do; a database that waits for its standbys shows a commit whose wait was ended.
     async fn confirm(&self) -> Result<()>;
 
-    /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
-    /// it ends or the storage is closed; a panic ends that task alone. What is lost with it is dropped, so
-    /// that whoever handed it over can notice.
+    /// Runs a task that writes a lane, on the thread where its calls of this storage cost least. It is polled
+    /// until it ends or the storage is closed; a panic ends that task alone. What the task holds is dropped with
+    /// it, so that the caller can notice its end.
     ///
     /// Called within a tokio runtime, whose timers and tasks are there for it.
-    fn host(&self, task: BoxFuture<'static, ()>);
+    fn run_writer(&self, task: BoxFuture<'static, ()>);
 
     /// An entity's current state.
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>>;
@@ -222,9 +223,9 @@ pub struct Info {
     pub lanes: Lanes,
     /// What the provider can do.
     pub capabilities: Capabilities,
-    /// The log is at hand to a [hosted](Storage::host) task: its calls wait for nobody but the disk,
-    /// and while one does the task stands still. So there is nothing to gain by reading ahead.
-    pub at_hand: bool,
+    /// A call costs a task that is [run by the storage](Storage::run_writer) no round trip: it waits for the disk
+    /// at most, and the task cannot do anything else meanwhile. So nothing is gained by reading ahead.
+    pub is_local: bool,
 }
 
 /// What a provider may be unable to do. A missing capability is refused by name where it is needed,

@@ -17,14 +17,14 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stategate_model::{
-    At, Cursor, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
+    At, Claims, Cursor, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
     IdempotencyKey, Lane, Lanes, LogId, PageRequest, Position, Scan, Sort, SortKey, State, Tie,
     Timestamp, Version, value::Corrupt,
 };
 
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage, Work, prefix::Prefix,
+    Page, Read, ReadLimit, Replay, Result, Storage, Work, error::closed, prefix::Prefix,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -104,7 +104,7 @@ impl Memory {
                     durable: false,
                     shared: false,
                 },
-                at_hand: false,
+                is_local: false,
             },
             log: Mutex::new(Some(Log {
                 lanes: lanes.iter().map(|_| LaneLog::default()).collect(),
@@ -121,7 +121,7 @@ impl Memory {
     ) -> Result<T> {
         match &mut *self.log.lock() {
             Some(log) => then(log),
-            None => Err(Error::new(Kind::Unavailable, operation).because("the storage is closed")),
+            None => Err(closed(operation)),
         }
     }
 
@@ -261,7 +261,7 @@ impl Log {
             self.keys.insert(record.key.clone(), record.clone());
         }
         if let Some(of_lane) = self.lanes.get_mut(lane.index()) {
-            of_lane.events.extend(batch.events.iter().cloned());
+            of_lane.events.extend(batch.events.iter().map(lean));
             of_lane.keys.extend(records);
         }
     }
@@ -330,7 +330,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
         drop(tokio::spawn(task));
     }
 
@@ -453,11 +453,12 @@ fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Fo
         let Some((event, values)) = newest.and_then(|event| Some((event, event.state()?))) else {
             continue;
         };
-        let object = values.object().map_err(corrupt(OPERATION))?;
-        if !query.filter.matches_values(object) {
+        // A tree that is not kept with what is stored.
+        let object = values.to_object().map_err(corrupt(OPERATION))?;
+        if !query.filter.matches_values(&object) {
             continue;
         }
-        let key = sort.map(|sort| SortKey::of_values(&sort.path, object));
+        let key = sort.map(|sort| SortKey::of_values(&sort.path, &object));
         let tie = Tie::Key(event.entity.key().to_owned());
         let item = Found {
             entity: event.entity.clone(),
@@ -470,6 +471,15 @@ fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Fo
         }
     }
     gathered.page(&query.page, sort, OPERATION)
+}
+
+/// The event with trees of its own: what looks at them leaves none with what is stored.
+fn lean(event: &Event) -> Event {
+    Event {
+        values: event.values.lean(),
+        claims: Claims::from_stored(event.claims.values().lean()),
+        ..event.clone()
+    }
 }
 
 fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event>> {
@@ -503,9 +513,10 @@ fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event
     }
     let mut gathered = Gathered::new(&query.page, sort);
     for position in positions.get(from..to).unwrap_or_default() {
-        let Some(event) = log.at(lane, *position) else {
+        let Some(event) = log.at(lane, *position).map(lean) else {
             continue;
         };
+        let event = &event;
         if !query.filter.matches_event(event).map_err(&corrupt)? {
             continue;
         }
@@ -514,7 +525,7 @@ fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event
             None => None,
         };
         let tie = Tie::Place(event.lane, event.position);
-        let offered = gathered.offer(Cursor { key, tie }, event.size(), event.clone());
+        let offered = gathered.offer(Cursor { key, tie }, event.size(), lean(event));
         if offered.is_break() {
             break;
         }
@@ -575,7 +586,7 @@ impl<T> Gathered<T> {
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::{Claims, Filter, KindRef, Method, Path, Values};
+    use stategate_model::{Filter, KindRef, Method, Path, Values};
 
     use super::*;
 
@@ -695,6 +706,33 @@ mod tests {
         assert_eq!(firsts, [1, 2, 3]);
         done("read_keys");
         work
+    }
+
+    #[tokio::test]
+    async fn a_search_leaves_no_tree_with_what_is_stored() {
+        let storage = Memory::new(&MemoryConfig::default()).unwrap();
+        write(&storage, "mine", "t", "k", 1).await;
+        write(&storage, "mine", "t", "k", 2).await;
+        let sort = |path| {
+            Some(Sort {
+                path,
+                reverse: true,
+            })
+        };
+        let mut query = entities(sort(Path::parse_entity("sort", "a").unwrap()));
+        query.filter = Filter::parse_entity(r#"{"a":{"$gte":1}}"#).unwrap();
+        let found = storage.search_entities(&query).await.unwrap().value;
+        let mut query = events(r#"{"values.a":1}"#);
+        query.sort = sort(Path::parse_event("sort", "claims.sub").unwrap());
+        let found_events = storage.search_events(&query).await.unwrap().value;
+        assert_eq!((found.items.len(), found_events.items.len()), (1, 2));
+        let log = storage.log.lock();
+        for event in log.as_ref().unwrap().lane(storage.info.lanes.of("mine")) {
+            assert!(!event.values.has_tree() && !event.claims.values().has_tree());
+        }
+        let answered = found.items.iter().map(|found| &found.values);
+        let of_events = found_events.items.iter().map(|event| &event.values);
+        assert!(answered.chain(of_events).all(|values| !values.has_tree()));
     }
 
     #[tokio::test]

@@ -68,8 +68,8 @@ impl Storage for Counting {
         self.inner.append(lane, expected, batch).await
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
-        self.inner.host(task);
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
+        self.inner.run_writer(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

@@ -283,7 +283,7 @@ pub(super) async fn hosted_tasks_write_as_all_others_do(world: World) {
     for (process, world) in worlds.iter().enumerate() {
         world
             .store
-            .host(Box::pin(async { panic!("planted: ends this task alone") }));
+            .run_writer(Box::pin(async { panic!("planted: ends this task alone") }));
         for racer in 0..3 {
             let (end, ended) = oneshot::channel();
             ends.push(ended);
@@ -307,7 +307,7 @@ pub(super) async fn hosted_tasks_write_as_all_others_do(world: World) {
             });
             match racer {
                 0 => drop(tokio::spawn(task)),
-                _ => world.store.host(task),
+                _ => world.store.run_writer(task),
             }
         }
     }

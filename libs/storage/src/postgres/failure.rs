@@ -5,6 +5,7 @@ use tokio_postgres::{
     error::{DbError, Severity, SqlState},
 };
 
+pub(super) use crate::error::{closed, corrupt, panicked};
 use crate::{Error, Kind, Trouble};
 
 /// A setting that cannot be used.
@@ -75,11 +76,6 @@ fn trouble(error: &Sql) -> Option<Trouble> {
     words
         .into_iter()
         .find_map(|(of, trouble)| (*code == of).then_some(trouble))
-}
-
-/// The call panicked.
-pub(super) fn panicked(operation: &'static str) -> Error {
-    Error::new(Kind::Bug, operation).because("the log has the panic")
 }
 
 /// The driver's words and those of what caused them, each once.
@@ -188,14 +184,4 @@ fn kind(error: &Sql) -> Kind {
 
 fn is_class(code: &SqlState, class: &str) -> bool {
     code.code().starts_with(class)
-}
-
-/// What was read is not what this provider writes.
-pub(super) fn corrupt(operation: &'static str, what: &'static str) -> Error {
-    Error::new(Kind::Corrupt, operation).because(what)
-}
-
-/// The storage was closed.
-pub(super) fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Unavailable, operation).because("the storage is closed")
 }

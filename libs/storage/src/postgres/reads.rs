@@ -1,23 +1,17 @@
 //! Point reads and reads of the log.
 
 use stategate_model::{
-    At, Digest, EntityRef, Event, EventId, Heads, IdempotencyKey, Lane, Lanes, Position, Timestamp,
-    Version,
+    At, EntityRef, Event, EventId, Heads, Lane, Lanes, Position, Timestamp, Version,
 };
 use tokio_postgres::types::Type;
 
-use crate::{KeyRecord, Read, ReadLimit, Result, prefix::Prefix};
+use crate::{KeyRecord, Read, ReadLimit, Result, columns::KeyRow, prefix::Prefix};
 
 use super::{
     failure::corrupt,
     pool::{Parameters, Pool, Purpose, Statement},
-    rows::{Columns, EVENT_COLUMNS},
+    rows::{Columns, EVENT_COLUMNS, EVENT_SIZE},
 };
-
-/// Bytes of an event, to the server, which cuts what it sends by them: no more than they are by
-/// [`Event::size`], so that the exact cut can be made here.
-pub(super) const EVENT_SIZE: &str =
-    "(octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + 64)";
 
 /// The statements of one schema.
 #[derive(Debug)]
@@ -228,7 +222,7 @@ impl Reads {
         let most = i64::try_from(limit.events.max(1)).unwrap_or(i64::MAX);
         let last = after.as_i64().saturating_add(most);
         let most_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Search).await?;
         let rows = lease
             .query(
                 &self.log,
@@ -263,7 +257,7 @@ impl Reads {
     ) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "read_keys";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Search).await?;
         let rows = lease
             .query(&self.keys, &[&i16::from(lane.0), &after.as_i64(), &most])
             .await
@@ -274,21 +268,15 @@ impl Reads {
                 row,
                 operation: OPERATION,
             };
-            let digest: &[u8] = columns.get(3)?;
-            Ok(KeyRecord {
-                key: IdempotencyKey {
-                    domain: columns.get::<&str>(0)?.into(),
-                    caller: columns.get::<&str>(1)?.into(),
-                    key: columns.get::<&str>(2)?.into(),
-                },
-                digest: digest
-                    .try_into()
-                    .map(Digest)
-                    .map_err(|_| corrupt(OPERATION, "a digest of another length"))?,
+            let row = KeyRow {
+                domain: columns.get(0)?,
+                caller: columns.get(1)?,
+                key: columns.get(2)?,
+                digest: columns.get(3)?,
                 first: columns.position(4)?,
-                count: u32::try_from(columns.get::<i32>(5)?)
-                    .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
-            })
+                count: i64::from(columns.get::<i32>(5)?),
+            };
+            row.record(OPERATION)
         });
         records.collect()
     }

@@ -6,7 +6,7 @@ use stategate_model::{
     Version,
 };
 
-use crate::{Head, KeyRecord, Loaded, ReadLimit, Replay, Result, prefix::Prefix};
+use crate::{Head, KeyRecord, Loaded, ReadLimit, Replay, Result, columns::KeyRow, prefix::Prefix};
 
 use super::{
     failure::{corrupt, failure},
@@ -156,17 +156,16 @@ pub(super) fn read_keys(
             row,
             operation: OPERATION,
         };
-        records.push(KeyRecord {
-            key: IdempotencyKey {
-                domain: columns.text(0)?.into(),
-                caller: columns.text(1)?.into(),
-                key: columns.text(2)?.into(),
-            },
-            digest: Digest(columns.bytes(3)?),
+        let digest: [u8; 32] = columns.bytes(3)?;
+        let row = KeyRow {
+            domain: columns.text(0)?,
+            caller: columns.text(1)?,
+            key: columns.text(2)?,
+            digest: &digest,
             first: rows::position(columns.integer(4)?),
-            count: u32::try_from(columns.integer(5)?)
-                .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
-        });
+            count: columns.integer(5)?,
+        };
+        records.push(row.record(OPERATION)?);
     }
     Ok(records)
 }
