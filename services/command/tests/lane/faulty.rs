@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     /// Nothing is written, for sure.
     Unavailable,
     /// Another process writes first.
-    Overtaken,
+    Conflict,
     /// Batches with more than one event are refused for their content.
     RejectedTogether,
 }
@@ -118,7 +118,7 @@ impl Faulty {
     }
 
     /// A write of another process to the same lane.
-    pub(crate) async fn overtake(&self, lane: Lane) {
+    pub(crate) async fn write_of_another(&self, lane: Lane) {
         let head = self
             .inner
             .load(lane, &[], &[], usize::MAX)
@@ -180,7 +180,7 @@ impl Storage for Faulty {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one)
             .is_ok()
         {
-            self.overtake(lane).await;
+            self.write_of_another(lane).await;
         }
         self.travel().await;
         loaded
@@ -216,8 +216,8 @@ impl Storage for Faulty {
             }
             Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
             Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
-            Some(Fault::Overtaken) => {
-                self.overtake(lane).await;
+            Some(Fault::Conflict) => {
+                self.write_of_another(lane).await;
                 self.inner.append(lane, expected, batch).await
             }
             Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
@@ -245,8 +245,8 @@ impl Storage for Faulty {
         }
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
-        self.inner.host(task);
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
+        self.inner.run_writer(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

@@ -8,10 +8,10 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-mod ahead;
+mod assumed;
 mod faulty;
 mod large;
-mod presume;
+mod prefetch;
 mod reverts;
 
 use std::{
@@ -149,7 +149,7 @@ async fn states_are_kept_while_the_head_is_unmoved() {
         1,
         "one round trip a batch"
     );
-    storage.overtake(Lane(0)).await;
+    storage.write_of_another(Lane(0)).await;
     let written = handle.write(set("a")).await.unwrap();
     assert_eq!(written.events()[0].version, Version::new(11));
     assert_eq!(written.events()[0].position, Position::new(12));
@@ -203,11 +203,11 @@ async fn an_append_in_doubt_is_found_out() {
             4,
         ),
         (vec![Fault::WrittenUnknown, Fault::LostUnknown], 3),
-        // In doubt, and another process overtakes: surely not written, so decided anew.
-        (vec![Fault::LostUnknown, Fault::Overtaken], 3),
-        (vec![Fault::WrittenUnknown, Fault::Overtaken], 2),
+        // In doubt, and another process writes first: surely not written, so decided anew.
+        (vec![Fault::LostUnknown, Fault::Conflict], 3),
+        (vec![Fault::WrittenUnknown, Fault::Conflict], 2),
         (
-            vec![Fault::Overtaken, Fault::Overtaken, Fault::WrittenUnknown],
+            vec![Fault::Conflict, Fault::Conflict, Fault::WrittenUnknown],
             4,
         ),
     ] {

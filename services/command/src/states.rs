@@ -1,4 +1,4 @@
-//! The entity states a lane writer knows, valid while the lane's head is where it left it.
+//! The entity states in the cache of a lane, valid while the lane's head is where it left it.
 
 use std::collections::HashMap;
 
