@@ -190,7 +190,7 @@ impl Builder {
         self
     }
 
-    /// How long a call may take, retries included: 10 seconds unless set. Streams have no end.
+    /// How long a call may take, retries included: 20 seconds unless set. Streams have no end.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

@@ -15,6 +15,11 @@ pub struct State {
 }
 
 impl State {
+    /// Bytes of its values.
+    pub fn size(&self) -> usize {
+        self.values.as_ref().map_or(0, Values::size)
+    }
+
     /// The version a precondition compares with: that of an entity that is there.
     pub fn current_version(&self) -> Option<Version> {
         self.values.is_some().then_some(self.version)

@@ -11,8 +11,8 @@ use serde::{
 };
 
 use crate::{
-    Object, Value,
     limits::{MESSAGE_BYTES, VALUE_DEPTH},
+    tree::{Object, Value},
 };
 
 /// Deepest nesting the parser enters. Above what values and filters allow, so that those can name

@@ -3,11 +3,20 @@
 use std::cmp::Ordering;
 
 use crate::{
-    Event, Lane, Object, Path, Position, Sort, Value,
+    Event, Lane, Object, Path, Position, Value,
     filter::Root,
     limits::{LANES, NAME_BYTES, SORT_STRING_BYTES},
     value::Corrupt,
 };
+
+/// An order of results: by the value at a path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sort {
+    /// The path, in values for entities, in the event for events.
+    pub path: Path,
+    /// Whether everything is reversed, ties included.
+    pub reverse: bool,
+}
 
 /// What an item sorts by: null/missing < false < true < numbers < strings < arrays and objects.
 ///

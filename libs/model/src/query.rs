@@ -1,6 +1,6 @@
 //! What searches ask for, parsed and bounded.
 
-use crate::{Cursor, Filter, Invalid, KindRef, Path, Timestamp, Version, limits};
+use crate::{Cursor, Filter, Invalid, KindRef, Sort, Timestamp, Version, limits};
 
 /// A point in an entity's past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,15 +9,6 @@ pub enum At {
     Version(Version),
     /// As of a time, inclusive.
     Time(Timestamp),
-}
-
-/// An order of results: by the value at a path.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sort {
-    /// The path, in values for entities, in the event for events.
-    pub path: Path,
-    /// Whether everything is reversed, ties included.
-    pub reverse: bool,
 }
 
 /// Which part of the results is wanted.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::limits;
+
 /// How long a statement waits for a lane that another one holds. It is sent so often ([`LOCK_TRIES`]) before
 /// the storage gives it up.
 pub const LOCK: Duration = Duration::from_millis(1_500);
@@ -17,8 +19,16 @@ pub const SILENCE: Duration = Duration::from_secs(3);
 pub const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a write tries to reach its storage before its caller is told.
 pub const WRITE: Duration = Duration::from_millis(7_500);
+/// How long a read of a few rows tries to reach its storage before its caller is told.
+pub const READ: Duration = Duration::from_millis(7_500);
+/// How long a statement that searches, or reads the log, may run, if an operator does not say otherwise.
+pub const STATEMENT: Duration = Duration::from_secs(10);
+/// How long after its own limit such a statement may go unanswered before its connection counts as lost.
+pub const STATEMENT_SILENCE: Duration = Duration::from_secs(2);
+/// How long such a statement waits for a connection to its storage.
+pub const STATEMENT_CONNECTION: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer, if it is not told otherwise.
-pub const CALL: Duration = Duration::from_secs(10);
+pub const CALL: Duration = Duration::from_secs(20);
 /// How long a process has to end, if it is not told otherwise.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -42,3 +52,18 @@ const _: () = assert!(2 * (SILENCE.as_millis() + ASK_AGAIN.as_millis()) < WRITE.
 // A caller hears what became of its write before it goes, and before a process that ends cuts it off.
 const _: () = assert!(WRITE.as_millis() < CALL.as_millis());
 const _: () = assert!(WRITE.as_millis() < for_calls(GRACE).as_millis());
+// A read that got a connection has time left to be answered.
+const _: () = assert!(CONNECTION.as_millis() + SILENCE.as_millis() < READ.as_millis());
+const _: () = assert!(READ.as_millis() < for_calls(GRACE).as_millis());
+// Whoever waits for a position hears that the log is behind it, or what became of the read after the wait,
+// before it goes.
+const _: () = assert!(limits::POSITION_WAIT.as_millis() + READ.as_millis() < CALL.as_millis());
+// The server ends a statement at its limit, and says so, before its connection counts as lost; and both are
+// before the caller goes.
+const _: () = assert!(STATEMENT_SILENCE.as_millis() > 0);
+const _: () = assert!(
+    STATEMENT_CONNECTION.as_millis() + STATEMENT.as_millis() + STATEMENT_SILENCE.as_millis()
+        < CALL.as_millis()
+);
+// A client may be told to wait for longer, but for no longer than a server works on a call.
+const _: () = assert!(CALL.as_millis() < limits::CALL_TIME.as_millis());

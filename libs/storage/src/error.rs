@@ -183,3 +183,13 @@ impl std::error::Error for Error {
         self.cause.as_deref().map(|cause| cause as _)
     }
 }
+
+/// What was read is not what the provider writes.
+pub(crate) fn corrupt(operation: &'static str, what: &'static str) -> Error {
+    Error::new(Kind::Corrupt, operation).because(what)
+}
+
+/// The storage was closed.
+pub(crate) fn closed(operation: &'static str) -> Error {
+    Error::new(Kind::Unavailable, operation).because("the storage is closed")
+}

@@ -10,12 +10,14 @@
 
 mod answer;
 mod batch;
+mod columns;
 mod config;
 mod ended;
 mod error;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prefix;
 mod sqlite;
 pub mod transfer;
 
@@ -79,11 +81,16 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// what became of requests with `keys` before, all at one point in the log.
     ///
     /// The answers are in the order of the questions. An entity may be asked for once only.
+    ///
+    /// Ends where the answers come to more than `bytes`, as [`State::size`] and [`Replay::size`] count them,
+    /// and so answers the first questions alone: entities before keys, and at least one question, if there
+    /// is one. Whoever asks for the rest sees by the head whether it is of the same point in the log.
     async fn load(
         &self,
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded>;
 
     /// Appends a batch if the lane's head is still at `expected`.
@@ -111,12 +118,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// storage has nothing to do; a database that waits for its standbys shows a commit whose wait was ended.
     async fn confirm(&self) -> Result<()>;
 
-    /// Runs a task that writes a lane, where its calls of this storage cost least. It is polled until
-    /// it ends or the storage is closed; a panic ends that task alone. What is lost with it is dropped, so
-    /// that whoever handed it over can notice.
+    /// Runs a task that writes a lane, on the thread where its calls of this storage cost least. It is polled
+    /// until it ends or the storage is closed; a panic ends that task alone. What the task holds is dropped with
+    /// it, so that the caller can notice its end.
     ///
     /// Called within a tokio runtime, whose timers and tasks are there for it.
-    fn host(&self, task: BoxFuture<'static, ()>);
+    fn run_writer(&self, task: BoxFuture<'static, ()>);
 
     /// An entity's current state.
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>>;
@@ -217,9 +224,9 @@ pub struct Info {
     pub lanes: Lanes,
     /// What the provider can do.
     pub capabilities: Capabilities,
-    /// The log is at hand to a [hosted](Storage::host) task: its calls wait for nobody but the disk,
-    /// and while one does the task stands still. So there is nothing to gain by reading ahead.
-    pub at_hand: bool,
+    /// A call costs a task that is [run by the storage](Storage::run_writer) no round trip: it waits for the disk
+    /// at most, and the task cannot do anything else meanwhile. So nothing is gained by reading ahead.
+    pub is_local: bool,
 }
 
 /// What a provider may be unable to do. A missing capability is refused by name where it is needed,
@@ -259,9 +266,10 @@ pub struct Head {
 pub struct Loaded {
     /// The lane's head.
     pub head: Head,
-    /// The states of the entities asked for, in order.
+    /// The states of the entities asked for, in order: of all of them, or of the first ones.
     pub states: Vec<State>,
-    /// What became of the keys asked for, in order; `None` for a key not used yet.
+    /// What became of the keys asked for, in order: of all of them, or of the first ones. `None` for a key
+    /// not used yet.
     pub replays: Vec<Option<Replay>>,
 }
 
@@ -272,6 +280,13 @@ pub struct Replay {
     pub digest: Digest,
     /// The events it made, in order.
     pub events: Vec<Event>,
+}
+
+impl Replay {
+    /// Bytes of its events, as [`Event::size`] counts them.
+    pub fn size(&self) -> usize {
+        self.events.iter().map(Event::size).sum()
+    }
 }
 
 /// Events to append, with the idempotency keys of the requests that made them.

@@ -17,14 +17,14 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stategate_model::{
-    At, Cursor, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
+    At, Claims, Cursor, Direction, EntityQuery, EntityRef, Event, EventId, EventQuery, Heads,
     IdempotencyKey, Lane, Lanes, LogId, PageRequest, Position, Scan, Sort, SortKey, State, Tie,
     Timestamp, Version, value::Corrupt,
 };
 
 use crate::{
     Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage, Work,
+    Page, Read, ReadLimit, Replay, Result, Storage, Work, error::closed, prefix::Prefix,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -104,7 +104,7 @@ impl Memory {
                     durable: false,
                     shared: false,
                 },
-                at_hand: false,
+                is_local: false,
             },
             log: Mutex::new(Some(Log {
                 lanes: lanes.iter().map(|_| LaneLog::default()).collect(),
@@ -121,7 +121,7 @@ impl Memory {
     ) -> Result<T> {
         match &mut *self.log.lock() {
             Some(log) => then(log),
-            None => Err(Error::new(Kind::Unavailable, operation).because("the storage is closed")),
+            None => Err(closed(operation)),
         }
     }
 
@@ -261,7 +261,7 @@ impl Log {
             self.keys.insert(record.key.clone(), record.clone());
         }
         if let Some(of_lane) = self.lanes.get_mut(lane.index()) {
-            of_lane.events.extend(batch.events.iter().cloned());
+            of_lane.events.extend(batch.events.iter().map(lean));
             of_lane.keys.extend(records);
         }
     }
@@ -290,15 +290,23 @@ impl Storage for Memory {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
         self.with("load", |log| {
+            let mut prefix = Prefix::new(bytes);
+            let states = entities.iter().map(|entity| log.state(lane, entity));
+            let states: Vec<_> = states
+                .take_while(|state| prefix.takes(state.size()))
+                .collect();
+            let is_whole = states.len() == entities.len();
+            let replays = keys.iter().map(|key| log.replay(lane, key));
+            let replays = replays.take_while(|replay| {
+                is_whole && prefix.takes(replay.as_ref().map_or(0, Replay::size))
+            });
             Ok(Loaded {
                 head: log.head(lane),
-                states: entities
-                    .iter()
-                    .map(|entity| log.state(lane, entity))
-                    .collect(),
-                replays: keys.iter().map(|key| log.replay(lane, key)).collect(),
+                replays: replays.collect(),
+                states,
             })
         })
     }
@@ -322,7 +330,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
         drop(tokio::spawn(task));
     }
 
@@ -356,16 +364,10 @@ impl Storage for Memory {
         bytes: usize,
     ) -> Result<Vec<Option<Event>>> {
         self.with("get_events", |log| {
-            let (mut found, mut size) = (Vec::with_capacity(events.len()), 0);
-            for (entity, id) in events {
-                let event = log.event(entity, *id);
-                size += event.map_or(0, Event::size);
-                if size > bytes && !found.is_empty() {
-                    break;
-                }
-                found.push(event.cloned());
-            }
-            Ok(found)
+            let mut prefix = Prefix::new(bytes);
+            let found = events.iter().map(|(entity, id)| log.event(entity, *id));
+            let found = found.take_while(|event| prefix.takes(event.map_or(0, Event::size)));
+            Ok(found.map(Option::<&Event>::cloned).collect())
         })
     }
 
@@ -377,18 +379,11 @@ impl Storage for Memory {
 
     async fn read_log(&self, lane: Lane, after: Position, limit: ReadLimit) -> Result<Vec<Event>> {
         self.with("read_log", |log| {
-            let mut bytes = 0;
-            let mut events = Vec::new();
+            let mut prefix = Prefix::new(limit.bytes);
             let skip = usize::try_from(after.get()).unwrap_or(usize::MAX);
-            for event in log.lane(lane).iter().skip(skip) {
-                bytes += event.size();
-                let full = events.len() >= limit.events || bytes > limit.bytes;
-                if full && !events.is_empty() {
-                    break;
-                }
-                events.push(event.clone());
-            }
-            Ok(events)
+            let events = log.lane(lane).iter().skip(skip).take(limit.events.max(1));
+            let events = events.take_while(|event| prefix.takes(event.size()));
+            Ok(events.cloned().collect())
         })
     }
 
@@ -458,11 +453,12 @@ fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Fo
         let Some((event, values)) = newest.and_then(|event| Some((event, event.state()?))) else {
             continue;
         };
-        let object = values.object().map_err(corrupt(OPERATION))?;
-        if !query.filter.matches_values(object) {
+        // A tree that is not kept with what is stored.
+        let object = values.to_object().map_err(corrupt(OPERATION))?;
+        if !query.filter.matches_values(&object) {
             continue;
         }
-        let key = sort.map(|sort| SortKey::of_values(&sort.path, object));
+        let key = sort.map(|sort| SortKey::of_values(&sort.path, &object));
         let tie = Tie::Key(event.entity.key().to_owned());
         let item = Found {
             entity: event.entity.clone(),
@@ -475,6 +471,15 @@ fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Fo
         }
     }
     gathered.page(&query.page, sort, OPERATION)
+}
+
+/// The event with trees of its own: what looks at them leaves none with what is stored.
+fn lean(event: &Event) -> Event {
+    Event {
+        values: event.values.lean(),
+        claims: Claims::from_stored(event.claims.values().lean()),
+        ..event.clone()
+    }
 }
 
 fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event>> {
@@ -508,9 +513,10 @@ fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event
     }
     let mut gathered = Gathered::new(&query.page, sort);
     for position in positions.get(from..to).unwrap_or_default() {
-        let Some(event) = log.at(lane, *position) else {
+        let Some(event) = log.at(lane, *position).map(lean) else {
             continue;
         };
+        let event = &event;
         if !query.filter.matches_event(event).map_err(&corrupt)? {
             continue;
         }
@@ -519,7 +525,7 @@ fn search_events(log: &Log, lane: Lane, query: &EventQuery) -> Result<Page<Event
             None => None,
         };
         let tie = Tie::Place(event.lane, event.position);
-        let offered = gathered.offer(Cursor { key, tie }, event.size(), event.clone());
+        let offered = gathered.offer(Cursor { key, tie }, event.size(), lean(event));
         if offered.is_break() {
             break;
         }
@@ -580,7 +586,7 @@ impl<T> Gathered<T> {
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::{Claims, Filter, KindRef, Method, Path, Values};
+    use stategate_model::{Filter, KindRef, Method, Path, Values};
 
     use super::*;
 
@@ -653,7 +659,7 @@ mod tests {
         assert_eq!(state.version, Version::new(2));
         done("get");
         let asked = std::slice::from_ref(&entity);
-        let loaded = storage.load(lane, asked, &[key]).await.unwrap();
+        let loaded = storage.load(lane, asked, &[key], usize::MAX).await.unwrap();
         assert!(loaded.replays[0].is_some());
         done("load");
         for at in [At::Version(Version::new(2)), At::Time(Timestamp(i64::MAX))] {
@@ -700,6 +706,33 @@ mod tests {
         assert_eq!(firsts, [1, 2, 3]);
         done("read_keys");
         work
+    }
+
+    #[tokio::test]
+    async fn a_search_leaves_no_tree_with_what_is_stored() {
+        let storage = Memory::new(&MemoryConfig::default()).unwrap();
+        write(&storage, "mine", "t", "k", 1).await;
+        write(&storage, "mine", "t", "k", 2).await;
+        let sort = |path| {
+            Some(Sort {
+                path,
+                reverse: true,
+            })
+        };
+        let mut query = entities(sort(Path::parse_entity("sort", "a").unwrap()));
+        query.filter = Filter::parse_entity(r#"{"a":{"$gte":1}}"#).unwrap();
+        let found = storage.search_entities(&query).await.unwrap().value;
+        let mut query = events(r#"{"values.a":1}"#);
+        query.sort = sort(Path::parse_event("sort", "claims.sub").unwrap());
+        let found_events = storage.search_events(&query).await.unwrap().value;
+        assert_eq!((found.items.len(), found_events.items.len()), (1, 2));
+        let log = storage.log.lock();
+        for event in log.as_ref().unwrap().lane(storage.info.lanes.of("mine")) {
+            assert!(!event.values.has_tree() && !event.claims.values().has_tree());
+        }
+        let answered = found.items.iter().map(|found| &found.values);
+        let of_events = found_events.items.iter().map(|event| &event.values);
+        assert!(answered.chain(of_events).all(|values| !values.has_tree()));
     }
 
     #[tokio::test]

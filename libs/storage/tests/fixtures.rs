@@ -281,7 +281,7 @@ async fn check(store: &dyn Storage) {
         assert_eq!(state, expected);
     }
     let lane = store.info().lanes.of("accounting");
-    let loaded = store.load(lane, &[], &[key()]).await.unwrap();
+    let loaded = store.load(lane, &[], &[key()], usize::MAX).await.unwrap();
     let replay = Replay {
         digest: digest(),
         events: of_lane(lane)[1..3].to_vec(),

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
 use stategate_model::{
-    Claims, EntityQuery, EntityRef, Event, EventId, Filter, KindRef, Lane, Lanes, Method,
+    At, Claims, EntityQuery, EntityRef, Event, EventId, Filter, KindRef, Lane, Lanes, Method,
     PageRequest, Position, Timestamp, Values, Version, times,
 };
 use stategate_servers::{Answers, Missing, PgBouncer, Postgres as Server, Proxy};
@@ -491,6 +491,31 @@ async fn silence_is_noticed_before_callers_go() {
     assert!(begun.elapsed() < times::WRITE / 2, "{:?}", begun.elapsed());
     proxy.lose_answers(Answers::Passed);
     assert_eq!(append(&store, 1, &second).await, Ok(Appended::HeadMoved));
+
+    // A read of a few rows is given up too, while its caller is still there to be told.
+    let entity = EntityRef::new("d", "t", "k").unwrap();
+    store.get(&entity).await.unwrap();
+    proxy.lose_answers(Answers::Lost);
+    let begun = Instant::now();
+    let id = second.events[0].id;
+    let reads = futures::join!(
+        store.get(&entity),
+        store.get_at(&entity, At::Version(Version::new(1))),
+        store.get_event(&entity, id),
+        store.heads(),
+    );
+    let errors = [reads.0.err(), reads.1.err(), reads.2.err(), reads.3.err()];
+    for error in errors.map(Option::unwrap) {
+        assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    }
+    println!("reads are given up after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < times::READ + times::SILENCE,
+        "{:?}",
+        begun.elapsed()
+    );
+    proxy.lose_answers(Answers::Passed);
+    store.get(&entity).await.unwrap();
     store.close().await;
 }
 

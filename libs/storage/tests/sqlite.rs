@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test fails by panicking and says what it did"
 )]
 
@@ -448,4 +449,46 @@ async fn dropping_a_store_ends_its_threads() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(left < 100, "{left} threads are left");
+}
+
+/// A file system that takes no writes any more, as one that found an error in itself: what is there is not
+/// opened as a log that could be written to, and is whole when it takes writes again. (A file system whose
+/// files are open for writing is not made read-only by asking, so that this is tried between two openings.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_file_system_is_named() {
+    let at = tempfile::tempdir().unwrap();
+    let mount = |options: &str| {
+        let mut command = std::process::Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "tmpfs"]);
+        command.arg(at.path()).status().is_ok_and(|s| s.success())
+    };
+    if !mount("size=64m") {
+        eprintln!("\n!!!! NOT COVERED: a read-only file system: only root can mount one\n");
+        return;
+    }
+    let path = at.path().join("log.db");
+    let config = SqliteConfig {
+        path: path.clone(),
+        lanes: None,
+    };
+    let store = Sqlite::open(&config).await.unwrap();
+    let appended = append(&store, vec![event("a", 1)]).await.unwrap();
+    assert_eq!(appended, Appended::Done);
+    store.close().await;
+    drop(store);
+    assert!(mount("remount,ro"), "nothing has it open");
+    let problem = Sqlite::open(&config).await.map(drop).unwrap_err();
+    let told = problem.to_string();
+    println!("{:?}, {:?}: {told}", problem.kind(), problem.trouble());
+    let is_named = problem.trouble() == Some(Trouble::ReadOnly) || told.contains("read-only");
+    assert!(is_named, "{told}");
+    assert!(mount("remount,rw"));
+    let store = Sqlite::open(&config).await.unwrap();
+    let appended = append(&store, vec![event("b", 2)]).await.unwrap();
+    assert_eq!(appended, Appended::Done);
+    store.close().await;
+    let _ = std::process::Command::new("umount")
+        .arg("--lazy")
+        .arg(at.path())
+        .status();
 }

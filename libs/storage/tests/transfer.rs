@@ -87,7 +87,12 @@ impl Author {
         let n = self.written;
         let domain = format!("domain-{}", n % 13);
         let lane = self.storage.info().lanes.of(&domain);
-        let head = self.storage.load(lane, &[], &[]).await.unwrap().head;
+        let head = self
+            .storage
+            .load(lane, &[], &[], usize::MAX)
+            .await
+            .unwrap()
+            .head;
         self.time += 4 * (n % 3) as i64;
         let count = if n.is_multiple_of(7) { 5 } else { 1 };
         let mut time = head.time;
@@ -265,7 +270,7 @@ async fn lanes_are_dealt_anew() {
             for record in keys(storage).await {
                 let lane = storage.info().lanes.of(&record.key.domain);
                 let asked = std::slice::from_ref(&record.key);
-                let loaded = storage.load(lane, &[], asked).await.unwrap();
+                let loaded = storage.load(lane, &[], asked, usize::MAX).await.unwrap();
                 let replay = loaded.replays.into_iter().next().flatten().unwrap();
                 let ids: Vec<_> = replay.events.iter().map(|event| event.id).collect();
                 made.insert(record.key, (replay.digest.0, ids));

@@ -7,6 +7,7 @@ mod faults;
 pub mod lane;
 mod plan;
 mod service;
+mod states;
 
 pub use self::{
     plan::{Operation, Refused},

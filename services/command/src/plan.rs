@@ -3,19 +3,17 @@
 //! Pure. A write that is refused leaves no trace in the batch, so that it never fails its
 //! neighbours; a transaction leaves either all of its changes or none.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::{collections::HashMap, ops::Range};
 
 use stategate_model::{
-    Change, Command, Digest, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid, Lane,
-    Limits, Method, Reason, Refusal, State, Timestamp, Values, decide, limits, value::Corrupt,
+    Change, Claims, Command, Digest, EntityRef, Event, EventId, Expect, IdempotencyKey, Invalid,
+    Lane, Limits, Method, Reason, Refusal, State, Timestamp, TraceParent, Values, decide, limits,
+    value::Corrupt,
 };
 use stategate_protocol::Struct;
 use stategate_storage::{Batch, Head, KeyRecord, Replay};
 
-use crate::lane::{Item, States};
+use crate::states::States;
 
 /// One operation of a write.
 #[derive(Debug, Clone)]
@@ -51,6 +49,40 @@ impl Operation {
     }
 }
 
+/// A request to write: one operation, or several that happen together.
+#[derive(Debug)]
+pub struct Write {
+    /// What to do, in order; all in the lane's domains.
+    pub operations: Vec<Operation>,
+    /// What makes copies of the request recognisable.
+    pub idempotency: Option<(IdempotencyKey, Digest)>,
+    /// Who asks.
+    pub claims: Claims,
+    /// The trace it belongs to.
+    pub trace_parent: Option<TraceParent>,
+}
+
+impl Write {
+    /// Bytes it brings into a batch, about.
+    pub(crate) fn size(&self) -> usize {
+        self.operations.iter().map(Operation::size).sum::<usize>() + self.claims.values().size()
+    }
+
+    /// Bytes it holds while it waits: values and claims are bytes then, without a tree.
+    pub(crate) fn held(&self) -> usize {
+        let operations: usize = self.operations.iter().map(Operation::held).sum();
+        let key = self.idempotency.as_ref().map_or(0, |(key, _)| key.size());
+        size_of::<Self>() + operations + self.claims.values().size() + key
+    }
+}
+
+/// A write, and the ids that its events get, one for each operation.
+#[derive(Clone, Copy)]
+pub(crate) struct Proposed<'a> {
+    pub(crate) write: &'a Write,
+    pub(crate) ids: &'a [EventId],
+}
+
 /// A write that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
@@ -82,7 +114,7 @@ pub(crate) enum Outcome {
 
 /// What a batch does.
 pub(crate) struct Plan {
-    /// For each item decided, in order. Shorter than the items if not all fitted.
+    /// For each write decided, in order. Fewer than the writes if not all fitted.
     pub(crate) outcomes: Vec<Outcome>,
     /// What to append; without events when nothing was accepted.
     pub(crate) batch: Batch,
@@ -98,16 +130,9 @@ pub(crate) struct Setting<'a> {
     pub(crate) limits: &'a Limits,
 }
 
-/// The idempotency keys of items, each once.
-pub(crate) fn keys<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<IdempotencyKey> {
-    let mut seen = HashSet::new();
-    let keys = items.filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
-    keys.filter(|key| seen.insert(*key)).cloned().collect()
-}
-
-/// Decides items in order on the states known, until the batch is full. At least one is decided.
-pub(crate) fn plan(
-    items: &[Item],
+/// Decides writes in order on the states in the cache, until the batch is full. At least one is decided.
+pub(crate) fn plan<'a>(
+    writes: impl ExactSizeIterator<Item = Proposed<'a>>,
     setting: &Setting<'_>,
     known: &States,
     replays: &HashMap<IdempotencyKey, Option<Replay>>,
@@ -117,16 +142,16 @@ pub(crate) fn plan(
         known,
         changed: HashMap::new(),
         batch: Batch {
-            events: Vec::with_capacity(items.len()),
+            events: Vec::with_capacity(writes.len()),
             keys: Vec::new(),
         },
         bytes: 0,
         keys: HashMap::new(),
         time: setting.head.time,
     };
-    let mut outcomes = Vec::with_capacity(items.len());
-    for item in items {
-        match building.outcome(item, replays) {
+    let mut outcomes = Vec::with_capacity(writes.len());
+    for proposed in writes {
+        match building.outcome(proposed, replays) {
             Some(outcome) => outcomes.push(outcome),
             None => break,
         }
@@ -233,14 +258,14 @@ struct Building<'a> {
 }
 
 impl Building<'_> {
-    /// Decides one item; `None` when it does not fit any more.
+    /// Decides one write; `None` when it does not fit any more.
     fn outcome(
         &mut self,
-        item: &Item,
+        proposed: Proposed<'_>,
         replays: &HashMap<IdempotencyKey, Option<Replay>>,
     ) -> Option<Outcome> {
         // The key is looked up before preconditions (contract §3).
-        if let Some((key, digest)) = &item.write.idempotency {
+        if let Some((key, digest)) = &proposed.write.idempotency {
             if let Some(Some(replay)) = replays.get(key) {
                 let same = replay.digest == *digest;
                 return Some(if same {
@@ -258,7 +283,7 @@ impl Building<'_> {
                 });
             }
         }
-        let (events, states) = match self.decide(item) {
+        let (events, states) = match self.decide(proposed) {
             Ok(decided) => decided,
             Err(refused) => return Some(Outcome::Refused(refused)),
         };
@@ -274,7 +299,7 @@ impl Building<'_> {
         }
         let start = self.batch.events.len();
         let range = start..start + events.len();
-        if let (Some((key, digest)), Some(first)) = (&item.write.idempotency, events.first()) {
+        if let (Some((key, digest)), Some(first)) = (&proposed.write.idempotency, events.first()) {
             self.batch.keys.push(KeyRecord {
                 key: key.clone(),
                 digest: *digest,
@@ -288,11 +313,14 @@ impl Building<'_> {
         Some(Outcome::Accepted(range))
     }
 
-    /// Decides all operations of an item, or none.
-    fn decide(&self, item: &Item) -> Result<(Vec<Event>, HashMap<EntityRef, State>), Refused> {
+    /// Decides all operations of a write, or none.
+    fn decide(
+        &self,
+        Proposed { write, ids }: Proposed<'_>,
+    ) -> Result<(Vec<Event>, HashMap<EntityRef, State>), Refused> {
         let absent = State::default();
         let mut states: HashMap<EntityRef, State> = HashMap::new();
-        let mut events: Vec<Event> = Vec::with_capacity(item.write.operations.len());
+        let mut events: Vec<Event> = Vec::with_capacity(write.operations.len());
         let mut time = self.time;
         let mut position = self
             .setting
@@ -300,9 +328,9 @@ impl Building<'_> {
             .position
             .plus(self.batch.events.len() as u64);
         let mut size = TransactionSize::Guessed(0);
-        let transaction = item.write.operations.len() > 1;
-        let claims = item.write.claims.values();
-        for (index, (operation, id)) in item.write.operations.iter().zip(&item.ids).enumerate() {
+        let transaction = write.operations.len() > 1;
+        let claims = write.claims.values();
+        for (index, (operation, id)) in write.operations.iter().zip(ids).enumerate() {
             let entity = &operation.entity;
             let refused = |refusal| Refused::Operation {
                 index,
@@ -341,8 +369,8 @@ impl Building<'_> {
                 position,
                 time,
                 method: change.method,
-                claims: item.write.claims.clone(),
-                trace_parent: item.write.trace_parent.clone(),
+                claims: write.claims.clone(),
+                trace_parent: write.trace_parent.clone(),
             });
         }
         Ok((events, states))

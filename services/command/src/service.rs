@@ -114,7 +114,7 @@ impl CommandService {
                     writer.run().await;
                     drop(end);
                 };
-                storage.host(Box::pin(
+                storage.run_writer(Box::pin(
                     tasks.watched(&format!("the writer of lane {lane}"), run),
                 ));
                 (handle, ended)

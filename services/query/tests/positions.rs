@@ -61,16 +61,17 @@ impl Storage for Counting {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        self.inner.load(lane, entities, keys).await
+        self.inner.load(lane, entities, keys, bytes).await
     }
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         self.inner.append(lane, expected, batch).await
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
-        self.inner.host(task);
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
+        self.inner.run_writer(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

@@ -351,12 +351,7 @@ fn a_provider_knows_no_other_provider() {
 }
 
 /// The circles that are left. The list only shrinks: one that is gone is removed from it.
-const CIRCLES: [&str; 4] = [
-    "libs/model crate: json, value",
-    "libs/model crate: order, query",
-    "libs/storage crate::sqlite: host, writer",
-    "services/command crate: lane, plan",
-];
+const CIRCLES: [&str; 0] = [];
 
 #[test]
 fn modules_do_not_use_each_other_in_a_circle() {

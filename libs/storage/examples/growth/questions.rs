@@ -207,7 +207,7 @@ impl Question {
                     }
                 }
                 begun = Instant::now();
-                let loaded = store.load(source.lane(), &asked, &[]).await?;
+                let loaded = store.load(source.lane(), &asked, &[], usize::MAX).await?;
                 loaded.states.iter().all(|state| state.values.is_some())
             }
             What::Append => return append(store, source, WRITES).await,

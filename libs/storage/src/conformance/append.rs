@@ -8,7 +8,7 @@ use crate::{Appended, Head};
 pub(super) async fn a_fresh_log_is_empty(world: World) {
     for lane in world.lanes().iter() {
         assert_eq!(world.log(lane).await, []);
-        let loaded = world.store.load(lane, &[], &[]).await.unwrap();
+        let loaded = world.store.load(lane, &[], &[], usize::MAX).await.unwrap();
         assert_eq!(loaded.head, Head::default());
         assert_eq!(world.head(lane).await, Position::ZERO);
     }
@@ -33,7 +33,11 @@ pub(super) async fn positions_and_versions_count_from_one(world: World) {
         .map(|event| (event.position.get(), event.version.get()))
         .collect();
     assert_eq!(seen, [(1, 1), (2, 1), (3, 2)]);
-    let loaded = world.store.load(world.lane(), &[], &[]).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &[], &[], usize::MAX)
+        .await
+        .unwrap();
     let last = &written[2];
     assert_eq!(
         loaded.head,

@@ -185,7 +185,11 @@ pub(super) async fn names_are_compared_byte_for_byte(world: World) {
     for (n, name) in names.iter().enumerate() {
         let lane = world.lanes().of(name);
         let key = stategate_model::IdempotencyKey::new(name, name, name, "k").unwrap();
-        let loaded = world.store.load(lane, &[], &[key]).await.unwrap();
+        let loaded = world
+            .store
+            .load(lane, &[], &[key], usize::MAX)
+            .await
+            .unwrap();
         let replay = loaded.replays[0].as_ref().unwrap();
         assert_eq!(replay.digest, digest(u8::try_from(n).unwrap()), "{name}");
     }
@@ -207,7 +211,11 @@ pub(super) async fn the_borders_between_names_count(world: World) {
     let keys = [idempotency("a", "bc"), idempotency("ab", "c")];
     for key in &keys {
         let lane = world.lanes().of(&key.domain);
-        let loaded = world.store.load(lane, &[], &keys).await.unwrap();
+        let loaded = world
+            .store
+            .load(lane, &[], &keys, usize::MAX)
+            .await
+            .unwrap();
         assert_eq!(loaded.replays, [None, None]);
     }
 }

@@ -25,7 +25,11 @@ pub(super) async fn each_lane_counts_for_itself(world: World) {
         assert_eq!((read.lane, read.position), (lane, expected));
         let time = log.last().unwrap().time;
         assert_eq!(world.store.seek(lane, time).await.unwrap().next(), expected);
-        let loaded = world.store.load(lane, &[entity], &[]).await.unwrap();
+        let loaded = world
+            .store
+            .load(lane, &[entity], &[], usize::MAX)
+            .await
+            .unwrap();
         assert_eq!(loaded.head.position, expected);
         assert_eq!(loaded.head.id, log.last().map(|event| event.id));
     }

@@ -15,7 +15,7 @@ pub(super) async fn a_closed_store_refuses_calls(world: World) {
     store.close().await;
     let lane = world.lane();
     let outcomes = [
-        store.load(lane, &[], &[]).await.err(),
+        store.load(lane, &[], &[], usize::MAX).await.err(),
         draft.append().await.err(),
         store.get(&a).await.err(),
         store.get_at(&a, At::Version(Version::new(1))).await.err(),
@@ -100,7 +100,12 @@ pub(super) async fn everything_is_there_after_a_restart(world: World) {
     let look = async |world: &World| {
         let loaded = world
             .store
-            .load(world.lane(), &entities, std::slice::from_ref(&key))
+            .load(
+                world.lane(),
+                &entities,
+                std::slice::from_ref(&key),
+                usize::MAX,
+            )
             .await;
         (
             world.store.info().clone(),

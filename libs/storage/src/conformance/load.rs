@@ -2,6 +2,8 @@
 
 use stategate_model::{EntityRef, IdempotencyKey, State, Version};
 
+use crate::Replay;
+
 use super::world::{World, digest, entity, idempotency, values};
 
 pub(super) async fn answers_come_in_the_order_of_questions(world: World) {
@@ -15,7 +17,7 @@ pub(super) async fn answers_come_in_the_order_of_questions(world: World) {
     world.del(&entity("gone")).await;
     let loaded = world
         .store
-        .load(world.lane(), &entities, &[])
+        .load(world.lane(), &entities, &[], usize::MAX)
         .await
         .unwrap();
     let state = |version, json: Option<&str>| State {
@@ -42,7 +44,7 @@ pub(super) async fn answers_come_in_the_order_of_questions(world: World) {
     let reversed: Vec<_> = entities.iter().rev().cloned().collect();
     let loaded = world
         .store
-        .load(world.lane(), &reversed, &keys)
+        .load(world.lane(), &reversed, &keys, usize::MAX)
         .await
         .unwrap();
     let versions: Vec<_> = loaded
@@ -65,7 +67,7 @@ pub(super) async fn tombstones_have_a_version_and_no_values(world: World) {
     assert_eq!(world.state(&entity).await, tombstone);
     let loaded = world
         .store
-        .load(world.lane(), &[entity], &[])
+        .load(world.lane(), &[entity], &[], usize::MAX)
         .await
         .unwrap();
     assert_eq!(loaded.states, [tombstone]);
@@ -91,7 +93,11 @@ pub(super) async fn replays_tell_what_a_request_did(world: World) {
     world.set(&b, r#"{"later":true}"#).await;
 
     let keys = [many, one, idempotency("accounting", "none")];
-    let loaded = world.store.load(world.lane(), &[], &keys).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &[], &keys, usize::MAX)
+        .await
+        .unwrap();
     let [many, one, none] = loaded.replays.try_into().unwrap();
     assert_eq!(none, None);
     let (one, many) = (one.unwrap(), many.unwrap());
@@ -119,7 +125,11 @@ pub(super) async fn idempotency_keys_are_told_apart(world: World) {
         draft.commit().await;
     }
     let keys = near.map(|key| idempotency("accounting", key));
-    let loaded = world.store.load(world.lane(), &[], &keys).await.unwrap();
+    let loaded = world
+        .store
+        .load(world.lane(), &[], &keys, usize::MAX)
+        .await
+        .unwrap();
     for (n, replay) in loaded.replays.iter().enumerate() {
         let replay = replay.as_ref().unwrap();
         assert_eq!(
@@ -139,7 +149,7 @@ pub(super) async fn idempotency_keys_are_told_apart(world: World) {
     ];
     let loaded = world
         .store
-        .load(world.lane(), &[], &strangers)
+        .load(world.lane(), &[], &strangers, usize::MAX)
         .await
         .unwrap();
     assert_eq!(loaded.replays, [None, None, None, None]);
@@ -151,4 +161,87 @@ pub(super) async fn idempotency_keys_are_told_apart(world: World) {
         draft.keyed(key, digest(99), 1);
         draft.commit().await;
     }
+}
+
+/// A load is cut where its answers come to more bytes than were asked for, everywhere at the same place.
+pub(super) async fn no_more_is_answered_than_asked_for(world: World) {
+    let text = |n: usize| format!(r#"{{"text":"{}"}}"#, "é".repeat(n));
+    let entities: Vec<EntityRef> = ["never", "a", "gone", "b", "never_either", "c"]
+        .map(entity)
+        .into();
+    for (key, length) in [("a", 100), ("gone", 1), ("b", 3_000), ("c", 10)] {
+        world.set(&entity(key), &text(length)).await;
+    }
+    world.del(&entity("gone")).await;
+    let keys = ["one", "none", "many", "last"].map(|key| idempotency("accounting", key));
+    let mut draft = world.next().await;
+    draft.set(&entity("x"), &text(50)).await;
+    draft.signed(
+        r#"{"sub":"somebody"}"#,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    );
+    draft.keyed(keys[0].clone(), digest(1), 1);
+    draft.set(&entity("y"), &text(2_000)).await;
+    draft.set(&entity("z"), &text(2_000)).await;
+    draft.set(&entity("x"), &text(1)).await;
+    draft.keyed(keys[2].clone(), digest(2), 3);
+    draft.set(&entity("y"), &text(1)).await;
+    draft.keyed(keys[3].clone(), digest(3), 1);
+    draft.commit().await;
+
+    let load = async |entities: &[EntityRef], keys: &[IdempotencyKey], bytes| {
+        world
+            .store
+            .load(world.lane(), entities, keys, bytes)
+            .await
+            .unwrap()
+    };
+    let whole = load(&entities, &keys, usize::MAX).await;
+    assert_eq!((whole.states.len(), whole.replays.len()), (6, 4));
+    let states = whole.states.iter().map(State::size);
+    let replays = whole.replays.iter();
+    let replays = replays.map(|replay| replay.as_ref().map_or(0, Replay::size));
+    let sizes: Vec<usize> = states.chain(replays).collect();
+    let total: usize = sizes.iter().sum();
+    // At every border, and beside it.
+    let mut limits = vec![0, total - 1, total, total + 1];
+    let mut sum = 0;
+    for size in &sizes {
+        sum += size;
+        limits.extend([sum.saturating_sub(1), sum, sum + 1]);
+    }
+    for bytes in limits {
+        let loaded = load(&entities, &keys, bytes).await;
+        let mut left = bytes;
+        let fits = sizes.iter().take_while(|size| {
+            let fits = **size <= left;
+            left = left.saturating_sub(**size);
+            fits
+        });
+        let count = fits.count().max(1);
+        assert_eq!(loaded.head, whole.head);
+        assert_eq!(loaded.states, whole.states[..count.min(6)], "{bytes}");
+        assert_eq!(
+            loaded.replays,
+            whole.replays[..count.saturating_sub(6)],
+            "{bytes}"
+        );
+    }
+    // At least one, and only as much as is asked.
+    for n in 0..entities.len() {
+        let loaded = load(&entities[n..], &[], 0).await;
+        assert_eq!(loaded.states[0], whole.states[n]);
+    }
+    for n in 0..keys.len() {
+        let loaded = load(&[], &keys[n..], 0).await;
+        assert_eq!(loaded.replays[0], whole.replays[n]);
+    }
+    // Whoever goes on with the rest has all of it in the end.
+    let (mut states, mut replays) = (Vec::new(), Vec::new());
+    while states.len() < entities.len() || replays.len() < keys.len() {
+        let loaded = load(&entities[states.len()..], &keys[replays.len()..], 4_000).await;
+        states.extend(loaded.states);
+        replays.extend(loaded.replays);
+    }
+    assert_eq!((states, replays), (whole.states, whole.replays));
 }

@@ -104,6 +104,7 @@ cases! {
     load::tombstones_have_a_version_and_no_values,
     load::replays_tell_what_a_request_did,
     load::idempotency_keys_are_told_apart,
+    load::no_more_is_answered_than_asked_for,
     history::an_entity_at_a_version,
     history::an_entity_at_a_time,
     history::a_long_history_is_searched_exactly,

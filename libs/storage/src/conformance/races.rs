@@ -102,7 +102,11 @@ pub(super) async fn readers_never_see_a_part_of_a_batch(world: World) {
                 // Each look gives the batches it saw, and the position it says it saw them at.
                 let (batches, position) = match kind {
                     0 => {
-                        let loaded = world.store.load(lane, &parts, &[]).await.unwrap();
+                        let loaded = world
+                            .store
+                            .load(lane, &parts, &[], usize::MAX)
+                            .await
+                            .unwrap();
                         let versions: BTreeSet<_> = loaded
                             .states
                             .iter()
@@ -279,7 +283,7 @@ pub(super) async fn hosted_tasks_write_as_all_others_do(world: World) {
     for (process, world) in worlds.iter().enumerate() {
         world
             .store
-            .host(Box::pin(async { panic!("planted: ends this task alone") }));
+            .run_writer(Box::pin(async { panic!("planted: ends this task alone") }));
         for racer in 0..3 {
             let (end, ended) = oneshot::channel();
             ends.push(ended);
@@ -303,7 +307,7 @@ pub(super) async fn hosted_tasks_write_as_all_others_do(world: World) {
             });
             match racer {
                 0 => drop(tokio::spawn(task)),
-                _ => world.store.host(task),
+                _ => world.store.run_writer(task),
             }
         }
     }

@@ -80,7 +80,7 @@ impl World {
 
     /// A draft of the next batch of a lane.
     pub(super) async fn draft(&self, lane: Lane) -> Draft {
-        let loaded = self.store.load(lane, &[], &[]).await.unwrap();
+        let loaded = self.store.load(lane, &[], &[], usize::MAX).await.unwrap();
         Draft::at(&self.store, lane, loaded.head)
     }
 
@@ -205,7 +205,11 @@ impl Draft {
             return state.clone();
         }
         let asked = std::slice::from_ref(entity);
-        let mut loaded = self.store.load(self.lane, asked, &[]).await.unwrap();
+        let mut loaded = self
+            .store
+            .load(self.lane, asked, &[], usize::MAX)
+            .await
+            .unwrap();
         loaded.states.remove(0)
     }
 
@@ -322,7 +326,10 @@ impl Draft {
         keys.sort();
         keys.dedup();
         let log = self.store.read_log(self.lane, Position::ZERO, ALL).await;
-        let loaded = self.store.load(self.lane, &entities, &keys).await;
+        let loaded = self
+            .store
+            .load(self.lane, &entities, &keys, usize::MAX)
+            .await;
         (log.unwrap(), loaded.unwrap())
     }
 }

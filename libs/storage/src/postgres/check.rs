@@ -1,11 +1,13 @@
 //! Whether the database can do its work at the moment.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Appended, Error, Kind, Result, Trouble, Work};
+use stategate_model::limits;
+
+use crate::{Appended, Batch, Error, Kind, Result, Trouble, Work};
 
 use super::{
-    pool::{Pool, Purpose, Statement},
+    pool::{Lease, Pool, Purpose, Statement, Transaction},
     rows::Columns,
 };
 
@@ -16,10 +18,11 @@ const OPERATION: &str = "check";
 pub(super) struct Check {
     /// Reads a table of the log, and whether the server takes writes.
     look: Statement,
-    /// Writes what is there already.
-    attempt: String,
-    /// Whether the last append found no room: the server takes writes then, until it has to store them.
-    is_full: AtomicBool,
+    /// Adds an event that is not left there, of so many times 32 bytes.
+    attempt: [String; 2],
+    /// 0 while appends go well. Otherwise how many bytes the last one had, which found no room: the server
+    /// takes writes then, until it has to store them, and small ones for longer than large ones.
+    needs: AtomicU64,
 }
 
 impl Check {
@@ -31,19 +34,32 @@ impl Check {
                 ),
                 &[],
             ),
-            attempt: format!("UPDATE {schema}.meta SET format = format"),
-            is_full: AtomicBool::new(false),
+            // Values of random bytes, which no compression makes smaller.
+            attempt: [
+                format!(
+                    "INSERT INTO {schema}.events \
+                       (lane, position, id, domain, type, key, version, time, method, vals) \
+                     SELECT -1, (random() * 1e15)::bigint, gen_random_uuid(), '', '', gen_random_uuid()::text, 0, 0, 0, \
+                       (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, "
+                ),
+                "))".to_owned(),
+            ],
+            needs: AtomicU64::new(0),
         }
     }
 
     /// Takes in what became of an append.
-    pub(super) fn note(&self, appended: &Result<Appended>) {
-        let is_full = match appended {
-            Ok(_) => false,
-            Err(error) if error.trouble() == Some(Trouble::Full) => true,
-            Err(_) => return,
+    pub(super) fn note(&self, batch: &Batch, appended: &Result<Appended>) {
+        let needs = match appended {
+            Ok(Appended::Done) => 0,
+            Err(error) if error.trouble() == Some(Trouble::Full) => {
+                let size: usize = batch.events.iter().map(stategate_model::Event::size).sum();
+                size.clamp(1, limits::BATCH_BYTES) as u64
+            }
+            // Nothing was stored, so nothing is known of the room there is.
+            Ok(Appended::HeadMoved) | Err(_) => return,
         };
-        self.is_full.store(is_full, Ordering::Relaxed);
+        self.needs.store(needs, Ordering::Relaxed);
     }
 
     pub(super) async fn ask(&self, pool: &Pool, work: Work) -> Result<()> {
@@ -66,13 +82,24 @@ impl Check {
                 .with_trouble(Some(Trouble::ReadOnly))
                 .because("the server takes no writes: it is a standby, or default_transaction_read_only is on"));
         }
-        if self.is_full.load(Ordering::Relaxed) {
-            lease
-                .run(&self.attempt)
-                .await
-                .map_err(|failure| failure.of_read(OPERATION))?;
-            self.is_full.store(false, Ordering::Relaxed);
+        let needs = self.needs.load(Ordering::Relaxed);
+        if needs > 0 {
+            self.try_to_store(&mut lease, needs).await?;
+            self.needs.store(0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether so many bytes can be stored: as many as an append could not be.
+    async fn try_to_store(&self, lease: &mut Lease, bytes: u64) -> Result<()> {
+        let [before, after] = &self.attempt;
+        let attempt = format!("{before}{}{after}", bytes.div_ceil(32));
+        let begun = lease.begin(Transaction::Change).await;
+        begun.map_err(|failure| failure.of_read(OPERATION))?;
+        let stored = lease.run(&attempt).await;
+        let undone = lease.roll_back().await;
+        stored
+            .and(undone)
+            .map_err(|failure| failure.of_read(OPERATION))
     }
 }

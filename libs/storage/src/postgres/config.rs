@@ -74,6 +74,7 @@ fn default_connections() -> u16 {
 
 fn default_statement_timeout() -> NonZeroU32 {
     const DEFAULT: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+    const _: () = assert!(DEFAULT.get() as u128 == times::STATEMENT.as_millis());
     DEFAULT
 }
 

@@ -16,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::ended::Ended;
 
 use super::{
-    pool::{Failure, Lease, Pool, Purpose},
+    pool::{Lease, Pool, Purpose, Unanswered},
     rows::Columns,
 };
 
@@ -102,7 +102,7 @@ pub(super) struct Found {
 }
 
 /// Looks at the server.
-pub(super) async fn look(lease: &mut Lease, schema: &str) -> Result<Found, Failure> {
+pub(super) async fn look(lease: &mut Lease, schema: &str) -> Result<Found, Unanswered> {
     const SQL: &str = "SELECT current_setting('fsync') = 'off', \
                        current_setting('full_page_writes') = 'off', \
                        coalesce(current_setting('data_sync_retry', true), 'off') = 'on', \
@@ -120,7 +120,7 @@ pub(super) async fn look(lease: &mut Lease, schema: &str) -> Result<Found, Failu
             row,
             operation: "open",
         };
-        let is = |column| columns.get::<bool>(column).map_err(Failure::Unsent);
+        let is = |column| columns.get::<bool>(column).map_err(Unanswered::Unsent);
         for (column, weakness) in [
             Weakness::Fsync,
             Weakness::FullPageWrites,

@@ -5,6 +5,7 @@ use tokio_postgres::{
     error::{DbError, Severity, SqlState},
 };
 
+pub(super) use crate::error::{closed, corrupt};
 use crate::{Error, Kind, Trouble};
 
 /// A setting that cannot be used.
@@ -183,14 +184,4 @@ fn kind(error: &Sql) -> Kind {
 
 fn is_class(code: &SqlState, class: &str) -> bool {
     code.code().starts_with(class)
-}
-
-/// What was read is not what this provider writes.
-pub(super) fn corrupt(operation: &'static str, what: &'static str) -> Error {
-    Error::new(Kind::Corrupt, operation).because(what)
-}
-
-/// The storage was closed.
-pub(super) fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Unavailable, operation).because("the storage is closed")
 }

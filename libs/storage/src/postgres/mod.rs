@@ -83,7 +83,7 @@ impl Postgres {
                     durable: true,
                     shared: true,
                 },
-                at_hand: false,
+                is_local: false,
             },
             schema: config.schema.clone(),
             gets: Gets::start(&pool, &config.schema, &ended),
@@ -114,14 +114,20 @@ impl Storage for Postgres {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        self.writes.load(&self.pool, lane, entities, keys).await
+        self.writes
+            .load(&self.pool, lane, entities, keys, bytes)
+            .await
     }
 
     async fn append(&self, lane: Lane, expected: Position, batch: Arc<Batch>) -> Result<Appended> {
         batch.check(self.info.lanes, lane, expected)?;
-        let appended = self.writes.append(&self.pool, lane, expected, batch).await;
-        self.check.note(&appended);
+        let appended = self
+            .writes
+            .append(&self.pool, lane, expected, Arc::clone(&batch));
+        let appended = appended.await;
+        self.check.note(&batch, &appended);
         appended
     }
 
@@ -129,7 +135,7 @@ impl Storage for Postgres {
         self.writes.confirm(&self.pool).await
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
         drop(tokio::spawn(task));
     }
 

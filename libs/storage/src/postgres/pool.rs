@@ -7,6 +7,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use stategate_model::times;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_postgres::{
     AsyncMessage, Error as Sql, Row,
@@ -39,11 +40,8 @@ use super::{
     passfile, tls,
 };
 
-/// How long a call waits for a connection that others use.
+/// How long a connection that others use is waited for at most, and a statement's end is asked for.
 const WAIT: Duration = Duration::from_secs(5);
-/// How long after its own limit a statement that reads may go unanswered before its connection counts as
-/// lost.
-const SILENCE: Duration = Duration::from_secs(2);
 /// Leases there can be at once, whatever the number of connections.
 const LEASES: u32 = 1 << 16;
 
@@ -95,8 +93,10 @@ pub(super) struct Pool {
 /// answer nobody waits for any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Reading: for as long as a statement may run, and cancelled with its caller.
+    /// Reading a few rows: cancelled with its caller, and given up before callers are gone.
     Read,
+    /// Searching, or reading the log: for as long as a statement may run, and cancelled with its caller.
+    Search,
     /// Reading what callers wait for who write.
     Load,
     /// Appending: silence is found out about by appending again. Never cancelled.
@@ -111,6 +111,8 @@ pub(super) enum Purpose {
 /// Makes connections, and hears what a server says of commits that it no longer waits for.
 struct Connector {
     tls: MakeRustlsConnect,
+    /// Read again for each connection, as libpq does: a password that is changed is changed there too.
+    passfile: Option<PathBuf>,
     cut_short: Arc<AtomicU64>,
 }
 
@@ -124,7 +126,13 @@ type Connecting<'a> = Pin<
 
 impl Connect for Connector {
     fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
-        let (config, tls) = (config.clone(), self.tls.clone());
+        let (mut config, tls) = (config.clone(), self.tls.clone());
+        if let Some(path) = &self.passfile
+            && let Err(error) = passfile::look_up(path, &mut config)
+        {
+            // With the password that was there at the start: the server says whether it still is the one.
+            tracing::warn!(%error, "the file with the password cannot be used");
+        }
         let cut_short = Arc::clone(&self.cut_short);
         Box::pin(async move {
             let (client, mut connection) = config.connect(tls).await?;
@@ -163,6 +171,7 @@ impl Pool {
             parsed.config,
             Connector {
                 tls: connector.clone(),
+                passfile: parsed.passfile,
                 cut_short: Arc::clone(&cut_short),
             },
             ManagerConfig {
@@ -180,7 +189,7 @@ impl Pool {
             pool,
             connector,
             prepares: !config.pooler,
-            patience: config.statement_timeout() + SILENCE,
+            patience: config.statement_timeout() + times::STATEMENT_SILENCE,
             connect: parsed.connect,
             servers,
             cut_short,
@@ -192,11 +201,20 @@ impl Pool {
     pub(super) async fn lease(&self, operation: &'static str, purpose: Purpose) -> Result<Lease> {
         let permit = Arc::clone(&self.leases).try_acquire_owned();
         let permit = permit.map_err(|_| closed(operation))?;
+        let begun = Instant::now();
+        // How long a connection is waited for, and after that each answer.
         let (most, patience) = match purpose {
-            Purpose::Read => (WAIT + self.connect, Some(self.patience)),
+            Purpose::Read => (times::CONNECTION, Some(self.patience)),
+            Purpose::Search => (times::STATEMENT_CONNECTION, Some(self.patience)),
             Purpose::Load => (times::CONNECTION, Some(self.patience.min(times::WRITE))),
             Purpose::Append | Purpose::Confirm => (times::CONNECTION, Some(times::SILENCE)),
             Purpose::Schema => (WAIT + self.connect, None),
+        };
+        // When a call that only reads ends, whatever it waits for.
+        let until = match purpose {
+            Purpose::Read => Some(begun + times::READ),
+            Purpose::Search => Some(begun + times::STATEMENT_CONNECTION + self.patience),
+            Purpose::Load | Purpose::Append | Purpose::Confirm | Purpose::Schema => None,
         };
         let Ok(got) = timeout(most, self.pool.get()).await else {
             return Err(late(operation, &self.servers));
@@ -218,6 +236,7 @@ impl Pool {
             prepares: self.prepares,
             purpose,
             patience,
+            until,
             operation,
             _permit: permit,
         })
@@ -250,7 +269,7 @@ impl fmt::Debug for Pool {
 
 /// Why a statement has no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum Unanswered {
     /// It was not sent.
     Unsent(Error),
     /// The server's word, or the connection's end.
@@ -259,7 +278,7 @@ pub(super) enum Failure {
     Silence,
 }
 
-impl Failure {
+impl Unanswered {
     /// What a read, or anything else that is surely undone, answers.
     pub(super) fn of_read(self, operation: &'static str) -> Error {
         match self {
@@ -293,6 +312,8 @@ pub(super) struct Lease {
     purpose: Purpose,
     /// How long an answer is waited for.
     patience: Option<Duration>,
+    /// Until when all answers together are waited for.
+    until: Option<Instant>,
     operation: &'static str,
     _permit: OwnedSemaphorePermit,
 }
@@ -303,7 +324,7 @@ impl Lease {
         &mut self,
         statement: &Statement,
         parameters: Parameters<'_>,
-    ) -> std::result::Result<Vec<Row>, Failure> {
+    ) -> std::result::Result<Vec<Row>, Unanswered> {
         if !self.prepares {
             let typed = parameters
                 .iter()
@@ -313,14 +334,14 @@ impl Lease {
                 .query_once(&statement.sql, &typed.collect::<Vec<_>>())
                 .await;
         }
-        let (patience, client) = (self.patience, self.start()?);
+        let (patience, client) = (self.patience(), self.start()?);
         let preparing = client.prepare_typed_cached(&statement.sql, &statement.types);
         let prepared = answered(patience, preparing).await;
         // Preparing is not carrying out: whatever became of it, nothing was written.
         let prepared = self
             .finish(prepared)
-            .map_err(|failure| Failure::Unsent(failure.of_read(self.operation)))?;
-        let (patience, client) = (self.patience, self.start()?);
+            .map_err(|failure| Unanswered::Unsent(failure.of_read(self.operation)))?;
+        let (patience, client) = (self.patience(), self.start()?);
         let answer = answered(patience, client.query(&prepared, parameters)).await;
         self.finish(answer)
     }
@@ -330,15 +351,15 @@ impl Lease {
         &mut self,
         sql: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> std::result::Result<Vec<Row>, Failure> {
-        let (patience, client) = (self.patience, self.start()?);
+    ) -> std::result::Result<Vec<Row>, Unanswered> {
+        let (patience, client) = (self.patience(), self.start()?);
         let answer = answered(patience, client.query_typed(sql, parameters)).await;
         self.finish(answer)
     }
 
     /// Runs statements without parameters.
-    pub(super) async fn run(&mut self, sql: &str) -> std::result::Result<(), Failure> {
-        let (patience, client) = (self.patience, self.start()?);
+    pub(super) async fn run(&mut self, sql: &str) -> std::result::Result<(), Unanswered> {
+        let (patience, client) = (self.patience(), self.start()?);
         let answer = answered(patience, client.batch_execute(sql)).await;
         self.finish(answer)
     }
@@ -348,7 +369,7 @@ impl Lease {
     pub(super) async fn begin(
         &mut self,
         transaction: Transaction,
-    ) -> std::result::Result<(), Failure> {
+    ) -> std::result::Result<(), Unanswered> {
         self.in_transaction = true;
         match transaction {
             Transaction::Snapshot => {
@@ -360,14 +381,14 @@ impl Lease {
     }
 
     /// Ends the transaction.
-    pub(super) async fn commit(&mut self) -> std::result::Result<(), Failure> {
+    pub(super) async fn commit(&mut self) -> std::result::Result<(), Unanswered> {
         self.run("COMMIT").await?;
         self.in_transaction = false;
         Ok(())
     }
 
     /// Ends the transaction with nothing of it done.
-    pub(super) async fn roll_back(&mut self) -> std::result::Result<(), Failure> {
+    pub(super) async fn roll_back(&mut self) -> std::result::Result<(), Unanswered> {
         self.run("ROLLBACK").await?;
         self.in_transaction = false;
         Ok(())
@@ -378,13 +399,24 @@ impl Lease {
         self.spent = true;
     }
 
-    fn client(&self) -> std::result::Result<&Client, Failure> {
-        self.client
-            .as_ref()
-            .ok_or_else(|| Failure::Unsent(closed(self.operation)))
+    /// How long the next answer is waited for.
+    fn patience(&self) -> Option<Duration> {
+        let left = self
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        match (self.patience, left) {
+            (Some(patience), Some(left)) => Some(patience.min(left)),
+            (patience, left) => patience.or(left),
+        }
     }
 
-    fn start(&mut self) -> std::result::Result<&Client, Failure> {
+    fn client(&self) -> std::result::Result<&Client, Unanswered> {
+        self.client
+            .as_ref()
+            .ok_or_else(|| Unanswered::Unsent(closed(self.operation)))
+    }
+
+    fn start(&mut self) -> std::result::Result<&Client, Unanswered> {
         self.under_way = true;
         self.client()
     }
@@ -392,7 +424,7 @@ impl Lease {
     fn finish<T>(
         &mut self,
         answer: Option<std::result::Result<T, Sql>>,
-    ) -> std::result::Result<T, Failure> {
+    ) -> std::result::Result<T, Unanswered> {
         match answer {
             Some(Ok(answer)) => {
                 self.under_way = false;
@@ -400,9 +432,9 @@ impl Lease {
             }
             Some(Err(error)) => {
                 self.settle(&error);
-                Err(Failure::Sql(error))
+                Err(Unanswered::Sql(error))
             }
-            None => Err(Failure::Silence),
+            None => Err(Unanswered::Silence),
         }
     }
 
@@ -433,7 +465,7 @@ impl Drop for Lease {
         // Whoever appended finds out by appending again. A commit that is cancelled as it waits for a standby
         // would be seen here, and be nowhere else.
         let changes_nothing = match self.purpose {
-            Purpose::Read | Purpose::Load | Purpose::Confirm => true,
+            Purpose::Read | Purpose::Search | Purpose::Load | Purpose::Confirm => true,
             Purpose::Append | Purpose::Schema => false,
         };
         // A pooler ends the statement's own connection with this one, and may pass a request to cancel it on

@@ -1,22 +1,17 @@
 //! Point reads and reads of the log.
 
 use stategate_model::{
-    At, Digest, EntityRef, Event, EventId, Heads, IdempotencyKey, Lane, Lanes, Position, Timestamp,
-    Version,
+    At, EntityRef, Event, EventId, Heads, Lane, Lanes, Position, Timestamp, Version,
 };
 use tokio_postgres::types::Type;
 
-use crate::{KeyRecord, Read, ReadLimit, Result};
+use crate::{KeyRecord, Read, ReadLimit, Result, columns::KeyRow, prefix::Prefix};
 
 use super::{
     failure::corrupt,
     pool::{Parameters, Pool, Purpose, Statement},
-    rows::{Columns, EVENT_COLUMNS},
+    rows::{Columns, EVENT_COLUMNS, EVENT_SIZE},
 };
-
-/// Bytes that count for each event beside its texts when the server cuts a read of the log; the exact
-/// cut is made here.
-const EVENT_SHARE: i32 = 64;
 
 /// The statements of one schema.
 #[derive(Debug)]
@@ -81,13 +76,11 @@ impl Reads {
             ),
             "<= $5",
         );
-        let size =
-            format!("octet_length(e.vals) + coalesce(octet_length(e.claims), 0) + {EVENT_SHARE}");
         // Positions have no holes, so both ends of what is read are known: however the server reads it,
         // it reads no more. The sum up to an event, itself left out, is below the limit: one event at least.
         let log = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
-               SELECT e.*, sum({size}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) - ({size}) AS before FROM ( \
+               SELECT e.*, sum({EVENT_SIZE}) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING) - {EVENT_SIZE} AS before FROM ( \
                  SELECT e.* FROM {schema}.events e WHERE e.lane = $1 AND e.position > $2 AND e.position <= $3 \
                ) e \
              ) e WHERE e.before = 0 OR e.before < $4 ORDER BY e.position"
@@ -99,7 +92,8 @@ impl Reads {
         let by_ids = format!(
             "SELECT {EVENT_COLUMNS} FROM ( \
                SELECT e.*, q.n, \
-                 coalesce(sum({size}) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING), 0) - coalesce({size}, 0) AS before \
+                 coalesce(sum({EVENT_SIZE}) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING), 0) \
+                   - coalesce({EVENT_SIZE}, 0) AS before \
                FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) \
                  WITH ORDINALITY AS q (id, domain, type, key, n) \
                LEFT JOIN LATERAL ( \
@@ -202,15 +196,14 @@ impl Reads {
             .await
             .map_err(|failure| failure.of_read(OPERATION))?;
         drop(lease);
-        let (mut found, mut size) = (Vec::with_capacity(rows.len()), 0);
+        let (mut found, mut prefix) = (Vec::with_capacity(rows.len()), Prefix::new(bytes));
         for row in &rows {
             let columns = Columns {
                 row,
                 operation: OPERATION,
             };
             let event = columns.event(0)?;
-            size += event.as_ref().map_or(0, Event::size);
-            if size > bytes && !found.is_empty() {
+            if !prefix.takes(event.as_ref().map_or(0, Event::size)) {
                 break;
             }
             found.push(event);
@@ -229,7 +222,7 @@ impl Reads {
         let most = i64::try_from(limit.events.max(1)).unwrap_or(i64::MAX);
         let last = after.as_i64().saturating_add(most);
         let most_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Search).await?;
         let rows = lease
             .query(
                 &self.log,
@@ -238,7 +231,7 @@ impl Reads {
             .await
             .map_err(|failure| failure.of_read(OPERATION))?;
         drop(lease);
-        let (mut events, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+        let (mut events, mut prefix) = (Vec::with_capacity(rows.len()), Prefix::new(limit.bytes));
         for row in &rows {
             let columns = Columns {
                 row,
@@ -247,8 +240,7 @@ impl Reads {
             let event = columns
                 .event(0)?
                 .ok_or_else(|| corrupt(OPERATION, "an event has no lane"))?;
-            bytes += event.size();
-            if bytes > limit.bytes && !events.is_empty() {
+            if !prefix.takes(event.size()) {
                 break;
             }
             events.push(event);
@@ -265,7 +257,7 @@ impl Reads {
     ) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "read_keys";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut lease = pool.lease(OPERATION, Purpose::Read).await?;
+        let mut lease = pool.lease(OPERATION, Purpose::Search).await?;
         let rows = lease
             .query(&self.keys, &[&i16::from(lane.0), &after.as_i64(), &most])
             .await
@@ -276,21 +268,15 @@ impl Reads {
                 row,
                 operation: OPERATION,
             };
-            let digest: &[u8] = columns.get(3)?;
-            Ok(KeyRecord {
-                key: IdempotencyKey {
-                    domain: columns.get::<&str>(0)?.into(),
-                    caller: columns.get::<&str>(1)?.into(),
-                    key: columns.get::<&str>(2)?.into(),
-                },
-                digest: digest
-                    .try_into()
-                    .map(Digest)
-                    .map_err(|_| corrupt(OPERATION, "a digest of another length"))?,
+            let row = KeyRow {
+                domain: columns.get(0)?,
+                caller: columns.get(1)?,
+                key: columns.get(2)?,
+                digest: columns.get(3)?,
                 first: columns.position(4)?,
-                count: u32::try_from(columns.get::<i32>(5)?)
-                    .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
-            })
+                count: i64::from(columns.get::<i32>(5)?),
+            };
+            row.record(OPERATION)
         });
         records.collect()
     }

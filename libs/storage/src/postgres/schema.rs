@@ -17,7 +17,7 @@ use super::{
     config::PostgresConfig,
     durability::{self, Found},
     failure::{corrupt, is_held, refused},
-    pool::{Failure, Lease, Pool, Purpose, Transaction},
+    pool::{Lease, Pool, Purpose, Transaction, Unanswered},
     rows::Columns,
 };
 
@@ -107,7 +107,7 @@ async fn set_gin(pool: &Pool, config: &PostgresConfig) -> Result<()> {
                     "making or dropping the index `gin`; behind a pooler, writes wait for it"
                 );
                 match lease.run(&change).await {
-                    Err(Failure::Sql(error)) if is_held(&error) => {
+                    Err(Unanswered::Sql(error)) if is_held(&error) => {
                         lease.roll_back().await.map_err(unready)?;
                         sleep(ASK_AGAIN).await;
                         continue;
@@ -181,7 +181,7 @@ fn too_new(format: i32) -> Error {
     ))
 }
 
-fn unready(failure: Failure) -> Error {
+fn unready(failure: Unanswered) -> Error {
     let error = failure.of_read("open");
     match error.kind() {
         // Tables that are not there or not ours, and statements refused for lack of a right.
@@ -332,7 +332,7 @@ async fn migrate_alone(
             .run(migration)
             .await
             .map_err(|failure| match failure {
-                Failure::Sql(error) if is_held(&error) => Stop::Held,
+                Unanswered::Sql(error) if is_held(&error) => Stop::Held,
                 failure => Stop::Failed(unready(failure)),
             })?;
     }

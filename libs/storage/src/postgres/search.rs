@@ -11,14 +11,14 @@ use stategate_model::{
 };
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{Error, Found, Kind, Page, Read, Result};
+use crate::{Error, Found, Kind, Page, Read, Result, columns};
 
 use super::{
     failure::corrupt,
     jsonpath,
     pool::{Lease, Pool, Purpose, Statement, Transaction},
     reads,
-    rows::{Columns, EVENT_COLUMNS, EVENT_KIND, EVENT_WIDTH, method_code, object},
+    rows::{Columns, EVENT_COLUMNS, EVENT_KIND, EVENT_WIDTH},
 };
 
 /// Rows of the chunks after the first.
@@ -95,7 +95,7 @@ impl Search<'_> {
                 .check_sort_window()
                 .map_err(|invalid| Error::new(Kind::Invalid(invalid), self.operation))?;
         }
-        let mut lease = pool.lease(self.operation, Purpose::Read).await?;
+        let mut lease = pool.lease(self.operation, Purpose::Search).await?;
         // One more than the page has, to tell that something follows.
         let wanted = i64::from(self.page.offset) + i64::from(self.page.limit) + 1;
         let mut rows = wanted.min(CHUNK_ROWS);
@@ -415,7 +415,7 @@ pub(super) async fn entities(
         let key = match search.sort {
             Some(sort) => Some(SortKey::of_values(
                 &sort.path,
-                object(OPERATION, &found.values)?,
+                columns::object(OPERATION, &found.values)?,
             )),
             None => None,
         };
@@ -426,7 +426,7 @@ pub(super) async fn entities(
         let matches = query.filter.is_all()
             || query
                 .filter
-                .matches_values(object(OPERATION, &found.values)?);
+                .matches_values(columns::object(OPERATION, &found.values)?);
         Ok(!matches || scan.offer(at, found.size(), found).is_continue())
     };
     search.run(pool, chunk, read, cursor, take).await
@@ -598,7 +598,13 @@ fn event_order(sql: &mut Sql, path: &Path) -> Order {
         Root::Method => {
             let names: Vec<String> = Method::ALL
                 .into_iter()
-                .map(|method| format!("WHEN {} THEN '{}'", method_code(method), method.as_str()))
+                .map(|method| {
+                    format!(
+                        "WHEN {} THEN '{}'",
+                        columns::method_code(method),
+                        method.as_str()
+                    )
+                })
                 .collect();
             Order::of_text(&format!("CASE e.method {} END", names.join(" ")))
         }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use stategate_model::{
-    Digest, EntityRef, Event, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values,
-    Version, times,
+    EntityRef, Event, EventId, IdempotencyKey, Lane, Position, State, Timestamp, Values, Version,
+    times,
 };
 use tokio_postgres::{
     Row,
@@ -15,12 +15,16 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use crate::{Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result};
+use crate::{
+    Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result,
+    columns::{self, EventRow},
+    prefix::Prefix,
+};
 
 use super::{
     failure::{append_failure, corrupt, is_conflict, is_held},
-    pool::{DURABLY, Failure, Lease, Pool, Purpose, Statement},
-    rows::{Columns, EVENT_COLUMNS, claims_text, method_code},
+    pool::{DURABLY, Lease, Pool, Purpose, Statement, Unanswered},
+    rows::{Columns, EVENT_COLUMNS, EVENT_SIZE},
 };
 
 const NO_LANE: &str = "a lane is missing";
@@ -140,7 +144,7 @@ impl Appends {
         // moved, and inserts nothing. `fits` is no part of that row's condition, so that it is not
         // asked again after the wait: if the head is where it was expected, nothing else has changed. It
         // finds what the indexes would refuse too, but those would fill the server's log with it, and
-        // a writer may well presume that something is new which is not.
+        // a writer may well assume that something is absent which is there.
         // Entities that the batch makes are inserted and the others updated: which they are is known, and
         // inserting on conflict would look for each of them twice.
         let vals = "CASE WHEN new.method = 3 THEN NULL ELSE new.vals END";
@@ -224,34 +228,47 @@ impl<'b> Keys<'b> {
 
 impl Writes {
     pub(super) fn new(schema: &str) -> Self {
-        // One statement sees the log at one point. n counts from 1; row 0 is the head.
+        // One statement sees the log at one point. n counts from 1; row 0 is the head. What is left out here
+        // for its size would be left out by the exact cut as well, which is made where the rows are read.
         let nothing = "NULL::smallint, NULL::bigint, NULL::uuid, NULL, NULL, NULL, NULL::bigint, NULL::bigint, \
                        NULL::smallint, NULL, NULL, NULL";
         let states = format!(
             "SELECT 0::bigint AS n, l.head, l.time, l.id, NULL::text COLLATE \"C\", NULL::bytea, {nothing} \
              FROM {schema}.lanes l WHERE l.lane = $1 \
              UNION ALL \
-             SELECT q.n, e.version, NULL, NULL, e.vals, NULL, {nothing} \
-             FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (domain, type, key, n) \
-             CROSS JOIN LATERAL ( \
-               SELECT e.version, e.vals FROM {schema}.entities e \
-               WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
-             ) e"
+             SELECT e.n, e.version, NULL, NULL, e.vals, NULL, {nothing} FROM ( \
+               SELECT q.n, e.version, e.vals, coalesce(sum(octet_length(e.vals)) \
+                   OVER (ORDER BY q.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before \
+               FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS q (domain, type, key, n) \
+               CROSS JOIN LATERAL ( \
+                 SELECT e.version, e.vals FROM {schema}.entities e \
+                 WHERE e.domain = q.domain AND e.type = q.type AND e.key = q.key OFFSET 0 \
+               ) e \
+             ) e WHERE e.before <= $5"
         );
         let replays = format!(
             " UNION ALL \
-             SELECT -q.n, NULL, NULL, NULL, NULL, e.digest, {EVENT_COLUMNS} \
-             FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS q (domain, caller, key, n) \
-             CROSS JOIN LATERAL ( \
-               SELECT i.digest, e.* FROM {schema}.idempotency i \
-               JOIN {schema}.events e \
-                 ON e.lane = i.lane AND e.position >= i.first AND e.position < i.first + i.count \
-               WHERE i.domain = q.domain AND i.key = q.key \
-                 AND i.caller_sha256 = sha256(convert_to(q.caller, 'UTF8')) OFFSET 0 \
-             ) e"
+             SELECT -e.n, NULL, NULL, NULL, NULL, e.digest, {EVENT_COLUMNS} FROM ( \
+               SELECT q.n, e.*, coalesce(sum({EVENT_SIZE}) \
+                   OVER (ORDER BY q.n GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before \
+               FROM unnest($6::text[], $7::text[], $8::text[]) WITH ORDINALITY AS q (domain, caller, key, n) \
+               CROSS JOIN LATERAL ( \
+                 SELECT i.digest, e.* FROM {schema}.idempotency i \
+                 JOIN {schema}.events e \
+                   ON e.lane = i.lane AND e.position >= i.first AND e.position < i.first + i.count \
+                 WHERE i.domain = q.domain AND i.key = q.key \
+                   AND i.caller_sha256 = sha256(convert_to(q.caller, 'UTF8')) OFFSET 0 \
+               ) e \
+             ) e WHERE e.before <= $5"
         );
         let texts = Type::TEXT_ARRAY;
-        let of_states = [Type::INT2, texts.clone(), texts.clone(), texts.clone()];
+        let of_states = [
+            Type::INT2,
+            texts.clone(),
+            texts.clone(),
+            texts.clone(),
+            Type::INT8,
+        ];
         let of_replays = [&of_states[..], &[texts.clone(), texts.clone(), texts]].concat();
         Self {
             states_and_replays: Statement::new(states.clone() + &replays, &of_replays),
@@ -272,15 +289,23 @@ impl Writes {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
         const OPERATION: &str = "load";
         let lane = i16::from(lane.0);
+        let most = i64::try_from(bytes).unwrap_or(i64::MAX);
         let domains: Vec<&str> = entities.iter().map(EntityRef::domain).collect();
         let kinds: Vec<&str> = entities.iter().map(EntityRef::kind).collect();
         let names: Vec<&str> = entities.iter().map(EntityRef::key).collect();
         let mut lease = pool.lease(OPERATION, Purpose::Load).await?;
         let rows = if keys.is_empty() {
-            let parameters = [&lane as _, &domains as _, &kinds as _, &names as _];
+            let parameters = [
+                &lane as _,
+                &domains as _,
+                &kinds as _,
+                &names as _,
+                &most as _,
+            ];
             lease.query(&self.states, &parameters).await
         } else {
             let key_domains: Vec<&str> = keys.iter().map(|key| &*key.domain).collect();
@@ -291,6 +316,7 @@ impl Writes {
                 &domains as _,
                 &kinds as _,
                 &names as _,
+                &most as _,
                 &key_domains as _,
                 &callers as _,
                 &key_names as _,
@@ -329,14 +355,11 @@ impl Writes {
                     let replay = replays.get_mut(at - 1);
                     let replay =
                         replay.ok_or_else(|| corrupt(OPERATION, "a key nobody asked for"))?;
-                    let digest: &[u8] = columns.get(5)?;
-                    let digest = digest
-                        .try_into()
-                        .map_err(|_| corrupt(OPERATION, "a digest is of another length"))?;
+                    let digest = columns::digest(OPERATION, columns.get(5)?)?;
                     let event = columns.event(6)?;
                     replay
                         .get_or_insert_with(|| Replay {
-                            digest: Digest(digest),
+                            digest,
                             events: Vec::new(),
                         })
                         .events
@@ -346,6 +369,21 @@ impl Writes {
         }
         for replay in replays.iter_mut().flatten() {
             replay.events.sort_unstable_by_key(|event| event.position);
+        }
+        let mut prefix = Prefix::new(bytes);
+        let cut = states.iter().position(|state| !prefix.takes(state.size()));
+        match cut {
+            Some(cut) => {
+                states.truncate(cut);
+                replays.clear();
+            }
+            None => {
+                let size = |replay: &Option<Replay>| replay.as_ref().map_or(0, Replay::size);
+                let cut = replays
+                    .iter()
+                    .position(|replay| !prefix.takes(size(replay)));
+                replays.truncate(cut.unwrap_or(replays.len()));
+            }
         }
         Ok(Loaded {
             head: head.ok_or_else(|| corrupt(OPERATION, NO_LANE))?,
@@ -382,11 +420,11 @@ impl Writes {
                 }
                 // Nothing was written, and whoever has the head may have moved it. Only a head that was
                 // seen to have moved says that this batch, sent before, cannot land after all.
-                Err(Failure::Sql(error)) if is_held(&error) => {}
-                Err(Failure::Unsent(error)) => return Err(error),
-                Err(Failure::Sql(error)) if is_conflict(&error) => continue,
-                Err(Failure::Sql(error)) => return Err(append_failure(&error)),
-                Err(Failure::Silence) => {
+                Err(Unanswered::Sql(error)) if is_held(&error) => {}
+                Err(Unanswered::Unsent(error)) => return Err(error),
+                Err(Unanswered::Sql(error)) if is_conflict(&error) => continue,
+                Err(Unanswered::Sql(error)) => return Err(append_failure(&error)),
+                Err(Unanswered::Silence) => {
                     return Err(Error::new(Kind::Unknown, "append")
                         .because("the database did not answer in time"));
                 }
@@ -425,7 +463,7 @@ impl Writes {
         lane: Lane,
         expected: Position,
         batch: &Batch,
-    ) -> std::result::Result<Vec<Row>, Failure> {
+    ) -> std::result::Result<Vec<Row>, Unanswered> {
         let keys = Keys::of(&batch.keys);
         match &batch.events[..] {
             [event] => self.append_one(lease, lane, expected, event, &keys).await,
@@ -440,30 +478,23 @@ impl Writes {
         expected: Position,
         event: &Event,
         keys: &Keys<'_>,
-    ) -> std::result::Result<Vec<Row>, Failure> {
+    ) -> std::result::Result<Vec<Row>, Unanswered> {
         let (statement, of_keys) = self.one.of(keys);
         let (lane, expected) = (i16::from(lane.0), expected.as_i64());
-        let (version, method) = (event.version.as_i64(), method_code(event.method));
-        let (domain, kind, name) = (
-            event.entity.domain(),
-            event.entity.kind(),
-            event.entity.key(),
-        );
-        let (claims, values) = (claims_text(&event.claims), event.values.json());
-        let trace = event.trace_parent.as_ref().map(|trace| trace.as_str());
+        let row = EventRow::of(event);
         let mut parameters: Vec<Parameter<'_>> = vec![
             &lane,
             &expected,
-            &event.id.0,
-            &domain,
-            &kind,
-            &name,
-            &version,
-            &event.time.0,
-            &method,
-            &claims,
-            &trace,
-            &values,
+            &row.id,
+            &row.domain,
+            &row.kind,
+            &row.key,
+            &row.version,
+            &row.time,
+            &row.method,
+            &row.claims,
+            &row.trace_parent,
+            &row.values,
         ];
         parameters.extend(of_keys);
         lease.query(statement, &parameters).await
@@ -476,28 +507,20 @@ impl Writes {
         expected: Position,
         events: &[Event],
         keys: &Keys<'_>,
-    ) -> std::result::Result<Vec<Row>, Failure> {
+    ) -> std::result::Result<Vec<Row>, Unanswered> {
         let (statement, of_keys) = self.many.of(keys);
         let (lane, expected) = (i16::from(lane.0), expected.as_i64());
-        let ids: Vec<Uuid> = events.iter().map(|event| event.id.0).collect();
-        let domains: Vec<&str> = events.iter().map(|event| event.entity.domain()).collect();
-        let kinds: Vec<&str> = events.iter().map(|event| event.entity.kind()).collect();
-        let names: Vec<&str> = events.iter().map(|event| event.entity.key()).collect();
-        let versions: Vec<i64> = events.iter().map(|event| event.version.as_i64()).collect();
-        let times: Vec<i64> = events.iter().map(|event| event.time.0).collect();
-        let methods: Vec<i16> = events
-            .iter()
-            .map(|event| method_code(event.method))
-            .collect();
-        let claims: Vec<Option<&str>> = events
-            .iter()
-            .map(|event| claims_text(&event.claims))
-            .collect();
-        let traces: Vec<Option<&str>> = events
-            .iter()
-            .map(|event| event.trace_parent.as_ref().map(|trace| trace.as_str()))
-            .collect();
-        let values: Vec<&str> = events.iter().map(|event| event.values.json()).collect();
+        let rows: Vec<EventRow<'_>> = events.iter().map(EventRow::of).collect();
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let domains: Vec<&str> = rows.iter().map(|row| row.domain).collect();
+        let kinds: Vec<&str> = rows.iter().map(|row| row.kind).collect();
+        let names: Vec<&str> = rows.iter().map(|row| row.key).collect();
+        let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
+        let times: Vec<i64> = rows.iter().map(|row| row.time).collect();
+        let methods: Vec<i16> = rows.iter().map(|row| row.method).collect();
+        let claims: Vec<Option<&str>> = rows.iter().map(|row| row.claims).collect();
+        let traces: Vec<Option<&str>> = rows.iter().map(|row| row.trace_parent).collect();
+        let values: Vec<&str> = rows.iter().map(|row| row.values).collect();
         let mut firsts: HashMap<&EntityRef, Version> = HashMap::with_capacity(events.len());
         let is_first: Vec<bool> = events
             .iter()

@@ -2,6 +2,7 @@
 
 use rusqlite::{Error as Sql, ErrorCode, ffi};
 
+pub(super) use crate::error::{closed, corrupt};
 use crate::{Error, Kind, Trouble};
 
 /// A failure that left nothing written.
@@ -59,16 +60,6 @@ fn kind_of_code(failure: ffi::Error) -> Kind {
         | ErrorCode::Unknown => Kind::Corrupt,
         _ => Kind::Unavailable,
     }
-}
-
-/// What was read is not what this provider writes.
-pub(super) fn corrupt(operation: &'static str, what: &'static str) -> Error {
-    Error::new(Kind::Corrupt, operation).because(what)
-}
-
-/// The storage was closed.
-pub(super) fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Unavailable, operation).because("the storage is closed")
 }
 
 /// Whether another connection held a lock for longer than the busy timeout.

@@ -1,9 +1,9 @@
 //! A log in an SQLite file, for one machine. See `README.md` beside this file.
 
+mod append;
 mod checkpoint;
 mod config;
 mod failure;
-mod host;
 mod place;
 mod queue;
 mod readers;
@@ -13,6 +13,7 @@ mod schema;
 mod search;
 mod threads;
 mod writer;
+mod writer_thread;
 
 use std::{fmt, sync::Arc, thread};
 
@@ -142,7 +143,7 @@ impl Sqlite {
                     durable: true,
                     shared: true,
                 },
-                at_hand: true,
+                is_local: true,
             },
             writer,
             reads,
@@ -176,14 +177,15 @@ impl Storage for Sqlite {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
-        if let Some(loaded) = self.writer.load(lane, entities, keys) {
+        if let Some(loaded) = self.writer.load(lane, entities, keys, bytes) {
             return loaded;
         }
         let (entities, keys) = (entities.to_vec(), keys.to_vec());
         self.reads
             .run("load", move |snapshot, _| {
-                reads::load(snapshot.connection(), lane, &entities, &keys)
+                reads::load(snapshot.connection(), lane, &entities, &keys, bytes)
             })
             .await
     }
@@ -198,8 +200,8 @@ impl Storage for Sqlite {
         Ok(())
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
-        self.writer.host(task);
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
+        self.writer.run_task(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

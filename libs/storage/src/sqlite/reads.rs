@@ -6,7 +6,7 @@ use stategate_model::{
     Version,
 };
 
-use crate::{Head, KeyRecord, Loaded, ReadLimit, Replay, Result};
+use crate::{Head, KeyRecord, Loaded, ReadLimit, Replay, Result, columns::KeyRow, prefix::Prefix};
 
 use super::{
     failure::{corrupt, failure},
@@ -39,16 +39,29 @@ pub(super) fn load(
     lane: Lane,
     entities: &[EntityRef],
     keys: &[IdempotencyKey],
+    bytes: usize,
 ) -> Result<Loaded> {
-    let states = entities
-        .iter()
-        .map(|entity| state(connection, "load", entity));
-    let replays = keys.iter().map(|key| replay(connection, key));
-    Ok(Loaded {
+    let mut prefix = Prefix::new(bytes);
+    let mut loaded = Loaded {
         head: head(connection, "load", lane)?,
-        states: states.collect::<Result<_>>()?,
-        replays: replays.collect::<Result<_>>()?,
-    })
+        states: Vec::with_capacity(entities.len()),
+        replays: Vec::new(),
+    };
+    for entity in entities {
+        let state = state(connection, "load", entity)?;
+        if !prefix.takes(state.size()) {
+            return Ok(loaded);
+        }
+        loaded.states.push(state);
+    }
+    for key in keys {
+        let replay = replay(connection, key)?;
+        if !prefix.takes(replay.as_ref().map_or(0, Replay::size)) {
+            break;
+        }
+        loaded.replays.push(replay);
+    }
+    Ok(loaded)
 }
 
 /// An entity's current state.
@@ -143,17 +156,16 @@ pub(super) fn read_keys(
             row,
             operation: OPERATION,
         };
-        records.push(KeyRecord {
-            key: IdempotencyKey {
-                domain: columns.text(0)?.into(),
-                caller: columns.text(1)?.into(),
-                key: columns.text(2)?.into(),
-            },
-            digest: Digest(columns.bytes(3)?),
+        let digest: [u8; 32] = columns.bytes(3)?;
+        let row = KeyRow {
+            domain: columns.text(0)?,
+            caller: columns.text(1)?,
+            key: columns.text(2)?,
+            digest: &digest,
             first: rows::position(columns.integer(4)?),
-            count: u32::try_from(columns.integer(5)?)
-                .map_err(|_| corrupt(OPERATION, "a number of events that cannot be"))?,
-        });
+            count: columns.integer(5)?,
+        };
+        records.push(row.record(OPERATION)?);
     }
     Ok(records)
 }
@@ -201,11 +213,10 @@ pub(super) fn events_by_id(
     events: &[(EntityRef, EventId)],
     bytes: usize,
 ) -> Result<Vec<Option<Event>>> {
-    let (mut found, mut size) = (Vec::with_capacity(events.len()), 0);
+    let (mut found, mut prefix) = (Vec::with_capacity(events.len()), Prefix::new(bytes));
     for (entity, id) in events {
         let event = event_by_id(snapshot, "get_events", entity, *id)?;
-        size += event.as_ref().map_or(0, Event::size);
-        if size > bytes && !found.is_empty() {
+        if !prefix.takes(event.as_ref().map_or(0, Event::size)) {
             break;
         }
         found.push(event);
@@ -349,15 +360,14 @@ pub(super) fn read_log(
     let mut found = statement
         .query((rows::seq(lane, after), end, most))
         .map_err(failure(OPERATION))?;
-    let (mut events, mut bytes) = (Vec::new(), 0);
+    let (mut events, mut prefix) = (Vec::new(), Prefix::new(limit.bytes));
     while let Some(row) = found.next().map_err(failure(OPERATION))? {
         let event = Columns {
             row,
             operation: OPERATION,
         }
         .event()?;
-        bytes += event.size();
-        if bytes > limit.bytes && !events.is_empty() {
+        if !prefix.takes(event.size()) {
             break;
         }
         events.push(event);

@@ -1,13 +1,13 @@
 //! Rows as the model's types, and the number that an event is stored under.
 
 use rusqlite::{Row, types::ValueRef};
-use stategate_model::{
-    Claims, EntityRef, Event, EventId, Lane, Method, Position, Timestamp, TraceParent, Values,
-    Version, value::Object,
-};
+use stategate_model::{Event, EventId, Lane, Position, Version};
 use uuid::Uuid;
 
-use crate::Result;
+use crate::{
+    Result,
+    columns::{self, EventRow},
+};
 
 use super::failure::{corrupt, failure};
 
@@ -30,29 +30,6 @@ pub(super) fn position(seq: i64) -> Position {
 pub(super) fn lane_range(lane: Lane) -> (i64, i64) {
     let start = seq(lane, Position::ZERO);
     (start, start | POSITION_MASK)
-}
-
-/// The number a method is stored as. Frozen with the format.
-pub(super) fn method_code(method: Method) -> i64 {
-    match method {
-        Method::Set => 0,
-        Method::Edit => 1,
-        Method::Revert => 2,
-        Method::Del => 3,
-    }
-}
-
-fn method(code: i64) -> Option<Method> {
-    Method::ALL
-        .into_iter()
-        .find(|method| method_code(*method) == code)
-}
-
-/// What is stored for claims: nothing when there are none, which is every event while
-/// authentication is off.
-pub(super) fn claims_text(claims: &Claims) -> Option<&str> {
-    let json = claims.values().json();
-    (json != "{}").then_some(json)
 }
 
 /// The columns that [`event`] reads, in its order.
@@ -99,48 +76,28 @@ impl Columns<'_, '_> {
     }
 
     pub(super) fn version(&self, column: usize) -> Result<Version> {
-        Version::from_i64(self.integer(column)?)
-            .ok_or_else(|| corrupt(self.operation, "a version is negative"))
-    }
-
-    pub(super) fn values(&self, column: usize) -> Result<Values> {
-        self.text(column).map(Values::from_canonical)
+        columns::version(self.operation, self.integer(column)?)
     }
 
     /// The event in a row of [`event_columns`].
     pub(super) fn event(&self) -> Result<Event> {
         let seq = self.integer(0)?;
-        let lane = u8::try_from(seq >> POSITION_BITS)
-            .map_err(|_| corrupt(self.operation, "an event has no lane"))?;
-        Ok(Event {
-            id: self.id(1)?,
-            entity: EntityRef::new(self.text(2)?, self.text(3)?, self.text(4)?)
-                .map_err(|_| corrupt(self.operation, "a name is not legal"))?,
-            values: self.values(10)?,
-            version: self.version(5)?,
-            lane: Lane(lane),
-            position: position(seq),
-            time: Timestamp(self.integer(6)?),
-            method: method(self.integer(7)?)
-                .ok_or_else(|| corrupt(self.operation, "a method is unknown"))?,
-            claims: match self.optional_text(8)? {
-                Some(json) => Claims::from_stored(Values::from_canonical(json)),
-                None => Claims::none(),
-            },
-            trace_parent: match self.optional_text(9)? {
-                Some(text) => Some(
-                    TraceParent::parse(text)
-                        .ok_or_else(|| corrupt(self.operation, "a trace parent is malformed"))?,
-                ),
-                None => None,
-            },
-        })
+        let method = self.integer(7)?;
+        let row = EventRow {
+            lane: seq >> POSITION_BITS,
+            position: position(seq).as_i64(),
+            id: self.id(1)?.0,
+            domain: self.text(2)?,
+            kind: self.text(3)?,
+            key: self.text(4)?,
+            version: self.integer(5)?,
+            time: self.integer(6)?,
+            method: i16::try_from(method)
+                .map_err(|_| corrupt(self.operation, "a method is unknown"))?,
+            claims: self.optional_text(8)?,
+            trace_parent: self.optional_text(9)?,
+            values: self.text(10)?,
+        };
+        row.event(self.operation)
     }
-}
-
-/// The tree of values that were read.
-pub(super) fn object<'v>(operation: &'static str, values: &'v Values) -> Result<&'v Object> {
-    values
-        .object()
-        .map_err(|_| corrupt(operation, "values are not an object"))
 }

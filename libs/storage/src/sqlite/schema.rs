@@ -151,6 +151,12 @@ fn check_path(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether the file is there and cannot be written to for the file system it is on.
+fn is_on_read_only(path: &Path) -> bool {
+    let opened = std::fs::OpenOptions::new().append(true).open(path);
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
 fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
     let shown = path.display();
     match error.sqlite_error_code() {
@@ -166,6 +172,14 @@ fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::DiskFull) => Error::new(Kind::Unavailable, "open")
             .because(format!("the disk of {shown} is full; make room on it")),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly)
+            if is_on_read_only(path) =>
+        {
+            refused(format!(
+                "{shown} is on a file system that is read-only; mount it for writing, and see in the system's log \
+                 whether it became so by an error of the disk"
+            ))
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => refused(format!(
             "{shown} cannot be opened for writing; change the owner or permissions of the file and \
                  its directory"

@@ -10,7 +10,7 @@ use stategate_model::{
     Scan, Sort, SortKey, Tie, Timestamp, Values, Version, Window, filter::Root,
 };
 
-use crate::{Error, Found, Kind, Page, Result};
+use crate::{Error, Found, Kind, Page, Result, columns};
 
 use super::{
     failure::{closed, corrupt, failure},
@@ -104,7 +104,7 @@ pub(super) fn entities(
     let names = query.of.domain.as_str().len() + query.of.kind.as_str().len();
     let mut window = Window::new(&query.page, direction);
     each_entity(snapshot, query, "", gone, |key, newest, values| {
-        let sort_key = SortKey::of_values(&sort.path, rows::object(ENTITIES, &values)?);
+        let sort_key = SortKey::of_values(&sort.path, columns::object(ENTITIES, &values)?);
         let cursor = Cursor {
             key: Some(sort_key),
             tie: Tie::Key(key.to_owned()),
@@ -207,7 +207,7 @@ fn each_entity(
             let matches = query.filter.is_all()
                 || query
                     .filter
-                    .matches_values(rows::object(ENTITIES, &values)?);
+                    .matches_values(columns::object(ENTITIES, &values)?);
             if matches && !take(&current, newest, values)? {
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 //!
 //! It takes every append that waits, of whatever lane, and commits them as one transaction, so that
 //! one sync of the disk serves them all. Callers hear only after COMMIT has returned. The tasks that
-//! write lanes run on the thread too, see [`host`](super::host).
+//! write lanes run on the thread too, see [`writer_thread`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,15 +19,16 @@ use rusqlite::{CachedStatement, Connection, ToSql};
 use stategate_model::{EntityRef, Event, IdempotencyKey, Lane, Position};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Appended, Batch, Error, Kind, Loaded, Result};
+use crate::{Appended, Batch, Error, Kind, Loaded, Result, columns::EventRow};
 
 use super::{
+    append::Append,
     checkpoint::Checkpoints,
     failure::{closed, failure, is_busy, is_unwritten, trouble},
-    host::{self, Host, Inbox, Task},
     place::Place,
     reads, rows, schema,
     threads::Threads,
+    writer_thread::{self, Inbox, Task, WriterThread},
 };
 
 const OPERATION: &str = "append";
@@ -45,21 +46,6 @@ pub(super) struct Writer {
     needs: Arc<AtomicU64>,
 }
 
-/// One append and who waits for it.
-pub(super) struct Append {
-    lane: Lane,
-    expected: Position,
-    pub(super) batch: Arc<Batch>,
-    answer: oneshot::Sender<Result<Appended>>,
-}
-
-impl Append {
-    fn answer(self, outcome: Result<Appended>) {
-        // A caller that went away has chosen not to know.
-        let _ = self.answer.send(outcome);
-    }
-}
-
 impl Writer {
     /// Starts the thread on a connection of its own.
     pub(super) fn start(
@@ -69,8 +55,8 @@ impl Writer {
         threads: &mut Threads,
     ) -> std::io::Result<Self> {
         let needs = Arc::new(AtomicU64::new(0));
-        let (appends, waiting) = mpsc::channel(WAITING);
-        let (tasks, hosted) = mpsc::unbounded_channel();
+        let (to_append, appends) = mpsc::channel(WAITING);
+        let (to_run, tasks) = mpsc::unbounded_channel();
         let file = File {
             place: Arc::clone(&place),
             needs: Arc::clone(&needs),
@@ -78,8 +64,8 @@ impl Writer {
         let run = move || {
             let ending = Ending(checkpoints);
             let checkpoints = &ending.0;
-            let mut host = Host::new(connection, Inbox { waiting, hosted });
-            host.run(|connection, group| {
+            let mut thread = WriterThread::new(connection, Inbox { appends, tasks });
+            thread.run(|connection, group| {
                 // A panic leaves the group's callers with an unknown outcome, which is what it is, and
                 // the next transaction begins by rolling back what is open. The thread lives on.
                 let committed = catch_unwind(AssertUnwindSafe(|| file.commit(connection, group)));
@@ -90,11 +76,11 @@ impl Writer {
                 stategate_faults::pass("sqlite-writer");
                 checkpoints.committed(connection);
             });
-            host.end()
+            thread.end()
         };
         Ok(Self {
-            appends: Mutex::new(Some(appends)),
-            tasks,
+            appends: Mutex::new(Some(to_append)),
+            tasks: to_run,
             thread: threads.start("sqlite-writer", run)?.id(),
             place,
             needs,
@@ -134,17 +120,18 @@ impl Writer {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Option<Result<Loaded>> {
         const OPERATION: &str = "load";
         if thread::current().id() != self.thread {
             return None;
         }
-        host::connection(|connection| {
+        writer_thread::connection(|connection| {
             roll_back(connection);
             let reading = connection
                 .unchecked_transaction()
                 .map_err(failure(OPERATION))?;
-            reads::load(&reading, lane, entities, keys)
+            reads::load(&reading, lane, entities, keys, bytes)
         })
     }
 
@@ -156,10 +143,11 @@ impl Writer {
             place: Arc::clone(&self.place),
             needs: Arc::clone(&self.needs),
         };
-        self.host(Box::pin(async move {
+        self.run_task(Box::pin(async move {
             // Whoever asked may have given up, if an append before this took long.
             if !answer.is_closed() {
-                let checked = host::connection(|connection| file.check(connection, OPERATION));
+                let checked =
+                    writer_thread::connection(|connection| file.check(connection, OPERATION));
                 let _ = answer.send(checked.unwrap_or_else(|| Err(closed(OPERATION))));
             }
         }));
@@ -167,7 +155,7 @@ impl Writer {
     }
 
     /// Runs a task on the thread.
-    pub(super) fn host(&self, task: BoxFuture<'static, ()>) {
+    pub(super) fn run_task(&self, task: BoxFuture<'static, ()>) {
         // Once the thread has ended, so have its tasks.
         let _ = self.tasks.send(Task::new(task));
     }
@@ -353,30 +341,26 @@ fn write_rows(connection: &Connection, append: &Append) -> rusqlite::Result<Resu
     )?;
     for event in &append.batch.events {
         let seq = rows::seq(append.lane, event.position);
-        let (domain, kind, key) = (
-            event.entity.domain(),
-            event.entity.kind(),
-            event.entity.key(),
-        );
-        let version = event.version.as_i64();
+        let row = EventRow::of(event);
         // The index keeps a version from being written twice; this keeps one from being left out.
-        if version > 1 && !before.exists((domain, kind, key, version - 1))? {
+        let entity = (row.domain, row.kind, row.key, row.version - 1);
+        if row.version > 1 && !before.exists(entity)? {
             return Ok(Err(rejected("a version does not continue its entity")));
         }
         bind(
             &mut insert,
             &[
                 &seq,
-                &event.id.0.as_bytes(),
-                &domain,
-                &kind,
-                &key,
-                &version,
-                &event.time.0,
-                &rows::method_code(event.method),
-                &rows::claims_text(&event.claims),
-                &event.trace_parent.as_ref().map(|trace| trace.as_str()),
-                &event.values.json(),
+                &row.id.as_bytes(),
+                &row.domain,
+                &row.kind,
+                &row.key,
+                &row.version,
+                &row.time,
+                &row.method,
+                &row.claims,
+                &row.trace_parent,
+                &row.values,
             ],
         )?;
         insert.raw_execute()?;

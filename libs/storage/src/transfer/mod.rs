@@ -448,7 +448,7 @@ mod tests {
                 durable: false,
                 shared: false,
             },
-            at_hand: false,
+            is_local: false,
         };
         assert_eq!(identity(&source, Lanes::ONE).log_id, source.log_id);
         let eight = Lanes::new(8).expect("a number of lanes");

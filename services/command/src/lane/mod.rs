@@ -1,64 +1,37 @@
 //! The lane writer: many writes, one append.
 //!
 //! Each lane has one writer task in each command service. It takes what has queued up, decides it
-//! all on the states it holds, and appends once, on condition that the lane's head has not moved.
-//! While one append is on its way the next batch gathers and, where the storage is not at hand, what it
-//! needs is read; an idle lane appends at once. So throughput grows with load and latency does not, and
-//! no lock is held across an await.
+//! all on the states in its cache, and appends once, on condition that the lane's head has not moved.
+//! While one append is on its way the next batch gathers and, if the storage is remote, what it needs is
+//! loaded; an idle lane appends at once. So throughput grows with load and latency does not, and no lock
+//! is held across an await.
 //!
 //! Nothing is answered on states that might be stale: an acceptance is answered when its append,
 //! conditional on the head the states belong to, is durable; a refusal when that append went
 //! through, or when the states were read after the request came in.
 
 mod appender;
-mod known;
+mod cache;
+mod prefetch;
 mod publisher;
-mod states;
+mod strategy;
+mod turns;
 mod waiting;
 mod writer;
 
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
-use stategate_model::{Claims, Digest, Event, EventId, IdempotencyKey, Timestamp, TraceParent};
+use stategate_model::{Event, EventId, Timestamp, times};
 use stategate_storage::{Batch, Error, Trouble};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
-use crate::plan::{self, Operation};
+use crate::plan::{self, Proposed};
 
-pub(crate) use self::states::States;
 pub use self::writer::LaneWriter;
-
-/// A request to write: one operation, or several that happen together.
-#[derive(Debug)]
-pub struct Write {
-    /// What to do, in order; all in the lane's domains.
-    pub operations: Vec<Operation>,
-    /// What makes copies of the request recognisable.
-    pub idempotency: Option<(IdempotencyKey, Digest)>,
-    /// Who asks.
-    pub claims: Claims,
-    /// The trace it belongs to.
-    pub trace_parent: Option<TraceParent>,
-}
-
-impl Write {
-    /// Bytes it brings into a batch, about.
-    fn size(&self) -> usize {
-        self.operations.iter().map(Operation::size).sum::<usize>() + self.claims.values().size()
-    }
-
-    /// Bytes it holds while it waits: values and claims are bytes then, without a tree.
-    fn held(&self) -> usize {
-        /// What waits for the answer, and the allocator's share.
-        const AROUND: usize = 256;
-        let operations: usize = self.operations.iter().map(Operation::held).sum();
-        let key = self.idempotency.as_ref().map_or(0, |(key, _)| key.size());
-        size_of::<Item>() + AROUND + operations + self.claims.values().size() + key
-    }
-}
+pub use crate::plan::Write;
 
 /// What a write did.
 #[derive(Debug, Clone)]
@@ -127,6 +100,21 @@ pub(crate) struct Item {
     _room: OwnedSemaphorePermit,
 }
 
+impl Item {
+    /// When its caller is told what is known by then.
+    fn until(&self) -> Instant {
+        self.since + times::WRITE
+    }
+
+    /// What is decided of it.
+    fn proposed(&self) -> Proposed<'_> {
+        Proposed {
+            write: &self.write,
+            ids: &self.ids,
+        }
+    }
+}
+
 /// The way back to a caller. One who gets no answer, for the writer's task has ended, is told what is known.
 #[derive(Debug)]
 struct Answer {
@@ -151,7 +139,17 @@ impl Answer {
         }
     }
 
-    /// Whether the caller is gone.
+    /// Tells a caller who has waited for as long as a write may take.
+    fn give_up(&mut self) {
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(match self.is_under_way {
+                true => Failure::Unknown,
+                false => Failure::Unavailable,
+            }));
+        }
+    }
+
+    /// Whether the caller is gone, or was told.
     fn is_closed(&self) -> bool {
         self.caller.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
@@ -168,6 +166,8 @@ impl Drop for Answer {
     }
 }
 
+/// What a waiting write holds beside itself: what waits for its answer, and the allocator's share.
+const AROUND: usize = size_of::<Item>() - size_of::<Write>() + 256;
 /// The queue's room is counted in these, so that the largest bound fits a semaphore.
 const ROOM_UNIT: usize = 256;
 
@@ -176,7 +176,7 @@ impl LaneHandle {
     ///
     /// Dropping the future before it ends leaves the outcome open.
     pub async fn write(&self, write: Write) -> Result<Written, Failure> {
-        let units = u32::try_from(write.held() / ROOM_UNIT + 1).unwrap_or(u32::MAX);
+        let units = u32::try_from((AROUND + write.held()) / ROOM_UNIT + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(units)
             .map_err(|_| Failure::Busy)?;

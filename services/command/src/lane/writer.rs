@@ -1,42 +1,33 @@
-//! The task that writes a lane: what it decides, when it looks ahead, and whom it lets go first.
+//! The task that writes a lane: what it does next.
+//!
+//! Reading ahead is in `prefetch.rs`, taking turns with writers of other processes in `turns.rs`, and which of
+//! the two a storage needs in `strategy.rs`.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use stategate_channel::Channel;
 use stategate_metrics::{Counter, Histogram};
-use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits, times};
+use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
 use stategate_runtime::Seldom;
-use stategate_storage::{Appended, Batch, Error, Head, Kind, Loaded, Storage};
+use stategate_storage::{Appended, Batch, Error, Head, Kind, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
 use super::{
-    Failure, Item, LaneHandle, QueueBounds, ROOM_UNIT, Written,
-    appender::Appender,
-    known::{Elsewhere, Known, Question},
-    now,
-    publisher::Publishing,
-    waiting::Waiting,
+    Failure, Item, LaneHandle, QueueBounds, ROOM_UNIT, Written, appender::Appender,
+    cache::LaneCache, now, prefetch::Prefetch, publisher::Publishing, strategy::Strategy,
+    turns::Turns, waiting::Waiting,
 };
 use crate::{
     faults::{Faults, Step},
     plan::{self, Outcome, Plan},
 };
 
-/// Looks ahead while one append is on its way: each costs a question, and what came in after the last
-/// has to wait for a batch more.
-const LOOKS: usize = 2;
-/// How often a writer whose storage is some way off lets other tasks run before it takes a batch that is
-/// less than half of the last one.
-const YIELDS: u32 = 4;
-/// Batches that are written without a pause. Then the writer looks at the head before it goes on, as one
-/// has to who lost the race for it, so that a writer of another process gets its turn however busy this
-/// one is.
-const RUN: u32 = 16;
-/// How long after losing such a race a writer does not look ahead, so that turns are fair.
-const SHARED: Duration = Duration::from_secs(1);
+/// Most bytes of states, and of what was done before, that one answer of the storage holds. A batch is
+/// decided as far as they reach: for one write they may be read in several parts.
+const LOAD_BYTES: usize = limits::BATCH_BYTES;
 
 /// The writer of one lane.
 pub struct LaneWriter {
@@ -44,35 +35,21 @@ pub struct LaneWriter {
     channel: Arc<dyn Channel>,
     limits: Limits,
     waiting: Waiting,
-    known: Known,
-    ahead: Option<Ahead>,
-    /// The items before this one were looked at by a look ahead, or did not need it.
-    looked: u64,
+    cache: LaneCache,
+    strategy: Strategy,
+    prefetch: Prefetch,
+    turns: Turns,
     /// How many items the last batch had.
     last: usize,
-    /// Batches since the head was last read for one of them.
-    run: u32,
-    /// When another process was last seen to have moved the head.
-    overtaken: Option<Instant>,
     /// How many of the waiting writes go one by one, since their batch was rejected as a whole.
     alone: usize,
-    /// What is durable and not answered yet: where a way is to be gone, the next append goes first, unless
-    /// it would be a small one.
+    /// What is durable and not answered yet: on a remote storage the next append is sent first, unless it would
+    /// be a small one.
     durable: Option<Durable>,
     /// Says when it is to be logged again that the storage is unavailable.
     unavailable: Seldom,
     faults: Faults,
     meters: Meters,
-}
-
-/// A question about writes that wait, asked while an append is on its way.
-enum Ahead {
-    Asked(
-        Question,
-        Pin<Box<dyn Future<Output = Result<Loaded, Error>> + Send>>,
-    ),
-    /// Answered, as of a head that the append on its way may have led to.
-    Answered(Box<Elsewhere>),
 }
 
 /// A durable batch, and who waits to hear of it.
@@ -87,9 +64,9 @@ struct Durable {
 struct Meters {
     events: Counter,
     appends: Counter,
-    moved: Counter,
-    ahead: Counter,
-    misjudged: Counter,
+    conflicts: Counter,
+    prefetches: Counter,
+    assumption_failed: Counter,
     batch: Histogram,
     queued: Histogram,
 }
@@ -106,17 +83,17 @@ impl LaneWriter {
     ) -> (Self, LaneHandle) {
         let (sender, queue) = mpsc::channel(bounds.writes.max(1));
         let label = lane.to_string();
+        let strategy = Strategy::of(storage.info());
         let writer = Self {
             appender: Appender { lane, storage },
             channel,
             limits,
             waiting: Waiting::new(queue),
-            known: Known::new(cache_bytes),
-            ahead: None,
-            looked: 0,
+            cache: LaneCache::new(cache_bytes),
+            strategy,
+            prefetch: Prefetch::default(),
+            turns: Turns::new(strategy.batches_in_a_row),
             last: 0,
-            run: 0,
-            overtaken: None,
             alone: 0,
             durable: None,
             unavailable: Seldom::default(),
@@ -124,9 +101,9 @@ impl LaneWriter {
             meters: Meters {
                 events: stategate_metrics::EVENTS_APPENDED.with([label.clone()]),
                 appends: stategate_metrics::APPENDS.with([label.clone()]),
-                moved: stategate_metrics::APPENDS_HEAD_MOVED.with([label.clone()]),
-                ahead: stategate_metrics::LOADS_AHEAD.with([label.clone()]),
-                misjudged: stategate_metrics::APPENDS_MISJUDGED.with([label.clone()]),
+                conflicts: stategate_metrics::APPENDS_HEAD_MOVED.with([label.clone()]),
+                prefetches: stategate_metrics::LOADS_AHEAD.with([label.clone()]),
+                assumption_failed: stategate_metrics::APPENDS_MISJUDGED.with([label.clone()]),
                 batch: stategate_metrics::APPEND_EVENTS.with([label.clone()]),
                 queued: stategate_metrics::WRITE_QUEUE_SECONDS.with([label]),
             },
@@ -155,10 +132,9 @@ impl LaneWriter {
 
     /// Waits until there is something to write. False at the end.
     async fn gather(&mut self, publishing: &Publishing) -> bool {
-        if self.is_at_hand() {
-            // Whoever hears now may have written again before this batch is taken, if others wait for this
-            // thread's processor: larger batches are cheaper.
+        if self.strategy.answers_first {
             self.acknowledge(publishing).await;
+            // Whoever hears now may be waiting for this thread's processor to write again.
             std::thread::yield_now();
         }
         let mut yields = 0;
@@ -170,57 +146,57 @@ impl LaneWriter {
                 if !self.waiting.more().await && self.waiting.is_empty() {
                     return false;
                 }
-                // Others had their turn meanwhile.
-                self.run = 0;
+                self.turns.begin_anew();
                 continue;
             };
-            // What the first one needs may be on its way already.
-            let is_asked =
-                matches!(self.ahead, Some(Ahead::Asked(..))) && first.number < self.looked;
-            if !is_asked || self.known.covers(first) {
-                if self.is_at_hand() || yields == YIELDS || !self.is_small() {
+            if !self.prefetch.is_loading_for(first) || self.cache.covers(first) {
+                if yields == self.strategy.yields || !self.is_small() {
                     return true;
                 }
-                // Most callers wait for an answer, or theirs are just being read from the network. A
-                // batch of the few that are here would make the many wait for a way to the storage,
-                // and they the next few in turn.
+                // Most callers wait for an answer, or theirs are just being read from the network. A batch of
+                // the few that are here would make the many wait for a round trip, and they the next few in
+                // turn.
                 yields += 1;
                 self.acknowledge(publishing).await;
                 tokio::task::yield_now().await;
                 continue;
             }
+            let until = first.until();
             self.acknowledge(publishing).await;
-            let answer = answered(&mut self.ahead).await;
-            self.learn(answer);
-            if matches!(self.ahead, Some(Ahead::Answered(_))) {
+            let Ok(answer) = timeout_at(until, self.prefetch.answer()).await else {
+                // Its caller is to be told, and others need not wait for it.
+                self.prefetch.give_up();
+                continue;
+            };
+            self.prefetch.learn(answer, &mut self.cache);
+            if self.prefetch.is_at_other_head() {
                 // No append of this writer's is on its way that could have led there.
-                self.lost_the_race();
+                self.conflict();
             }
         }
     }
 
-    /// Whether what waits is little beside what the last batch had.
+    /// Whether what waits is less than half of what the last batch had.
     fn is_small(&self) -> bool {
         self.waiting.items().len() * 2 < self.last
     }
 
-    /// How many of the waiting items are written next: those of which everything is known, if that is
-    /// known of the first.
+    /// How many of the waiting items are written next: those that the cache covers, if it covers the first.
     fn next_batch(&mut self) -> usize {
         let is_alone = self.alone > 0;
         self.alone = self.alone.saturating_sub(1).min(self.waiting.items().len());
-        if self.has_had_its_turn(self.run) {
-            self.known.doubt_the_head();
-            self.ahead = None;
+        if self.turns.is_over() {
+            self.cache.doubt_the_head();
+            self.prefetch.give_up();
         }
         if is_alone {
             return 1;
         }
         let items = self.waiting.items().iter();
-        if self.is_at_hand() || self.known.presumptions(items.clone()).is_some() {
+        if !self.strategy.prefetches || self.cache.assumed_absent(items.clone()).is_some() {
             return limits::BATCH_EVENTS;
         }
-        match items.take_while(|item| self.known.covers(item)).count() {
+        match items.take_while(|item| self.cache.covers(item)).count() {
             0 => limits::BATCH_EVENTS,
             covered => covered,
         }
@@ -228,17 +204,21 @@ impl LaneWriter {
 
     /// Decides and appends what waits, at most `most` writes of it.
     async fn write(&mut self, most: usize, publishing: &Publishing) {
-        let give_up = Instant::now() + times::WRITE;
         let mut items = self.waiting.batch(most);
-        let mut may_presume = true;
+        let mut may_assume = true;
         for item in &items {
             self.meters
                 .queued
                 .record(item.since.elapsed().as_secs_f64());
         }
         loop {
-            let decided = self.decide(&items, may_presume, give_up, publishing);
-            let (plan, presumed) = match decided.await {
+            drop_late(&mut items);
+            // Each is told in its own time; this is for the last of them.
+            let Some(give_up) = items.iter().map(Item::until).max() else {
+                return;
+            };
+            let decided = self.decide(&mut items, may_assume, give_up, publishing);
+            let (plan, assumed_absent) = match decided.await {
                 Ok(decided) => decided,
                 Err(error) => return self.fail(items, &error),
             };
@@ -250,13 +230,13 @@ impl LaneWriter {
                 states,
             } = plan;
             if batch.events.is_empty() {
-                if items.iter().all(|item| self.known.is_confirmed_since(item)) {
+                if items.iter().all(|item| self.cache.is_confirmed_since(item)) {
                     self.acknowledge(publishing).await;
-                    self.known.decided(&items);
+                    self.cache.decided(&items);
                     return self.answer_unwritten(items, outcomes, batch, give_up).await;
                 }
                 // Refusals alone, on states that may be stale by now: look whether they are.
-                self.known.doubt_the_head();
+                self.cache.doubt_the_head();
                 continue;
             }
 
@@ -264,18 +244,11 @@ impl LaneWriter {
             if self.faults.acknowledge_before_append() {
                 return self.acknowledge_too_early(items, outcomes, batch).await;
             }
-            self.known.decided(&items);
+            self.cache.decided(&items);
             self.last = items.len();
             let batch = Arc::new(batch);
-            for item in &mut items {
-                item.answer.is_under_way = true;
-            }
-            let appended = match Instant::now() < give_up {
-                true => self.append(&batch, give_up, publishing).await,
-                // Never sent, it is surely not written.
-                false => Err(Error::new(Kind::Unavailable, "append")
-                    .because("what it is decided on was read too late")),
-            };
+            set_under_way(&mut items, true);
+            let appended = self.append(&batch, &mut items, give_up, publishing).await;
             match appended {
                 Ok(Appended::Done) => {
                     self.faults.at(Step::Appended).await;
@@ -283,7 +256,7 @@ impl LaneWriter {
                     self.meters.events.increment(batch.events.len() as u64);
                     #[allow(clippy::cast_precision_loss, reason = "at most a thousand")]
                     self.meters.batch.record(batch.events.len() as f64);
-                    let previous = self.known.head().and_then(|head| head.id);
+                    let previous = self.cache.head().and_then(|head| head.id);
                     self.advance(&batch, states);
                     self.durable = Some(Durable {
                         items,
@@ -294,16 +267,15 @@ impl LaneWriter {
                     return;
                 }
                 Ok(Appended::HeadMoved) => {
-                    self.meters.moved.increment(1);
-                    self.lost_the_race();
-                    if Instant::now() >= give_up {
-                        return fail_all(items, || Failure::Unavailable);
-                    }
+                    self.meters.conflicts.increment(1);
+                    self.conflict();
+                    set_under_way(&mut items, false);
                 }
-                Err(error) if *error.kind() == Kind::Rejected && presumed > 0 => {
-                    // Not everything was new, most likely.
-                    self.meters.misjudged.increment(1);
-                    may_presume = false;
+                Err(error) if *error.kind() == Kind::Rejected && assumed_absent > 0 => {
+                    // Something that was assumed to be absent is there, most likely.
+                    self.meters.assumption_failed.increment(1);
+                    may_assume = false;
+                    set_under_way(&mut items, false);
                 }
                 Err(error) => {
                     if *error.kind() == Kind::Unavailable {
@@ -342,8 +314,9 @@ impl LaneWriter {
         if replays.is_empty() {
             return;
         }
-        let (items, outcomes) = replays.into_iter().unzip();
-        match self.appender.confirm(give_up).await {
+        let (mut items, outcomes): (Vec<_>, _) = replays.into_iter().unzip();
+        set_under_way(&mut items, true);
+        match telling(&mut items, self.appender.confirm(give_up)).await {
             Ok(()) => answer(items, outcomes, &batch),
             Err(error) => {
                 let lane = self.appender.lane;
@@ -353,54 +326,71 @@ impl LaneWriter {
         }
     }
 
-    /// Decides items on what is known as of the head. What is not known is read, or presumed; answers
-    /// how many presumptions the plan stands on.
+    /// Decides items on what is known as of the head: all, or the first ones, if what all are decided on is
+    /// too much to be held at once. What is not in the cache is loaded, or assumed to be absent;
+    /// answers how much is assumed.
     async fn decide(
         &mut self,
-        items: &[Item],
-        may_presume: bool,
+        items: &mut Vec<Item>,
+        may_assume: bool,
         give_up: Instant,
         publishing: &Publishing,
     ) -> Result<(Plan, usize), Error> {
-        if may_presume && let Some(presumptions) = self.known.presumptions(items.iter()) {
+        if may_assume && let Some(assumed_absent) = self.cache.assumed_absent(items.iter()) {
             let plan = self.plan(items).await;
             let mut decided = items.iter().zip(&plan.outcomes);
             // Nobody would find out that a refusal was wrong.
             if decided.all(|(item, outcome)| {
-                !matches!(outcome, Outcome::Refused(_)) || self.known.covers(item)
+                !matches!(outcome, Outcome::Refused(_)) || self.cache.covers(item)
             }) {
-                return Ok((plan, presumptions));
+                return Ok((plan, assumed_absent));
             }
         }
         let before = self.waiting.next_number();
-        while let Some(question) = self.known.question(items.iter(), before) {
+        let mut count = items.len();
+        while let Some(request) = self.cache.request(items.iter().take(count), before) {
             self.acknowledge(publishing).await;
-            if !self.known.is_sure_of_the_head() {
-                self.run = 0;
+            if !self.cache.is_sure_of_the_head() {
+                self.turns.begin_anew();
             }
             let Appender { lane, storage } = &self.appender;
-            let load = storage.load(*lane, &question.entities, &question.keys);
-            let loaded = timeout_at(give_up, load).await.unwrap_or_else(|_| {
+            let load = storage.load(*lane, &request.entities, &request.keys, LOAD_BYTES);
+            let loaded = telling(items, timeout_at(give_up, load)).await;
+            let loaded = loaded.unwrap_or_else(|_| {
                 Err(Error::new(Kind::Unavailable, "load").because("no answer in time"))
             })?;
-            if self.known.learn(question, loaded).is_err() {
-                // Another process wrote: what was known is old.
-                self.lost_the_race();
+            let has_states = loaded.states.len() == request.entities.len();
+            let has_replays = loaded.replays.len() == request.keys.len();
+            if self.cache.learn(request, loaded).is_err() {
+                // Another process wrote: what is in the cache is old.
+                self.conflict();
+            }
+            drop_late(items);
+            // What does not fit into one answer is for a batch of its own, but for what the first write needs.
+            let asked = items.iter().take(count);
+            if !has_states {
+                let covered = asked.take_while(|item| self.cache.covers_states(item));
+                count = covered.count().max(1);
+            } else if !has_replays {
+                let covered = asked.take_while(|item| self.cache.covers(item));
+                count = covered.count().max(1);
             }
         }
-        Ok((self.plan(items).await, 0))
+        let count = count.min(items.len());
+        Ok((self.plan(items.get(..count).unwrap_or_default()).await, 0))
     }
 
-    /// Decides items on what is known.
+    /// Decides items on what is in the cache.
     async fn plan(&mut self, items: &[Item]) -> Plan {
         self.faults.at(Step::Loaded).await;
         let setting = plan::Setting {
             lane: self.appender.lane,
-            head: self.known.head().unwrap_or_default(),
+            head: self.cache.head().unwrap_or_default(),
             now: now(),
             limits: &self.limits,
         };
-        plan::plan(items, &setting, self.known.states(), self.known.replays())
+        let writes = items.iter().map(Item::proposed);
+        plan::plan(writes, &setting, self.cache.states(), self.cache.replays())
     }
 
     /// Appends a batch; meanwhile the one before it is acknowledged, the next one gathers, and what
@@ -408,11 +398,12 @@ impl LaneWriter {
     async fn append(
         &mut self,
         batch: &Arc<Batch>,
+        items: &mut [Item],
         give_up: Instant,
         publishing: &Publishing,
     ) -> Result<Appended, Error> {
         let appender = self.appender.clone();
-        let expected = self.known.head().unwrap_or_default().position;
+        let expected = self.cache.head().unwrap_or_default().position;
         let appending = appender.append(expected, batch, give_up);
         tokio::pin!(appending);
         // Polled once, it is on its way.
@@ -426,26 +417,17 @@ impl LaneWriter {
         if let Some(outcome) = outcome {
             return outcome;
         }
+        let telling = telling(items, appending);
+        tokio::pin!(telling);
         loop {
-            self.look_ahead();
+            self.start_prefetch();
             tokio::select! {
                 biased;
-                outcome = &mut appending => return outcome,
-                answer = answered(&mut self.ahead) => self.learn(answer),
+                outcome = &mut telling => return outcome,
+                answer = self.prefetch.answer() => self.prefetch.learn(answer, &mut self.cache),
                 _ = self.waiting.more(), if self.waiting.takes_more() => {}
             }
         }
-    }
-
-    /// Whether what is read and appended takes no way, so that nothing is won by reading ahead.
-    fn is_at_hand(&self) -> bool {
-        self.appender.storage.info().at_hand
-    }
-
-    /// Whether so many batches are enough while others may be waiting for the head.
-    fn has_had_its_turn(&self, batches: u32) -> bool {
-        let info = self.appender.storage.info();
-        batches >= RUN && info.capabilities.shared && !info.at_hand
     }
 
     /// Answers the callers of a batch that is durable, and lets it be published.
@@ -458,86 +440,57 @@ impl LaneWriter {
         publishing.committed(durable.previous, durable.batch);
     }
 
-    /// Asks for what waiting items need, if enough of them came in since the last time.
-    fn look_ahead(&mut self) {
-        let is_shared = self
-            .overtaken
-            .is_some_and(|overtaken| overtaken.elapsed() < SHARED);
-        // What is read for the batch after the last of a run would be forgotten.
-        let is_last = self.has_had_its_turn(self.run + 1);
-        let is_pointless = self.is_at_hand() || self.ahead.is_some();
-        if is_pointless || is_shared || is_last || self.alone > 0 {
+    /// Begins to load what waiting items need, if enough of them came in since the last time.
+    fn start_prefetch(&mut self) {
+        // What is loaded for the batch after the last one in a row would be dropped.
+        let is_of_use = self.strategy.prefetches
+            && self.prefetch.is_idle()
+            && !self.turns.is_contended()
+            && !self.turns.is_last()
+            && self.alone == 0;
+        if !is_of_use {
             return;
         }
-        let next = self.waiting.next_number();
-        let items = self.waiting.items();
-        if self.known.presumptions(items.iter()).is_some() {
+        let (items, next) = (self.waiting.items(), self.waiting.next_number());
+        if self.cache.assumed_absent(items.iter()).is_some() {
             return;
         }
-        // Numbers grow from front to back.
-        let new = items.len() - items.partition_point(|item| item.number < self.looked);
-        if new == 0 || new < self.last / LOOKS {
+        let new = self.prefetch.look(items, self.last, next);
+        if new == 0 {
             return;
         }
         let items = items.range(items.len() - new..);
-        self.looked = next;
-        let Some(question) = self.known.question(items, next) else {
+        let Some(request) = self.cache.request(items, next) else {
             return;
         };
-        self.meters.ahead.increment(1);
+        self.meters.prefetches.increment(1);
         let Appender { lane, storage } = self.appender.clone();
-        let (entities, keys) = (question.entities.clone(), question.keys.clone());
-        let load = async move { storage.load(lane, &entities, &keys).await };
-        self.ahead = Some(Ahead::Asked(question, Box::pin(load)));
-    }
-
-    /// Takes in the answer to what was asked ahead.
-    fn learn(&mut self, answer: Result<Loaded, Error>) {
-        let Some(Ahead::Asked(question, _)) = self.ahead.take() else {
-            return;
-        };
-        match answer {
-            // It may be the head that the append on its way leads to.
-            Ok(loaded) => {
-                if let Err(elsewhere) = self.known.learn(question, loaded) {
-                    self.ahead = Some(Ahead::Answered(elsewhere));
-                }
-            }
-            // Whoever needs it asks again, and is told.
-            Err(error) => tracing::debug!(%error, "could not read ahead"),
-        }
+        let (entities, keys) = (request.entities.clone(), request.keys.clone());
+        let load = async move { storage.load(lane, &entities, &keys, LOAD_BYTES).await };
+        self.prefetch.begin(request, Box::pin(load));
     }
 
     /// Moves on to where a durable batch led.
     fn advance(&mut self, batch: &Batch, states: HashMap<EntityRef, State>) {
-        self.run += 1;
-        let asked = match &mut self.ahead {
-            Some(Ahead::Asked(question, _)) => Some(question),
-            Some(Ahead::Answered(elsewhere)) => Some(&mut elsewhere.0),
-            None => None,
-        };
-        if !self.known.advance(batch, states, asked) {
-            self.ahead = None;
-        }
-        match self.ahead.take() {
-            Some(Ahead::Answered(elsewhere)) => {
-                let Elsewhere(question, loaded) = *elsewhere;
-                if self.known.learn(question, loaded).is_err() {
-                    self.lost_the_race();
-                }
-            }
-            asked => self.ahead = asked,
+        self.turns.appended();
+        if self
+            .prefetch
+            .advance(&mut self.cache, batch, states)
+            .is_err()
+        {
+            self.conflict();
         }
     }
 
     /// Answers items whose batch failed as a whole; a batch refused for its content is tried again
     /// one by one, so that one write never fails its neighbours.
-    fn fail(&mut self, items: Vec<Item>, error: &Error) {
+    fn fail(&mut self, mut items: Vec<Item>, error: &Error) {
         let lane = self.appender.lane;
         self.forget();
         match error.kind() {
             Kind::Rejected if items.len() > 1 => {
                 tracing::warn!(%lane, %error, writes = items.len(), "batch rejected; trying its writes one by one");
+                set_under_way(&mut items, false);
                 self.alone = items.len() + self.waiting.items().len();
                 self.waiting.put_back(items.into_iter());
             }
@@ -561,14 +514,13 @@ impl LaneWriter {
     }
 
     fn forget(&mut self) {
-        self.known.forget();
-        self.ahead = None;
-        self.looked = 0;
+        self.cache.forget();
+        self.prefetch.begin_anew();
     }
 
-    /// Another process has moved the head: nothing known holds any more.
-    fn lost_the_race(&mut self) {
-        self.overtaken = Some(Instant::now());
+    /// Another process has moved the head: nothing in the cache holds any more.
+    fn conflict(&mut self) {
+        self.turns.conflict();
         self.forget();
     }
 
@@ -582,18 +534,47 @@ impl LaneWriter {
         let batch = Arc::new(batch);
         answer(items, outcomes, &batch);
         self.faults.at(Step::AcknowledgedTooEarly).await;
-        let Head { position, .. } = self.known.head().unwrap_or_default();
+        let Head { position, .. } = self.cache.head().unwrap_or_default();
         let Appender { lane, storage } = &self.appender;
         let _ = storage.append(*lane, position, batch).await;
         self.forget();
     }
 }
 
-/// The answer to what was asked ahead; never, if nothing was. Dropping the future loses nothing.
-async fn answered(ahead: &mut Option<Ahead>) -> Result<Loaded, Error> {
-    match ahead {
-        Some(Ahead::Asked(_, answer)) => answer.await,
-        Some(Ahead::Answered(_)) | None => std::future::pending().await,
+/// Waits for what is done for items. Meanwhile each caller who has waited for as long as a write may take is
+/// told what is known, whatever becomes of the others.
+async fn telling<T>(items: &mut [Item], work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        let open = items.iter().filter(|item| !item.answer.is_closed());
+        let Some(next) = open.map(Item::until).min() else {
+            return work.await;
+        };
+        match timeout_at(next, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => tell_late(items),
+        }
+    }
+}
+
+/// Tells callers who have waited for as long as a write may take what is known.
+fn tell_late(items: &mut [Item]) {
+    let now = Instant::now();
+    for item in items.iter_mut().filter(|item| item.until() <= now) {
+        item.answer.give_up();
+    }
+}
+
+/// Drops writes, none of them under way, whose callers have waited for too long, or are gone: they are not
+/// written any more.
+fn drop_late(items: &mut Vec<Item>) {
+    tell_late(items);
+    items.retain(|item| !item.answer.is_closed());
+}
+
+fn set_under_way(items: &mut [Item], is_under_way: bool) {
+    for item in items {
+        item.answer.is_under_way = is_under_way;
     }
 }
 

@@ -20,7 +20,7 @@ use stategate_model::{
 };
 use stategate_storage::{
     Appended, Batch, Capabilities, Error, Found, Info, KeyRecord, Kind, Loaded, Memory,
-    MemoryConfig, Page, Read, ReadLimit, Result, Storage, Work,
+    MemoryConfig, Page, Read, ReadLimit, Replay, Result, Storage, Work,
 };
 
 use crate::entity;
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     /// Nothing is written, for sure.
     Unavailable,
     /// Another process writes first.
-    Overtaken,
+    Conflict,
     /// Batches with more than one event are refused for their content.
     RejectedTogether,
 }
@@ -53,6 +53,10 @@ pub(crate) struct Faulty {
     head: tokio::sync::Mutex<()>,
     pub(crate) appends: AtomicUsize,
     pub(crate) loads: AtomicUsize,
+    /// Most bytes that one load answered.
+    pub(crate) most_loaded: AtomicUsize,
+    /// After so many loads another process moves the head.
+    pub(crate) moves: AtomicUsize,
     /// Reads of events by their ids, one or several at once.
     pub(crate) lookups: AtomicUsize,
     /// Batches that the storage itself refused, since something in them was not new.
@@ -86,6 +90,8 @@ impl Faulty {
             head: tokio::sync::Mutex::new(()),
             appends: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            most_loaded: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
             lookups: AtomicUsize::new(0),
             misfits: AtomicUsize::new(0),
             is_alone: AtomicBool::new(false),
@@ -112,8 +118,13 @@ impl Faulty {
     }
 
     /// A write of another process to the same lane.
-    pub(crate) async fn overtake(&self, lane: Lane) {
-        let head = self.inner.load(lane, &[], &[]).await.unwrap().head;
+    pub(crate) async fn write_of_another(&self, lane: Lane) {
+        let head = self
+            .inner
+            .load(lane, &[], &[], usize::MAX)
+            .await
+            .unwrap()
+            .head;
         let entity = entity(&format!("other-{}", head.position));
         let event = Event {
             id: EventId::fresh(Timestamp(0)),
@@ -149,10 +160,28 @@ impl Storage for Faulty {
         lane: Lane,
         entities: &[EntityRef],
         keys: &[IdempotencyKey],
+        bytes: usize,
     ) -> Result<Loaded> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.travel().await;
-        let loaded = self.inner.load(lane, entities, keys).await;
+        let loaded = self.inner.load(lane, entities, keys, bytes).await;
+        if let Ok(Loaded {
+            states, replays, ..
+        }) = &loaded
+        {
+            let states: usize = states.iter().map(State::size).sum();
+            let replays: usize = replays.iter().flatten().map(Replay::size).sum();
+            self.most_loaded
+                .fetch_max(states + replays, Ordering::SeqCst);
+        }
+        let moves = &self.moves;
+        let take_one = |left: usize| left.checked_sub(1);
+        if moves
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one)
+            .is_ok()
+        {
+            self.write_of_another(lane).await;
+        }
         self.travel().await;
         loaded
     }
@@ -168,7 +197,7 @@ impl Storage for Faulty {
                 self.travel().await;
                 let appended = {
                     let _head = self.head.lock().await;
-                    let head = self.inner.load(lane, &[], &[]).await?.head;
+                    let head = self.inner.load(lane, &[], &[], usize::MAX).await?.head;
                     // Only who finds the head where it was expected has something to commit.
                     if head.position == expected {
                         self.travel().await;
@@ -187,8 +216,8 @@ impl Storage for Faulty {
             }
             Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
             Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
-            Some(Fault::Overtaken) => {
-                self.overtake(lane).await;
+            Some(Fault::Conflict) => {
+                self.write_of_another(lane).await;
                 self.inner.append(lane, expected, batch).await
             }
             Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
@@ -216,8 +245,8 @@ impl Storage for Faulty {
         }
     }
 
-    fn host(&self, task: BoxFuture<'static, ()>) {
-        self.inner.host(task);
+    fn run_writer(&self, task: BoxFuture<'static, ()>) {
+        self.inner.run_writer(task);
     }
 
     async fn get(&self, entity: &EntityRef) -> Result<Read<State>> {

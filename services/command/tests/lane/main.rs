@@ -8,9 +8,10 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-mod ahead;
+mod assumed;
 mod faulty;
-mod presume;
+mod large;
+mod prefetch;
 mod reverts;
 
 use std::{
@@ -148,7 +149,7 @@ async fn states_are_kept_while_the_head_is_unmoved() {
         1,
         "one round trip a batch"
     );
-    storage.overtake(Lane(0)).await;
+    storage.write_of_another(Lane(0)).await;
     let written = handle.write(set("a")).await.unwrap();
     assert_eq!(written.events()[0].version, Version::new(11));
     assert_eq!(written.events()[0].position, Position::new(12));
@@ -202,11 +203,11 @@ async fn an_append_in_doubt_is_found_out() {
             4,
         ),
         (vec![Fault::WrittenUnknown, Fault::LostUnknown], 3),
-        // In doubt, and another process overtakes: surely not written, so decided anew.
-        (vec![Fault::LostUnknown, Fault::Overtaken], 3),
-        (vec![Fault::WrittenUnknown, Fault::Overtaken], 2),
+        // In doubt, and another process writes first: surely not written, so decided anew.
+        (vec![Fault::LostUnknown, Fault::Conflict], 3),
+        (vec![Fault::WrittenUnknown, Fault::Conflict], 2),
         (
-            vec![Fault::Overtaken, Fault::Overtaken, Fault::WrittenUnknown],
+            vec![Fault::Conflict, Fault::Conflict, Fault::WrittenUnknown],
             4,
         ),
     ] {
@@ -334,7 +335,12 @@ async fn a_refusal_is_not_given_on_old_states() {
         .await;
     assert!(matches!(absent, Err(Failure::Refused(_))));
     // Another process creates it, and its caller knows.
-    let head = storage.inner.load(Lane(0), &[], &[]).await.unwrap().head;
+    let head = storage
+        .inner
+        .load(Lane(0), &[], &[], usize::MAX)
+        .await
+        .unwrap()
+        .head;
     let (other, other_handle) = lane(&storage);
     tokio::spawn(other.run());
     other_handle.write(set("b")).await.unwrap();
@@ -515,4 +521,68 @@ async fn a_read_that_takes_too_long_is_not_waited_for() {
     assert!(begun.elapsed() < times::CALL, "{:?}", begun.elapsed());
     assert_eq!(storage.appends.load(Ordering::SeqCst), 0);
     assert!(log(&storage).await.is_empty());
+}
+
+/// Each caller hears in the time that a write may take, counted from its own call, however long the batch before
+/// it took: what is in doubt is said of those that were sent, and that nothing was written of the others.
+#[tokio::test(start_paused = true)]
+async fn every_caller_hears_in_its_own_time() {
+    let storage = Faulty::new(&[Fault::LostUnknown; 10_000]);
+    let (writer, handle) = lane(&storage);
+    tokio::spawn(writer.run());
+    let callers = (0..30).map(|caller| {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(500) * caller).await;
+            let begun = tokio::time::Instant::now();
+            let outcome = handle.write(set(&format!("{caller}"))).await;
+            (outcome, begun.elapsed())
+        })
+    });
+    let mut longest = Duration::ZERO;
+    for caller in futures::future::join_all(callers).await {
+        let (outcome, took) = caller.unwrap();
+        assert!(
+            matches!(outcome, Err(Failure::Unknown | Failure::Unavailable)),
+            "{outcome:?}"
+        );
+        longest = longest.max(took);
+    }
+    println!("the longest heard after {longest:?}");
+    assert!(
+        longest <= times::WRITE + Duration::from_millis(10),
+        "{longest:?}"
+    );
+    assert!(log(&storage).await.is_empty());
+}
+
+/// A caller who is told before the others of its batch changes nothing for them.
+#[tokio::test(start_paused = true)]
+async fn one_who_hears_early_leaves_the_others_their_time() {
+    // 100 attempts, each 50 ms after the one before: the first batch is in doubt until its time is up, and the
+    // second is written 3 s later.
+    let storage = Faulty::new(&[Fault::LostUnknown; 210]);
+    let (writer, handle) = lane(&storage);
+    tokio::spawn(writer.run());
+    let call = |after: u64, key: &'static str| {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            let begun = tokio::time::Instant::now();
+            (handle.write(set(key)).await, begun.elapsed())
+        })
+    };
+    let calls = [call(0, "a"), call(100, "b"), call(6_000, "c")];
+    let [a, b, c] = calls.map(|call| async { call.await.unwrap() });
+    let ((a, _), (b, took), (c, _)) = futures::join!(a, b, c);
+    assert!(matches!(a, Err(Failure::Unknown)), "{a:?}");
+    assert!(matches!(b, Err(Failure::Unknown)), "{b:?}");
+    assert!(took <= times::WRITE + Duration::from_millis(10), "{took:?}");
+    let written = c.unwrap();
+    let log = log(&storage).await;
+    assert!(log.contains(&written.events()[0]));
+    for key in ["a", "b", "c"] {
+        let times = log.iter().filter(|event| event.entity.key() == key).count();
+        assert!(times <= 1, "{key}: {times}");
+    }
 }

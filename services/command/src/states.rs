@@ -1,6 +1,6 @@
-//! The entity states a lane writer knows, valid while the lane's head is where it left it.
+//! The entity states in the cache of a lane, valid while the lane's head is where it left it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use lru::LruCache;
 use stategate_model::{EntityRef, State, Values, Version};
@@ -19,7 +19,7 @@ pub(crate) struct States {
 const ENTRY: usize = 200;
 
 fn size(entity: &EntityRef, state: &State) -> usize {
-    ENTRY + entity.size() + state.values.as_ref().map_or(0, Values::size)
+    ENTRY + entity.size() + state.size()
 }
 
 impl States {
@@ -36,18 +36,6 @@ impl States {
     pub(crate) fn clear(&mut self) {
         self.known.clear();
         self.bytes = 0;
-    }
-
-    /// The entities that are not known and not seen before, each once.
-    pub(crate) fn unknown<'a>(
-        &self,
-        entities: impl Iterator<Item = &'a EntityRef>,
-        seen: &mut HashSet<&'a EntityRef>,
-    ) -> Vec<EntityRef> {
-        entities
-            .filter(|entity| !self.known.contains(*entity) && seen.insert(*entity))
-            .cloned()
-            .collect()
     }
 
     /// What is known of an entity.
@@ -110,8 +98,8 @@ mod tests {
         let entities: Vec<_> = (0..10).map(|i| entity(&format!("k{i}"))).collect();
         states.learn(entities.iter().map(|entity| (entity.clone(), state(1))));
         let unknown = |states: &States| {
-            let mut seen = HashSet::new();
-            states.unknown(entities.iter(), &mut seen).len()
+            let known = |entity: &&EntityRef| states.get(entity).is_none();
+            entities.iter().filter(known).count()
         };
         assert_eq!(unknown(&states), 0, "a batch keeps all it read");
         let new = states.replace(HashMap::from([(entity("k3"), state(2))]));

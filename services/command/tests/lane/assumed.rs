@@ -1,4 +1,4 @@
-//! Presuming that what is not known is new: it saves the asking, and never shows.
+//! Assuming that what is not in the cache does not exist: it saves a load, and no answer shows it.
 
 use std::{
     collections::HashMap,
@@ -19,12 +19,12 @@ use crate::{
     lane, log, set, with_key, write,
 };
 
-/// More new entities, and keys, than it takes to presume that one more is new.
+/// More new entities, and keys, than it takes to assume that one more is new.
 const PLENTY: usize = 100;
 
 /// A writer that has no reason to think that anything is there already, beside `old`, which was
 /// written under the key `used` by a process before it.
-async fn trusting(storage: &Arc<Faulty>) -> LaneHandle {
+async fn assuming(storage: &Arc<Faulty>) -> LaneHandle {
     let (writer, before) = lane(storage);
     tokio::spawn(writer.run());
     before.write(with_key(set("old"), "used", 1)).await.unwrap();
@@ -42,9 +42,9 @@ fn loads(storage: &Faulty) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_new_is_not_asked_for() {
+async fn what_is_assumed_absent_is_not_loaded() {
     let storage = Faulty::new(&[]);
-    let handle = trusting(&storage).await;
+    let handle = assuming(&storage).await;
     let before = (loads(&storage), storage.appends.load(Ordering::SeqCst));
     let create = |n: usize| {
         let values = Command::Set(Values::empty());
@@ -72,17 +72,17 @@ async fn what_is_there_after_all_is_found_out() {
         other => panic!("{other:?}"),
     };
 
-    let handle = trusting(&Faulty::new(&[])).await;
+    let handle = assuming(&Faulty::new(&[])).await;
     let written = handle.write(set("old")).await.unwrap();
     assert_eq!(written.events()[0].version, Version::new(2));
 
-    let handle = trusting(&Faulty::new(&[])).await;
+    let handle = assuming(&Faulty::new(&[])).await;
     let refusal = mismatch(handle.write(absent("old")).await);
     let current = Some(Version::new(1));
     assert_eq!(refusal, Refusal::VersionMismatch { current });
 
-    // What changes something is not presumed to make it.
-    let handle = trusting(&Faulty::new(&[])).await;
+    // What changes something is not assumed to make it.
+    let handle = assuming(&Faulty::new(&[])).await;
     let edit = write("old", Expect::Anything, Command::Edit(Values::empty()));
     let written = handle.write(edit).await.unwrap();
     assert_eq!(written.events()[0].version, Version::new(2));
@@ -95,19 +95,19 @@ async fn what_is_there_after_all_is_found_out() {
 
 #[tokio::test]
 async fn a_key_that_was_used_is_found_out() {
-    let handle = trusting(&Faulty::new(&[])).await;
+    let handle = assuming(&Faulty::new(&[])).await;
     let copy = handle.write(with_key(set("old"), "used", 1)).await.unwrap();
     assert!(copy.replayed);
     assert_eq!(copy.events()[0].version, Version::new(1));
 
     // Known to be there, so that without its key it would be refused.
-    let handle = trusting(&Faulty::new(&[])).await;
+    let handle = assuming(&Faulty::new(&[])).await;
     handle.write(set("old")).await.unwrap();
     let create = write("old", Expect::Absent, Command::Set(Values::empty()));
     let copy = handle.write(with_key(create, "used", 1)).await.unwrap();
     assert!(copy.replayed);
 
-    let handle = trusting(&Faulty::new(&[])).await;
+    let handle = assuming(&Faulty::new(&[])).await;
     match handle.write(with_key(set("other"), "used", 2)).await {
         Err(Failure::Refused(Refused::KeyReused)) => {}
         other => panic!("{other:?}"),
@@ -115,14 +115,14 @@ async fn a_key_that_was_used_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_wrong_presumption_in_doubt_is_found_out() {
+async fn a_failed_assumption_in_doubt_is_found_out() {
     for faults in [
         vec![Fault::LostUnknown],
-        vec![Fault::LostUnknown, Fault::Overtaken],
-        vec![Fault::Overtaken],
+        vec![Fault::LostUnknown, Fault::Conflict],
+        vec![Fault::Conflict],
     ] {
         let storage = Faulty::new(&[]);
-        let handle = trusting(&storage).await;
+        let handle = assuming(&storage).await;
         storage.fail(&faults);
         let written = handle.write(set("old")).await.unwrap();
         assert_eq!(written.events()[0].version, Version::new(2), "{faults:?}");
@@ -132,12 +132,12 @@ async fn a_wrong_presumption_in_doubt_is_found_out() {
 /// Two processes, entities of which some are there and keys of which some were used, nothing kept in
 /// memory for long: every answer is the one that a model gives.
 #[tokio::test(start_paused = true)]
-async fn no_answer_shows_what_was_presumed() {
+async fn no_answer_shows_what_was_assumed() {
     const CALLERS: usize = 4;
     const EACH: usize = 800;
     const WAY: Duration = Duration::from_millis(1);
     let mut faults = Vec::new();
-    for fault in [Fault::Overtaken, Fault::WrittenUnknown, Fault::LostUnknown] {
+    for fault in [Fault::Conflict, Fault::WrittenUnknown, Fault::LostUnknown] {
         faults.extend([fault; 8]);
     }
     let storage = Faulty::far(WAY..WAY * 4, &faults);
@@ -217,7 +217,7 @@ async fn no_answer_shows_what_was_presumed() {
     let misfits = storage.misfits.load(Ordering::SeqCst);
     println!(
         "{events} events, {copies} copies, {refusals} refusals; {appends} appends, {misfits} of them \
-         on a wrong presumption; {loads} loads"
+         on a failed assumption; {loads} loads"
     );
     assert!(copies > 20 && refusals > 10 && misfits > 10);
     let log = log(&storage).await;

@@ -1,4 +1,4 @@
-//! Reading ahead: what the next batch needs is read while an append is on its way, nothing is decided
+//! Prefetching: what the next batch needs is read while an append is on its way, nothing is decided
 //! on what does not hold any more, and nobody is kept from the head.
 
 use std::{
@@ -45,14 +45,14 @@ async fn increment(handle: &LaneHandle, storage: &Faulty, key: &str) {
     }
 }
 
-/// Two processes, three entities that everybody wants, keys sent twice, overtaken and unheard appends:
+/// Two processes, three entities that everybody wants, keys sent twice, conflicts and unheard appends:
 /// no increment is lost, and a key is one event.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_decided_on_what_does_not_hold_any_more() {
     const CALLERS: usize = 24;
     const INCREMENTS: usize = 40;
     let mut faults = Vec::new();
-    for fault in [Fault::Overtaken, Fault::WrittenUnknown, Fault::LostUnknown] {
+    for fault in [Fault::Conflict, Fault::WrittenUnknown, Fault::LostUnknown] {
         faults.extend([fault; 8]);
     }
     let storage = Faulty::far(WAY..WAY * 4, &faults);

@@ -1,9 +1,9 @@
-//! The writer's thread as the place where lanes are written.
+//! The thread that writes the file, and runs the tasks that write lanes.
 //!
-//! A task elsewhere and the thread would wake one another twice for each batch, to load and to append,
-//! and a waking takes about as long as either. Here a load is a call, and whoever appends stands still
-//! until it is done: the tasks run until every one of them waits, and what they have appended by then is
-//! committed as one.
+//! If a lane's task ran elsewhere, it and the thread would wake each other twice for each batch, to load and
+//! to append, and waking a thread takes about as long as either. Here a load is a call, and a task that
+//! appends waits without blocking the thread. The tasks run until all of them wait; what they have appended
+//! by then is committed in one transaction.
 //!
 //! No task is polled between BEGIN and COMMIT.
 
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::context::TokioContext;
 
-use super::{checkpoint, writer::Append};
+use super::{append::Append, checkpoint};
 
 /// Events from which on a transaction takes no further append.
 const EVENTS_PER_COMMIT: usize = 4_096;
@@ -53,17 +53,17 @@ impl Task {
 
 /// What comes in from other threads, and from tasks on this one.
 pub(super) struct Inbox {
-    pub(super) waiting: mpsc::Receiver<Append>,
-    pub(super) hosted: mpsc::UnboundedReceiver<Task>,
+    pub(super) appends: mpsc::Receiver<Append>,
+    pub(super) tasks: mpsc::UnboundedReceiver<Task>,
 }
 
 /// The tasks of a thread, and what they wait for.
-pub(super) struct Host {
+pub(super) struct WriterThread {
     pool: LocalPool,
     inbox: Inbox,
 }
 
-impl Host {
+impl WriterThread {
     /// Makes this thread the connection's.
     pub(super) fn new(connection: Connection, inbox: Inbox) -> Self {
         checkpoint::watch(&connection);
@@ -87,15 +87,15 @@ impl Host {
     /// Waits for appends, running the tasks meanwhile. False once there will be no more.
     fn next(&mut self, group: &mut Vec<Append>) -> bool {
         let spawner = self.pool.spawner();
-        let Inbox { waiting, hosted } = &mut self.inbox;
+        let Inbox { appends, tasks } = &mut self.inbox;
         self.pool.run_until(poll_fn(|cx| {
-            while let Poll::Ready(Some(task)) = hosted.poll_recv(cx) {
+            while let Poll::Ready(Some(task)) = tasks.poll_recv(cx) {
                 // The pool is there as long as this runs.
                 let _ = spawner.spawn_local(task.run());
             }
             let mut events = 0;
             while events < EVENTS_PER_COMMIT {
-                match waiting.poll_recv(cx) {
+                match appends.poll_recv(cx) {
                     Poll::Ready(Some(append)) => {
                         events += append.batch.events.len();
                         group.push(append);

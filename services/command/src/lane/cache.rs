@@ -1,34 +1,34 @@
-//! What a lane writer knows of its lane: the head, and states and used keys as of that head.
+//! A lane's cache: the head, and states and used idempotency keys as of that head.
 //!
-//! A question to the storage may still be on its way when an append of the writer's own moves the
-//! head. Its answer holds all the same if it was read at a head that the writer has been at since it
-//! asked, for it is the writer itself that moved the head from there, and knows what it changed.
+//! A load may still be on its way when an append of the writer's own moves the head. Its answer holds all the
+//! same if it was read at a head that the writer has been at since it asked: the writer itself moved the head
+//! from there, and knows what it changed.
 //!
-//! Where all of late was new that was not known, what a write makes is presumed to be new as well, and
-//! nothing is asked: the append is refused if that is wrong, and then the storage is asked after all.
-//! A refusal is never given on a presumption.
+//! If, of late, everything that was not in the cache turned out not to exist, the writer assumes the same of
+//! what a write would create, and loads nothing. If the assumption is wrong the append fails, and the batch is
+//! decided again on what is loaded then. A caller is never refused because of an assumption.
 
 use std::collections::{HashMap, HashSet};
 
-use stategate_model::{EntityRef, Event, IdempotencyKey, State, Version};
+use stategate_model::{EntityRef, IdempotencyKey, State, Version};
 use stategate_storage::{Batch, Head, Loaded, Replay};
 
-use super::{Item, States};
-use crate::plan;
+use super::Item;
+use crate::states::States;
 
-/// Appends after which a question that is still on its way is given up.
+/// Appends after which a load that is still on its way is given up.
 const STALE: usize = 16;
 /// Answers about keys that are kept for writes that wait.
 const REPLAYS: usize = 4_096;
 /// Bytes of the events they hold.
 const REPLAY_BYTES: usize = 16 << 20;
-/// For each entity, or key, that is presumed to be new, so many before it must have been. A wrong
-/// presumption costs two round trips and a right one saves one.
+/// For each entity, or key, that is assumed to be absent, so many before it must have been absent. A wrong
+/// assumption costs two round trips and a right one saves one.
 const SURE: usize = 8;
 
-/// The head of a lane, and what is known as of it.
+/// The head of a lane, and what was read, or written, as of it.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct LaneCache {
     head: Option<Head>,
     states: States,
     replays: HashMap<IdempotencyKey, Option<Replay>>,
@@ -42,16 +42,16 @@ pub(crate) struct Known {
     used: usize,
 }
 
-/// What has to be read to decide some items.
+/// What has to be loaded to decide some items.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct LoadRequest {
     /// States that are not known.
     pub(crate) entities: Vec<EntityRef>,
-    /// So many of them, at the front, are to be made.
-    makes: usize,
+    /// For each of them, whether it is to be made.
+    makes: Vec<bool>,
     /// Keys of which it is not known whether they were used.
     pub(crate) keys: Vec<IdempotencyKey>,
-    /// Where the head has been since the question was asked; nothing if it was not known then.
+    /// Where the head has been since it was asked for; nothing if it was not known then.
     heads: Vec<Head>,
     /// What has changed since.
     changed: HashSet<EntityRef>,
@@ -62,9 +62,12 @@ pub(crate) struct Question {
 
 /// An answer that was read at a head the writer has not been at.
 #[derive(Debug)]
-pub(crate) struct Elsewhere(pub(crate) Question, pub(crate) Loaded);
+pub(crate) struct Answered {
+    pub(crate) request: LoadRequest,
+    pub(crate) loaded: Loaded,
+}
 
-impl Known {
+impl LaneCache {
     /// Nothing yet; at most `bytes` of states are kept.
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
@@ -95,14 +98,22 @@ impl Known {
 
     /// Whether everything is known that the item is decided on.
     pub(crate) fn covers(&self, item: &Item) -> bool {
+        self.covers_states(item) && !self.is_key_unknown(item)
+    }
+
+    /// Whether every state is known that the item is decided on.
+    pub(crate) fn covers_states(&self, item: &Item) -> bool {
         let mut operations = item.write.operations.iter();
         self.is_sure_of_the_head()
             && operations.all(|operation| self.states.get(&operation.entity).is_some())
-            && !self.is_key_unknown(item)
     }
 
-    /// How many presumptions it takes to decide items without asking; `None` if it takes asking.
-    pub(crate) fn presumptions<'a>(&self, items: impl Iterator<Item = &'a Item>) -> Option<usize> {
+    /// How many entities and keys have to be assumed to be absent to decide items without a load; `None` if it
+    /// takes a load.
+    pub(crate) fn assumed_absent<'a>(
+        &self,
+        items: impl Iterator<Item = &'a Item>,
+    ) -> Option<usize> {
         if !self.is_sure_of_the_head() {
             return None;
         }
@@ -144,29 +155,30 @@ impl Known {
         item.number < self.confirmed
     }
 
-    /// What is not known and items are decided on. `before` is the number the next item will have.
-    pub(crate) fn question<'a>(
+    /// What is not known and items are decided on, in their order. `before` is the number the next item
+    /// will have.
+    pub(crate) fn request<'a>(
         &self,
         items: impl Iterator<Item = &'a Item> + Clone,
         before: u64,
-    ) -> Option<Question> {
-        let entities = |makes: bool| {
-            let operations = items.clone().flat_map(|item| &item.write.operations);
-            operations
-                .filter(move |operation| operation.makes() == makes)
-                .map(|operation| &operation.entity)
-        };
+    ) -> Option<LoadRequest> {
         let mut seen = HashSet::new();
-        let mut unknown = self.states.unknown(entities(true), &mut seen);
-        let makes = unknown.len();
-        unknown.extend(self.states.unknown(entities(false), &mut seen));
-        let entities = unknown;
-        let mut keys = plan::keys(items);
-        keys.retain(|key| !self.replays.contains_key(key));
+        let (mut entities, mut makes) = (Vec::new(), Vec::new());
+        for operation in items.clone().flat_map(|item| &item.write.operations) {
+            let entity = &operation.entity;
+            if self.states.get(entity).is_none() && seen.insert(entity) {
+                entities.push(entity.clone());
+                makes.push(operation.makes());
+            }
+        }
+        let mut seen = HashSet::new();
+        let keys = items.filter_map(|item| item.write.idempotency.as_ref().map(|(key, _)| key));
+        let unknown = keys.filter(|key| !self.replays.contains_key(*key) && seen.insert(*key));
+        let keys: Vec<_> = unknown.cloned().collect();
         if self.is_sure_of_the_head() && entities.is_empty() && keys.is_empty() {
             return None;
         }
-        Some(Question {
+        Some(LoadRequest {
             entities,
             makes,
             keys,
@@ -177,47 +189,48 @@ impl Known {
         })
     }
 
-    /// Takes in an answer, unless it was read at another head.
+    /// Takes in an answer, which may be to the first of what was asked alone, unless it was read at another
+    /// head.
     pub(crate) fn learn(
         &mut self,
-        question: Question,
+        request: LoadRequest,
         loaded: Loaded,
-    ) -> Result<(), Box<Elsewhere>> {
-        let at_home = match self.head {
-            None => question.heads.is_empty(),
-            Some(_) => question.heads.contains(&loaded.head),
+    ) -> Result<(), Box<Answered>> {
+        let is_of_ours = match self.head {
+            None => request.heads.is_empty(),
+            Some(_) => request.heads.contains(&loaded.head),
         };
-        if !at_home {
-            return Err(Box::new(Elsewhere(question, loaded)));
+        if !is_of_ours {
+            return Err(Box::new(Answered { request, loaded }));
         }
         if self.head.is_none() {
             self.head = Some(loaded.head);
         }
         self.in_doubt = false;
-        let mut made = loaded.states.iter().take(question.makes);
-        if made.any(|state| state.version != Version::ZERO) {
+        let mut made = loaded.states.iter().zip(&request.makes);
+        if made.any(|(state, makes)| *makes && state.version != Version::ZERO) {
             self.made = 0;
         }
         if loaded.replays.iter().any(Option::is_some) {
             self.used = 0;
         }
-        let states = question.entities.into_iter().zip(loaded.states);
+        let states = request.entities.into_iter().zip(loaded.states);
         self.states
-            .learn(states.filter(|(entity, _)| !question.changed.contains(entity)));
-        let replays = question.keys.into_iter().zip(loaded.replays);
+            .learn(states.filter(|(entity, _)| !request.changed.contains(entity)));
+        let replays = request.keys.into_iter().zip(loaded.replays);
         self.replays
-            .extend(replays.filter(|(key, _)| !question.recorded.contains(key)));
-        self.confirmed = self.confirmed.max(question.before);
+            .extend(replays.filter(|(key, _)| !request.recorded.contains(key)));
+        self.confirmed = self.confirmed.max(request.before);
         Ok(())
     }
 
-    /// Moves on to where a durable batch of the writer's own led, and what is asked with it. False
-    /// if the question is too old to be worth its answer.
+    /// Moves on to where a durable batch of the writer's own led, and a load that is on its way with it. False
+    /// if the load is too old to be worth its answer.
     pub(crate) fn advance(
         &mut self,
         batch: &Batch,
         changed: HashMap<EntityRef, State>,
-        asked: Option<&mut Question>,
+        loading: Option<&mut LoadRequest>,
     ) -> bool {
         let Some(last) = batch.events.last() else {
             return true;
@@ -228,12 +241,12 @@ impl Known {
             id: Some(last.id),
         };
         let mut is_worth_it = true;
-        if let Some(question) = asked {
-            question.heads.push(head);
-            question.changed.extend(changed.keys().cloned());
+        if let Some(request) = loading {
+            request.heads.push(head);
+            request.changed.extend(changed.keys().cloned());
             let recorded = batch.keys.iter().map(|record| record.key.clone());
-            question.recorded.extend(recorded);
-            is_worth_it = question.heads.len() < STALE;
+            request.recorded.extend(recorded);
+            is_worth_it = request.heads.len() < STALE;
         }
         self.head = Some(head);
         self.made = self.made.saturating_add(self.states.replace(changed));
@@ -250,8 +263,7 @@ impl Known {
 
     fn replay_bytes(&self) -> usize {
         let replays = self.replays.values().flatten();
-        let events = replays.flat_map(|replay| &replay.events);
-        events.map(Event::size).sum()
+        replays.map(Replay::size).sum()
     }
 
     /// Drops the answers about the keys of items that are decided.
@@ -377,83 +389,83 @@ mod tests {
     }
 
     /// What is known at head 5: nothing else.
-    fn at_five() -> Known {
-        let mut known = Known::new(1 << 20);
-        let question = known.question([].iter(), 0).unwrap();
-        known.learn(question, loaded(head(5), 0, 0)).unwrap();
-        known
+    fn at_five() -> LaneCache {
+        let mut cache = LaneCache::new(1 << 20);
+        let request = cache.request([].iter(), 0).unwrap();
+        cache.learn(request, loaded(head(5), 0, 0)).unwrap();
+        cache
     }
 
     #[test]
     fn what_an_own_append_changed_is_not_taken_from_an_answer_before_it() {
         let items = [item(0, "a", Some("k")), item(1, "b", Some("l"))];
-        let mut known = at_five();
-        let mut question = known.question(items.iter(), 2).unwrap();
+        let mut cache = at_five();
+        let mut request = cache.request(items.iter(), 2).unwrap();
         let (batch, changed, at_six) = batch(6, "a", "k");
-        assert!(known.advance(&batch, changed, Some(&mut question)));
+        assert!(cache.advance(&batch, changed, Some(&mut request)));
         // Read before the append, heard after it.
-        known.learn(question, loaded(head(5), 2, 2)).unwrap();
-        assert_eq!(known.head(), Some(at_six));
-        assert_eq!(known.states().get(&entity("a")), Some(&state(2)));
-        assert_eq!(known.states().get(&entity("b")), Some(&state(1)));
+        cache.learn(request, loaded(head(5), 2, 2)).unwrap();
+        assert_eq!(cache.head(), Some(at_six));
+        assert_eq!(cache.states().get(&entity("a")), Some(&state(2)));
+        assert_eq!(cache.states().get(&entity("b")), Some(&state(1)));
         assert!(
-            !known.replays().contains_key(&key("k")),
+            !cache.replays().contains_key(&key("k")),
             "it was used since"
         );
-        assert!(known.replays().contains_key(&key("l")));
-        assert!(!known.covers(&items[0]) && known.covers(&items[1]));
-        assert!(known.is_confirmed_since(&items[1]));
-        assert!(!known.is_confirmed_since(&item(2, "b", None)));
+        assert!(cache.replays().contains_key(&key("l")));
+        assert!(!cache.covers(&items[0]) && cache.covers(&items[1]));
+        assert!(cache.is_confirmed_since(&items[1]));
+        assert!(!cache.is_confirmed_since(&item(2, "b", None)));
     }
 
     #[test]
     fn what_was_read_ahead_of_an_own_append_is_changed_by_it() {
         let items = [item(0, "a", Some("k"))];
-        let mut known = at_five();
-        let question = known.question(items.iter(), 1).unwrap();
-        known.learn(question, loaded(head(5), 1, 1)).unwrap();
-        assert!(known.covers(&items[0]));
+        let mut cache = at_five();
+        let request = cache.request(items.iter(), 1).unwrap();
+        cache.learn(request, loaded(head(5), 1, 1)).unwrap();
+        assert!(cache.covers(&items[0]));
         let (batch, changed, _) = batch(6, "a", "k");
-        known.advance(&batch, changed, None);
-        assert_eq!(known.states().get(&entity("a")), Some(&state(2)));
-        assert!(!known.covers(&items[0]), "the key has been used");
+        cache.advance(&batch, changed, None);
+        assert_eq!(cache.states().get(&entity("a")), Some(&state(2)));
+        assert!(!cache.covers(&items[0]), "the key has been used");
     }
 
     #[test]
-    fn an_answer_of_another_head_is_kept_out_until_the_append_leads_there() {
+    fn an_answer_at_another_head_is_kept_out_until_the_append_leads_there() {
         let items = [item(0, "b", None)];
-        let mut known = at_five();
-        let mut question = known.question(items.iter(), 1).unwrap();
+        let mut cache = at_five();
+        let mut request = cache.request(items.iter(), 1).unwrap();
         let (batch, changed, at_six) = batch(6, "a", "k");
         // The append has landed, and its answer is still on the way.
-        let elsewhere = known
-            .learn(question, loaded(at_six, 1, 0))
+        let answered = *cache
+            .learn(request, loaded(at_six, 1, 0))
             .expect_err("the writer has not been there");
-        assert!(!known.covers(&items[0]));
-        let loaded_there = elsewhere.1;
-        question = elsewhere.0;
-        known.advance(&batch, changed, Some(&mut question));
-        known.learn(question, loaded_there).unwrap();
-        assert!(known.covers(&items[0]));
+        assert!(!cache.covers(&items[0]));
+        let loaded_there = answered.loaded;
+        request = answered.request;
+        cache.advance(&batch, changed, Some(&mut request));
+        cache.learn(request, loaded_there).unwrap();
+        assert!(cache.covers(&items[0]));
         // Nobody who leads elsewhere is believed.
         let more = [item(1, "c", None)];
-        let question = known.question(more.iter(), 2).unwrap();
-        assert!(known.learn(question, loaded(head(7), 1, 0)).is_err());
+        let request = cache.request(more.iter(), 2).unwrap();
+        assert!(cache.learn(request, loaded(head(7), 1, 0)).is_err());
     }
 
     #[test]
     fn after_forgetting_everything_is_asked() {
         let items = [item(0, "a", Some("k"))];
-        let mut known = at_five();
-        let question = known.question(items.iter(), 1).unwrap();
-        known.learn(question, loaded(head(5), 1, 1)).unwrap();
-        assert!(known.question(items.iter(), 1).is_none());
-        known.forget();
-        assert!(!known.covers(&items[0]));
-        let question = known.question(items.iter(), 1).unwrap();
-        assert_eq!((question.entities.len(), question.keys.len()), (1, 1));
+        let mut cache = at_five();
+        let request = cache.request(items.iter(), 1).unwrap();
+        cache.learn(request, loaded(head(5), 1, 1)).unwrap();
+        assert!(cache.request(items.iter(), 1).is_none());
+        cache.forget();
+        assert!(!cache.covers(&items[0]));
+        let request = cache.request(items.iter(), 1).unwrap();
+        assert_eq!((request.entities.len(), request.keys.len()), (1, 1));
         // It is not bound to where the head was.
-        known.learn(question, loaded(head(9), 1, 1)).unwrap();
-        assert_eq!(known.head(), Some(head(9)));
+        cache.learn(request, loaded(head(9), 1, 1)).unwrap();
+        assert_eq!(cache.head(), Some(head(9)));
     }
 }
