@@ -16,7 +16,7 @@ use std::{
 use futures::future::join_all;
 use serde_json::Value;
 use stategate_client::{
-    Client, Condition, EntityRef, Error, Kind, KindRef, Outcome, Search, SearchEvents, Start,
+    Client, Condition, EntityRef, Error, ErrorKind, KindRef, Outcome, Search, SearchEvents, Start,
     Subscription, Terms, Token, Transaction, json,
 };
 use stategate_tests::{
@@ -77,7 +77,7 @@ impl Memory {
 }
 
 fn is_changed(error: &Error) -> bool {
-    *error.kind() == Kind::LogChanged
+    *error.kind() == ErrorKind::LogChanged
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +265,12 @@ async fn a_log_that_was_restored_to_an_earlier_state_went_back() {
         }
     }
     assert!(told.len() <= 2, "{told:#?}");
-    let went_back = |error: &&Error| matches!(error.kind(), Kind::LogRewound | Kind::PositionAhead);
+    let went_back = |error: &&Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::LogRewound | ErrorKind::PositionAhead
+        )
+    };
     assert_eq!(told.iter().filter(went_back).count(), 1, "{told:#?}");
     let now: Token = reader.position().unwrap();
     assert_eq!(now.log_id, before.log_id);

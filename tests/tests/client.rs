@@ -20,8 +20,8 @@ use std::{
 use futures::future::join_all;
 use rand::Rng as _;
 use stategate_client::{
-    At, Client, Condition, EntityRef, Kind, Retry, Start, Subscription, Timestamp, Transaction,
-    Value, json,
+    At, Client, Condition, EntityRef, ErrorKind, Retry, Start, Subscription, Timestamp,
+    Transaction, Value, json,
 };
 use stategate_protocol::{headers, pb};
 use stategate_tests::{Form, Gateway, Log, Options, Proxy, Role, alone, scale};
@@ -391,7 +391,7 @@ async fn conditions_and_time_travel() {
     let client = client(&mut gateway);
     let a = entity("a");
     let mismatch = |error: stategate_client::Error| match error.kind() {
-        Kind::VersionMismatch { current } => current.map(|version| version.get()),
+        ErrorKind::VersionMismatch { current } => current.map(|version| version.get()),
         other => panic!("{other:?}"),
     };
 
@@ -470,7 +470,7 @@ async fn conditions_and_time_travel() {
 
     let invalid = client.set(&a, json!([1])).await.unwrap_err();
     assert!(
-        matches!(invalid.kind(), Kind::Invalid(fields) if fields[0].0 == "values"),
+        matches!(invalid.kind(), ErrorKind::Invalid(fields) if fields[0].0 == "values"),
         "{invalid:?}"
     );
 }

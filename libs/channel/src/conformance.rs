@@ -491,7 +491,8 @@ async fn a_broker_that_is_away_at_the_start_is_come_back_to(rig: Rig) {
     reaches(&rig.writer, Reach::Down).await;
     broker.restart().await;
     assert_eq!(notice(&mut subscription).await, Notice::Lagged);
-    assert_eq!(reader.reach(), Reach::Up);
+    // A broker that has just started may drop a connection once more.
+    reaches(&reader, Reach::Up).await;
     reaches(&rig.writer, Reach::Up).await;
     let head = rig.write(Lane(2), 1, 10);
     arrives(&mut subscription, Lane(2), head).await;

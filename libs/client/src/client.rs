@@ -25,7 +25,7 @@ use tonic::{
 };
 
 use crate::{
-    Error, Kind, Outcome, Retry,
+    Error, ErrorKind, Outcome, Retry,
     error::Effect,
     known::{Answer, Change, Known, View},
     turns::Turns,
@@ -316,7 +316,10 @@ impl fmt::Debug for Builder {
 
 fn invalid(field: &str, problem: String) -> Error {
     let message = format!("{field}: {problem}");
-    Error::new(Kind::Invalid(vec![(field.to_owned(), problem)]), message)
+    Error::new(
+        ErrorKind::Invalid(vec![(field.to_owned(), problem)]),
+        message,
+    )
 }
 
 impl Client {
@@ -347,7 +350,7 @@ impl Client {
     }
 
     /// Has reads of this client wait for a place in the log. If that is not the log behind the address,
-    /// the next read says so ([`Kind::LogChanged`]).
+    /// the next read says so ([`ErrorKind::LogChanged`]).
     pub fn observe(&self, token: &Token) {
         if let Some(known) = &self.0.known {
             known.observe(token);
@@ -421,7 +424,7 @@ impl Client {
         let (Some(known), Some(_)) = (&self.0.known, &view.place) else {
             return Some(error);
         };
-        if *error.kind() == Kind::DeadlineExceeded {
+        if *error.kind() == ErrorKind::DeadlineExceeded {
             known.doubt(view);
         }
         if !error.is_log_lost() {

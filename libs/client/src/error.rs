@@ -12,7 +12,7 @@ use crate::{handshake, known::Change};
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     outcome: Outcome,
     message: String,
     retry: Option<Duration>,
@@ -45,7 +45,7 @@ impl fmt::Display for Outcome {
 /// happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ErrorKind {
     /// The entity or event does not exist.
     NotFound,
     /// A malformed or oversized input; the fields and what is wrong with them.
@@ -64,10 +64,10 @@ pub enum Kind {
     /// clones) goes on with the log there is. A subscription, and a token of the caller's own, are refused
     /// until the caller begins anew.
     LogChanged,
-    /// The log ends before a place that a token names; told as [`Kind::LogChanged`] is.
+    /// The log ends before a place that a token names; told as [`ErrorKind::LogChanged`] is.
     PositionAhead,
     /// The log was seen going back: it was restored as it once was, or lost its newest events; told as
-    /// [`Kind::LogChanged`] is.
+    /// [`ErrorKind::LogChanged`] is.
     LogRewound,
     /// No token, or one that is not valid.
     Unauthenticated,
@@ -88,7 +88,7 @@ pub enum Kind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             outcome: Outcome::NotWritten,
@@ -108,13 +108,13 @@ impl Error {
         let info = details.error_info();
         let reason = info.map_or("", |info| info.reason.as_str());
         let kind = match (status.code(), reason) {
-            (Code::NotFound, _) => Kind::NotFound,
+            (Code::NotFound, _) => ErrorKind::NotFound,
             (Code::InvalidArgument, _) => {
                 let violations = details
                     .bad_request()
                     .map(|bad| bad.field_violations.as_slice())
                     .unwrap_or_default();
-                Kind::Invalid(
+                ErrorKind::Invalid(
                     violations
                         .iter()
                         .map(|v| (v.field.clone(), v.description.clone()))
@@ -124,38 +124,38 @@ impl Error {
             (Code::Aborted, "VERSION_MISMATCH") => {
                 let current =
                     info.and_then(|info| info.metadata.get("current_version")?.parse().ok());
-                Kind::VersionMismatch {
+                ErrorKind::VersionMismatch {
                     current: current.filter(|version| *version > 0).map(Version::new),
                 }
             }
-            (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED") => Kind::KeyReused,
-            (Code::OutOfRange, "LOG_CHANGED") => Kind::LogChanged,
-            (Code::OutOfRange, "POSITION_AHEAD") => Kind::PositionAhead,
-            (Code::DataLoss, "LOG_REWOUND") => Kind::LogRewound,
-            (Code::Unauthenticated, _) => Kind::Unauthenticated,
-            (Code::PermissionDenied, _) => Kind::Denied,
-            (_, "OUTCOME_UNKNOWN") => Kind::OutcomeUnknown,
+            (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED") => ErrorKind::KeyReused,
+            (Code::OutOfRange, "LOG_CHANGED") => ErrorKind::LogChanged,
+            (Code::OutOfRange, "POSITION_AHEAD") => ErrorKind::PositionAhead,
+            (Code::DataLoss, "LOG_REWOUND") => ErrorKind::LogRewound,
+            (Code::Unauthenticated, _) => ErrorKind::Unauthenticated,
+            (Code::PermissionDenied, _) => ErrorKind::Denied,
+            (_, "OUTCOME_UNKNOWN") => ErrorKind::OutcomeUnknown,
             (Code::Unavailable | Code::ResourceExhausted, reason) if !reason.is_empty() => {
-                Kind::Unavailable
+                ErrorKind::Unavailable
             }
-            (Code::DeadlineExceeded, _) => Kind::DeadlineExceeded,
+            (Code::DeadlineExceeded, _) => ErrorKind::DeadlineExceeded,
             (Code::Unimplemented, _) | (Code::FailedPrecondition, "INDEX_DISABLED") => {
-                Kind::Unsupported
+                ErrorKind::Unsupported
             }
             // The client's own clock ran out before the server's.
             (Code::Cancelled, "") if causes(&status).any(|e| e.is::<tonic::TimeoutExpired>()) => {
-                Kind::DeadlineExceeded
+                ErrorKind::DeadlineExceeded
             }
             // Nobody answered: the connection was refused, lost or reset.
             (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "") => {
                 match (connect_error(&status), effect) {
-                    (Some(_), _) => Kind::Unreachable,
-                    (None, _) if was_never_sent(&status) => Kind::Unavailable,
-                    (None, Effect::Write) => Kind::OutcomeUnknown,
-                    (None, Effect::Read) => Kind::Unavailable,
+                    (Some(_), _) => ErrorKind::Unreachable,
+                    (None, _) if was_never_sent(&status) => ErrorKind::Unavailable,
+                    (None, Effect::Write) => ErrorKind::OutcomeUnknown,
+                    (None, Effect::Read) => ErrorKind::Unavailable,
                 }
             }
-            _ => Kind::Other,
+            _ => ErrorKind::Other,
         };
         let is_committed = info.is_some_and(|info| {
             let committed = info.metadata.get("committed");
@@ -167,19 +167,19 @@ impl Error {
             Effect::Write => outcome(&kind, reason),
         };
         let base = match (&kind, reason) {
-            (Kind::Unreachable, _) => unreachable(address, connect_error(&status)),
-            (Kind::Unsupported, "") => {
+            (ErrorKind::Unreachable, _) => unreachable(address, connect_error(&status)),
+            (ErrorKind::Unsupported, "") => {
                 format!("{address} does not serve this call; is it a stategate gateway?")
             }
-            (Kind::DeadlineExceeded, _) => OUT_OF_TIME.to_owned(),
-            (Kind::NotFound | Kind::Unauthenticated | Kind::Denied, _) => {
+            (ErrorKind::DeadlineExceeded, _) => OUT_OF_TIME.to_owned(),
+            (ErrorKind::NotFound | ErrorKind::Unauthenticated | ErrorKind::Denied, _) => {
                 status.message().to_owned()
             }
-            (Kind::Invalid(fields), _) if !fields.is_empty() => {
+            (ErrorKind::Invalid(fields), _) if !fields.is_empty() => {
                 let fields = fields.iter().map(|(field, why)| format!("{field}: {why}"));
                 fields.collect::<Vec<_>>().join("; ")
             }
-            (Kind::Invalid(_), _) => status.message().to_owned(),
+            (ErrorKind::Invalid(_), _) => status.message().to_owned(),
             (_, "") => lost(&status, address),
             _ => status.message().to_owned(),
         };
@@ -201,10 +201,10 @@ impl Error {
     /// For a call that was given up when its time was over.
     pub(crate) fn out_of_time(effect: Effect) -> Self {
         match effect {
-            Effect::Read => Self::new(Kind::DeadlineExceeded, OUT_OF_TIME),
+            Effect::Read => Self::new(ErrorKind::DeadlineExceeded, OUT_OF_TIME),
             Effect::Write => Self {
                 outcome: Outcome::MayBeWritten,
-                ..Self::new(Kind::DeadlineExceeded, left_open(OUT_OF_TIME))
+                ..Self::new(ErrorKind::DeadlineExceeded, left_open(OUT_OF_TIME))
             },
         }
     }
@@ -213,13 +213,13 @@ impl Error {
     pub(crate) fn changed(change: Change, address: &str) -> Self {
         match change {
             Change::Replaced => Self::new(
-                Kind::LogChanged,
+                ErrorKind::LogChanged,
                 format!(
                     "the log at {address} is another one now (its storage was restored or replaced): what was written and read before is not in it; read the current state again"
                 ),
             ),
             Change::WentBack => Self::new(
-                Kind::LogRewound,
+                ErrorKind::LogRewound,
                 format!(
                     "the log at {address} went back (its storage was restored as it once was): the last of what was written and read before is not in it; read the current state again"
                 ),
@@ -230,7 +230,7 @@ impl Error {
     /// The same for a read that the gateway refused: it says which.
     pub(crate) fn of_remembered(self, address: &str) -> Self {
         let change = match self.kind {
-            Kind::LogChanged => Change::Replaced,
+            ErrorKind::LogChanged => Change::Replaced,
             _ => Change::WentBack,
         };
         Self {
@@ -253,7 +253,7 @@ impl Error {
         // These are found after the key was looked up, by which an earlier try would have been found.
         let decides = matches!(
             self.kind,
-            Kind::VersionMismatch { .. } | Kind::NotFound | Kind::KeyReused
+            ErrorKind::VersionMismatch { .. } | ErrorKind::NotFound | ErrorKind::KeyReused
         );
         let is_open = before == Outcome::MayBeWritten && self.outcome == Outcome::NotWritten;
         if !is_open || decides {
@@ -268,7 +268,7 @@ impl Error {
             ),
             // Of these a caller knows that nothing was written.
             kind: match self.kind {
-                Kind::Unreachable | Kind::Unavailable => Kind::OutcomeUnknown,
+                ErrorKind::Unreachable | ErrorKind::Unavailable => ErrorKind::OutcomeUnknown,
                 kind => kind,
             },
             ..self
@@ -277,11 +277,11 @@ impl Error {
 
     /// For a connection that could not be made.
     pub(crate) fn unreachable(address: &str, error: &tonic::transport::Error) -> Self {
-        Self::new(Kind::Unreachable, unreachable(address, Some(error)))
+        Self::new(ErrorKind::Unreachable, unreachable(address, Some(error)))
     }
 
     /// What kind of failure it was.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
@@ -294,13 +294,13 @@ impl Error {
     pub fn is_log_lost(&self) -> bool {
         matches!(
             self.kind,
-            Kind::LogChanged | Kind::PositionAhead | Kind::LogRewound
+            ErrorKind::LogChanged | ErrorKind::PositionAhead | ErrorKind::LogRewound
         )
     }
 
     /// The entity or event does not exist.
     pub fn is_not_found(&self) -> bool {
-        self.kind == Kind::NotFound
+        self.kind == ErrorKind::NotFound
     }
 
     /// The gRPC status, if there was an answer.
@@ -312,7 +312,7 @@ impl Error {
     pub(crate) fn passes(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Unreachable | Kind::Unavailable | Kind::OutcomeUnknown
+            ErrorKind::Unreachable | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
         )
     }
 
@@ -335,19 +335,22 @@ const OUT_OF_TIME: &str = "no answer in time";
 
 /// What a write of this kind of failure came to. A proxy's answer, which has no reason, says nothing of
 /// what is behind it, unless it refuses to let the call through.
-fn outcome(kind: &Kind, reason: &str) -> Outcome {
+fn outcome(kind: &ErrorKind, reason: &str) -> Outcome {
     match kind {
-        Kind::OutcomeUnknown | Kind::DeadlineExceeded => Outcome::MayBeWritten,
-        Kind::NotFound
-        | Kind::Invalid(_)
-        | Kind::VersionMismatch { .. }
-        | Kind::KeyReused
-        | Kind::Unauthenticated
-        | Kind::Denied
-        | Kind::Unreachable
-        | Kind::Unavailable
-        | Kind::Unsupported => Outcome::NotWritten,
-        Kind::LogChanged | Kind::PositionAhead | Kind::LogRewound | Kind::Other => {
+        ErrorKind::OutcomeUnknown | ErrorKind::DeadlineExceeded => Outcome::MayBeWritten,
+        ErrorKind::NotFound
+        | ErrorKind::Invalid(_)
+        | ErrorKind::VersionMismatch { .. }
+        | ErrorKind::KeyReused
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Denied
+        | ErrorKind::Unreachable
+        | ErrorKind::Unavailable
+        | ErrorKind::Unsupported => Outcome::NotWritten,
+        ErrorKind::LogChanged
+        | ErrorKind::PositionAhead
+        | ErrorKind::LogRewound
+        | ErrorKind::Other => {
             if reason.is_empty() {
                 Outcome::MayBeWritten
             } else {
@@ -426,7 +429,7 @@ impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         let message = invalid.to_string();
         Self::new(
-            Kind::Invalid(vec![(
+            ErrorKind::Invalid(vec![(
                 invalid.field.into_owned(),
                 invalid.problem.into_owned(),
             )]),

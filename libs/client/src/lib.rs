@@ -3,7 +3,7 @@
 //! A [`Client`] makes typed calls. Writes carry an idempotency key of their own, so that a retry after
 //! a lost connection cannot write twice; reads see what the same client wrote before, wherever they
 //! are answered; streams reconnect and go on after the last event they delivered.
-//! When the log behind the address is replaced, one call says so ([`Kind::LogChanged`]), and the client
+//! When the log behind the address is replaced, one call says so ([`ErrorKind::LogChanged`]), and the client
 //! goes on with the log there is. A write that fails says what is known of it ([`Error::outcome`]).
 //!
 //! The whole of it in one program, which the tests run against a gateway:
@@ -31,7 +31,7 @@ pub use stategate_model::{
 
 pub use self::{
     client::{Builder, Client, Tls},
-    error::{Error, Kind, Outcome, was_never_sent},
+    error::{Error, ErrorKind, Outcome, was_never_sent},
     reads::{Entity, Page, Search, SearchEvents},
     retry::Retry,
     subscription::{Start, Step, Subscription, Watch},

@@ -5,7 +5,7 @@ use serde_json::Value;
 use stategate_model::{At, EntityRef, Event, EventId, KindRef, Timestamp, Token, Version, json};
 use stategate_protocol::{convert, pb};
 
-use crate::{Client, Error, Kind, client::token_of};
+use crate::{Client, Error, ErrorKind, client::token_of};
 
 /// An entity as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ impl Entity {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_value(self.values.clone()).map_err(|error| {
             Error::new(
-                Kind::Other,
+                ErrorKind::Other,
                 format!(
                     "the values of {} are not of the type asked for: {error}",
                     self.entity
@@ -155,7 +155,7 @@ impl SearchEvents {
 
 pub(crate) fn unreadable(what: &str) -> Error {
     Error::new(
-        Kind::Other,
+        ErrorKind::Other,
         format!("the gateway answered {what} that cannot be read; is it newer than this client?"),
     )
 }
@@ -205,12 +205,12 @@ fn page<T>(items: Result<Vec<T>, Error>, token: String) -> Result<Page<T>, Error
 }
 
 impl Client {
-    /// An entity as it is now. [`Kind::NotFound`] if it does not exist.
+    /// An entity as it is now. [`ErrorKind::NotFound`] if it does not exist.
     pub async fn get(&self, entity: &EntityRef) -> Result<Entity, Error> {
         Ok(self.get_placed(entity_ref(entity, None)).await?.0)
     }
 
-    /// An entity as it was at a version or time. [`Kind::NotFound`] if it did not exist then; the
+    /// An entity as it was at a version or time. [`ErrorKind::NotFound`] if it did not exist then; the
     /// message says when it was deleted, if it was.
     pub async fn get_at(&self, entity: &EntityRef, at: At) -> Result<Entity, Error> {
         Ok(self.get_placed(entity_ref(entity, Some(at))).await?.0)
@@ -289,7 +289,7 @@ impl Client {
             .await?;
         found.items.into_iter().next().ok_or_else(|| {
             Error::new(
-                Kind::NotFound,
+                ErrorKind::NotFound,
                 format!("no event made version {version} of {entity}"),
             )
         })

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Streaming;
 
 use crate::{
-    Client, Error, Kind,
+    Client, Error, ErrorKind,
     client::{at_least, token_of},
     known::View,
     reads,
@@ -180,7 +180,7 @@ impl Watch {
         };
         let lost = match stream.message().await {
             Ok(Some(message)) => return self.arrived(message),
-            Ok(None) => Error::new(Kind::Unavailable, "the gateway ended the stream"),
+            Ok(None) => Error::new(ErrorKind::Unavailable, "the gateway ended the stream"),
             Err(status) => self.client.stream_error(status),
         };
         self.stream = None;
@@ -193,7 +193,7 @@ impl Watch {
         let token = match (&self.token, &self.subscription.start) {
             (Some(token), _) => token,
             // That a place the caller names is beyond the end says nothing of the log.
-            (None, Start::After(token)) if *error.kind() == Kind::LogChanged => token,
+            (None, Start::After(token)) if *error.kind() == ErrorKind::LogChanged => token,
             _ => return,
         };
         if error.is_log_lost() {
@@ -220,7 +220,7 @@ impl Watch {
     }
 
     fn waits_after(&mut self, error: Error) -> Result<Step, Error> {
-        if !error.passes() && *error.kind() != Kind::DeadlineExceeded {
+        if !error.passes() && *error.kind() != ErrorKind::DeadlineExceeded {
             return Err(error);
         }
         let wait = self.waits.next(error.retry_delay()).unwrap_or_default();
@@ -265,7 +265,7 @@ impl Watch {
                 Ok(Ok(response)) => break response,
                 Ok(Err(status)) => self.client.stream_error(status),
                 Err(_) => Error::new(
-                    Kind::DeadlineExceeded,
+                    ErrorKind::DeadlineExceeded,
                     "the subscription was not in force in time",
                 ),
             };

@@ -8,7 +8,7 @@ use stategate_protocol::{
 };
 
 use crate::{
-    Client, Condition, Error, Kind, Terms,
+    Client, Condition, Error, ErrorKind, Terms,
     client::token_of,
     error::Effect,
     reads,
@@ -157,7 +157,7 @@ impl Transaction {
             Condition::Exists => {
                 let problem = "an operation of a transaction cannot ask for existence alone; name the version".to_owned();
                 return Err(Error::new(
-                    Kind::Invalid(vec![("precondition".to_owned(), problem.clone())]),
+                    ErrorKind::Invalid(vec![("precondition".to_owned(), problem.clone())]),
                     problem,
                 ));
             }

@@ -13,7 +13,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::{Client, Error, Kind, client::token_of, error::Effect, reads};
+use crate::{Client, Error, ErrorKind, client::token_of, error::Effect, reads};
 
 /// What must hold of an entity for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,7 +119,7 @@ impl From<&Object> for Payload {
 pub(crate) fn encode(values: &impl Serialize) -> Result<Struct, Error> {
     let invalid = |problem: String| {
         Error::new(
-            Kind::Invalid(vec![("values".to_owned(), problem.clone())]),
+            ErrorKind::Invalid(vec![("values".to_owned(), problem.clone())]),
             format!("values: {problem}"),
         )
     };
@@ -150,7 +150,7 @@ impl OneWrite {
         let key = key.parse().map_err(|_| {
             let problem = "must be 1 to 128 visible ASCII characters";
             Error::new(
-                Kind::Invalid(vec![("idempotency-key".to_owned(), problem.to_owned())]),
+                ErrorKind::Invalid(vec![("idempotency-key".to_owned(), problem.to_owned())]),
                 format!("idempotency-key: {problem}"),
             )
         })?;
@@ -209,7 +209,7 @@ fn written<T>(response: &Response<T>) -> Result<Written, Error> {
             replayed: metadata.get(headers::REPLAYED).is_some(),
         }),
         _ => Err(Error::new(
-            Kind::Other,
+            ErrorKind::Other,
             "the answer does not say where; is a proxy dropping headers?",
         )
         .though_written()),
@@ -224,7 +224,7 @@ impl Client {
         self.set_if(Condition::Always, entity, values).await
     }
 
-    /// [`Client::set`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    /// [`Client::set`], if a condition holds; otherwise [`ErrorKind::VersionMismatch`].
     pub async fn set_if(
         &self,
         terms: impl Into<Terms>,
@@ -271,13 +271,13 @@ impl Client {
         )
     }
 
-    /// Overwrites the top-level values given and answers the whole entity. [`Kind::NotFound`] if it is
+    /// Overwrites the top-level values given and answers the whole entity. [`ErrorKind::NotFound`] if it is
     /// absent.
     pub async fn edit(&self, entity: &EntityRef, values: impl Serialize) -> Result<Changed, Error> {
         self.edit_if(Condition::Always, entity, values).await
     }
 
-    /// [`Client::edit`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    /// [`Client::edit`], if a condition holds; otherwise [`ErrorKind::VersionMismatch`].
     pub async fn edit_if(
         &self,
         terms: impl Into<Terms>,
@@ -307,7 +307,7 @@ impl Client {
         self.revert_if(Condition::Always, entity, event).await
     }
 
-    /// [`Client::revert`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    /// [`Client::revert`], if a condition holds; otherwise [`ErrorKind::VersionMismatch`].
     pub async fn revert_if(
         &self,
         terms: impl Into<Terms>,
@@ -338,12 +338,12 @@ impl Client {
     }
 
     /// Sets an entity to what it was at a version or time: the values come back, as a new version.
-    /// [`Kind::NotFound`] if it did not exist then.
+    /// [`ErrorKind::NotFound`] if it did not exist then.
     pub async fn revert_to(&self, entity: &EntityRef, at: At) -> Result<Changed, Error> {
         self.revert_to_if(Condition::Always, entity, at).await
     }
 
-    /// [`Client::revert_to`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    /// [`Client::revert_to`], if a condition holds; otherwise [`ErrorKind::VersionMismatch`].
     pub async fn revert_to_if(
         &self,
         terms: impl Into<Terms>,
@@ -355,12 +355,12 @@ impl Client {
         self.revert_if(terms, entity, event.id).await
     }
 
-    /// Removes an entity from the current state; its history stays. [`Kind::NotFound`] if it is absent.
+    /// Removes an entity from the current state; its history stays. [`ErrorKind::NotFound`] if it is absent.
     pub async fn del(&self, entity: &EntityRef) -> Result<Written, Error> {
         self.del_if(Condition::Always, entity).await
     }
 
-    /// [`Client::del`], if a condition holds; otherwise [`Kind::VersionMismatch`].
+    /// [`Client::del`], if a condition holds; otherwise [`ErrorKind::VersionMismatch`].
     pub async fn del_if(
         &self,
         terms: impl Into<Terms>,
@@ -390,7 +390,7 @@ impl Client {
     ///
     /// An entity that does not exist begins as an empty object. `change` may run several times. Updates
     /// of one entity through one client (and its clones) take turns. If the log was replaced after it was
-    /// read, [`Kind::LogChanged`] says so, and [`Error::outcome`] whether the change was written.
+    /// read, [`ErrorKind::LogChanged`] says so, and [`Error::outcome`] whether the change was written.
     pub async fn update(
         &self,
         entity: &EntityRef,
@@ -400,7 +400,7 @@ impl Client {
         let turn = self.turns().of(entity);
         let Ok(mut pace) = tokio::time::timeout_at(until, turn.lock()).await else {
             return Err(Error::new(
-                Kind::Unavailable,
+                ErrorKind::Unavailable,
                 "other updates of this entity took too long",
             ));
         };
@@ -441,7 +441,8 @@ impl Client {
                 Err(error) => error,
             };
             // Whoever was faster made progress, so there is no end to this but that of the time.
-            if !matches!(error.kind(), Kind::VersionMismatch { .. }) || Instant::now() >= until {
+            if !matches!(error.kind(), ErrorKind::VersionMismatch { .. }) || Instant::now() >= until
+            {
                 return Err(error);
             }
             enters = !pace.lost(tries, begun.elapsed());

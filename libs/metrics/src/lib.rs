@@ -127,7 +127,7 @@ table! {
             "Events in a batch.";
         APPENDS_HEAD_MOVED: CounterOf<1> = "counter" "stategate_appends_head_moved_total", Count, ["lane"],
             "Appends that wrote nothing because another process had appended to the lane; their batches were decided again.";
-        APPENDS_MISJUDGED: CounterOf<1> = "counter" "stategate_appends_misjudged_total", Count, ["lane"],
+        APPENDS_ASSUMPTION_FAILED: CounterOf<1> = "counter" "stategate_appends_assumption_failed_total", Count, ["lane"],
             "Appends that wrote nothing because something that was assumed to be absent existed; their batches were decided again.";
         LOADS_AHEAD: CounterOf<1> = "counter" "stategate_loads_ahead_total", Count, ["lane"],
             "Reads for the next batch that were begun while an append was on its way (prefetch).";

@@ -4,7 +4,7 @@
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Answers one caller.
 pub(crate) struct Answer<T> {
@@ -47,7 +47,7 @@ impl<T> Drop for Answer<T> {
 
 /// The call panicked; the log has it under the id, if that is known.
 pub(crate) fn panicked(operation: &'static str, id: Option<Uuid>) -> Error {
-    Error::new(Kind::Bug, operation)
+    Error::new(ErrorKind::Bug, operation)
         .because("the log has the panic")
         .with_panic(id)
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use stategate_model::{EntityRef, Lane, Lanes, Position, Version, limits::BATCH_EVENTS};
 
-use crate::{Batch, Error, Kind, Result};
+use crate::{Batch, Error, ErrorKind, Result};
 
 impl Batch {
     /// Checks what can be checked without a log: that the events stand at `expected + 1` and on in
@@ -14,7 +14,7 @@ impl Batch {
     pub(crate) fn check(&self, lanes: Lanes, lane: Lane, expected: Position) -> Result<()> {
         self.problem(lanes, lane, expected)
             .map_or(Ok(()), |problem| {
-                Err(Error::new(Kind::Rejected, "append").because(problem))
+                Err(Error::new(ErrorKind::Rejected, "append").because(problem))
             })
     }
 

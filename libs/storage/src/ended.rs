@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Remembers the first that has.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,7 @@ impl Ended {
             None => Ok(()),
             Some(name) => {
                 let what = format!("the {name} of the storage has ended by a panic");
-                Err(Error::new(Kind::Bug, operation).because(what))
+                Err(Error::new(ErrorKind::Bug, operation).because(what))
             }
         }
     }

@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What kind of failure it was: what the caller may do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The storage cannot be reached, or did not answer in time. Nothing was written; the call may
     /// be repeated.
     Unavailable,
@@ -26,7 +26,7 @@ pub enum Kind {
     /// The configuration, schema or version does not allow to start.
     Config,
     /// A defect of the provider: the call panicked. A read left nothing behind; an append answers
-    /// [`Kind::Unknown`] instead.
+    /// [`ErrorKind::Unknown`] instead.
     Bug,
 }
 
@@ -65,7 +65,7 @@ impl Trouble {
     }
 }
 
-impl Kind {
+impl ErrorKind {
     fn in_words(&self) -> &'static str {
         match self {
             Self::Unavailable => "storage unavailable",
@@ -84,7 +84,7 @@ impl Kind {
 /// `Display` shows everything and is for the log; a client is told the kind alone.
 #[derive(Debug)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     operation: &'static str,
     trouble: Option<Trouble>,
     panic: Option<Uuid>,
@@ -93,7 +93,7 @@ pub struct Error {
 
 impl Error {
     /// A failure of `operation`.
-    pub fn new(kind: Kind, operation: &'static str) -> Self {
+    pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
         Self {
             kind,
             operation,
@@ -138,15 +138,17 @@ impl Error {
     pub fn words(&self) -> &'static str {
         match (&self.kind, self.trouble) {
             (_, Some(trouble)) => trouble.words(),
-            (Kind::Unavailable | Kind::Unknown, None) => "cannot be reached",
-            (Kind::Corrupt, None) => "is damaged, or not as stategate left it",
-            (Kind::Bug, None) => "has ended a part of itself",
-            (Kind::Rejected | Kind::Invalid(_) | Kind::Config, None) => "cannot be used",
+            (ErrorKind::Unavailable | ErrorKind::Unknown, None) => "cannot be reached",
+            (ErrorKind::Corrupt, None) => "is damaged, or not as stategate left it",
+            (ErrorKind::Bug, None) => "has ended a part of itself",
+            (ErrorKind::Rejected | ErrorKind::Invalid(_) | ErrorKind::Config, None) => {
+                "cannot be used"
+            }
         }
     }
 
     /// What kind of failure it was.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
@@ -154,7 +156,7 @@ impl Error {
     pub fn reason(&self) -> String {
         match (&self.cause, &self.kind) {
             (Some(cause), _) => cause.to_string(),
-            (None, Kind::Invalid(invalid)) => invalid.to_string(),
+            (None, ErrorKind::Invalid(invalid)) => invalid.to_string(),
             (None, kind) => kind.in_words().to_owned(),
         }
     }
@@ -167,7 +169,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Kind::Invalid(invalid) = &self.kind {
+        if let ErrorKind::Invalid(invalid) = &self.kind {
             return write!(f, "{}: {invalid}", self.operation);
         }
         write!(f, "{}: {}", self.operation, self.kind.in_words())?;
@@ -186,10 +188,10 @@ impl std::error::Error for Error {
 
 /// What was read is not what the provider writes.
 pub(crate) fn corrupt(operation: &'static str, what: &'static str) -> Error {
-    Error::new(Kind::Corrupt, operation).because(what)
+    Error::new(ErrorKind::Corrupt, operation).because(what)
 }
 
 /// The storage was closed.
 pub(crate) fn closed(operation: &'static str) -> Error {
-    Error::new(Kind::Unavailable, operation).because("the storage is closed")
+    Error::new(ErrorKind::Unavailable, operation).because("the storage is closed")
 }

@@ -37,7 +37,7 @@ use stategate_model::{
 pub use self::postgres::{Postgres, PostgresConfig};
 pub use self::{
     config::{StorageConfig, create_as, open},
-    error::{Error, Kind, Result, Trouble},
+    error::{Error, ErrorKind, Result, Trouble},
     memory::{Memory, MemoryConfig},
     sqlite::{Sqlite, SqliteConfig},
 };
@@ -66,7 +66,7 @@ pub use stategate_model::Page;
 ///
 /// # Errors
 ///
-/// See [`Kind`]. Only `append` and `confirm` may answer [`Kind::Unknown`].
+/// See [`ErrorKind`]. Only `append` and `confirm` may answer [`ErrorKind::Unknown`].
 ///
 /// # Cancellation
 ///
@@ -97,12 +97,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     ///
     /// The batch has at least one event; its events stand at `expected + 1`, `expected + 2` … and
     /// continue the versions of their entities. A batch that does not fit what is there is refused as
-    /// [`Kind::Rejected`]: one with a first version of an entity that the log has already, or with an
+    /// [`ErrorKind::Rejected`]: one with a first version of an entity that the log has already, or with an
     /// idempotency key or an event id that it has. A caller may count on it instead of looking with
     /// `load` for what is most likely not there.
     ///
     /// [`Appended::HeadMoved`] means that nothing was written and that this append can never be
-    /// written later. [`Kind::Unknown`] means that it may be, or may yet be, written; repeating the
+    /// written later. [`ErrorKind::Unknown`] means that it may be, or may yet be, written; repeating the
     /// call with the same arguments is the way to find out: it answers `Done` if it now wrote the
     /// batch, and `HeadMoved` if the batch, or another, is there.
     ///
@@ -170,7 +170,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Whether the storage can do such work at the moment, and if not, why. Asked all the time, so it
     /// costs little and changes nothing that a reader can see.
     ///
-    /// [`Kind::Bug`] means that a part of it has ended in this process and does not come back: whoever
+    /// [`ErrorKind::Bug`] means that a part of it has ended in this process and does not come back: whoever
     /// asks ends the process, in good order.
     async fn check(&self, work: Work) -> Result<()>;
 
@@ -179,7 +179,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn concerns(&self) -> Vec<String>;
 
     /// Finishes what is under way and lets go of files and connections. Calls made afterwards
-    /// answer [`Kind::Unavailable`].
+    /// answer [`ErrorKind::Unavailable`].
     async fn close(&self);
 }
 

@@ -23,8 +23,8 @@ use stategate_model::{
 };
 
 use crate::{
-    Appended, Batch, Capabilities, Error, Found, Head, Identity, Info, KeyRecord, Kind, Loaded,
-    Page, Read, ReadLimit, Replay, Result, Storage, Work, error::closed, prefix::Prefix,
+    Appended, Batch, Capabilities, Error, ErrorKind, Found, Head, Identity, Info, KeyRecord,
+    Loaded, Page, Read, ReadLimit, Replay, Result, Storage, Work, error::closed, prefix::Prefix,
 };
 
 /// Settings of [`Memory`]: `{"name": "memory", "lanes": 8}`.
@@ -88,7 +88,7 @@ impl Memory {
     /// An empty log.
     pub fn new(config: &MemoryConfig) -> Result<Self> {
         let lanes = Lanes::new(config.lanes)
-            .map_err(|invalid| Error::new(Kind::Config, "open").because(invalid))?;
+            .map_err(|invalid| Error::new(ErrorKind::Config, "open").because(invalid))?;
         let log_id = LogId::random();
         Ok(Self::create_as(config, Identity { log_id, lanes }))
     }
@@ -318,7 +318,7 @@ impl Storage for Memory {
                 return Ok(Appended::HeadMoved);
             }
             if let Some(problem) = log.problem(lane, &batch) {
-                return Err(Error::new(Kind::Rejected, "append").because(problem));
+                return Err(Error::new(ErrorKind::Rejected, "append").because(problem));
             }
             log.take(lane, &batch);
             Ok(Appended::Done)
@@ -432,7 +432,7 @@ impl fmt::Debug for Memory {
 }
 
 fn corrupt(operation: &'static str) -> impl Fn(Corrupt) -> Error {
-    move |corrupt| Error::new(Kind::Corrupt, operation).because(corrupt)
+    move |corrupt| Error::new(ErrorKind::Corrupt, operation).because(corrupt)
 }
 
 fn search_entities(log: &Log, lane: Lane, query: &EntityQuery) -> Result<Page<Found>> {
@@ -571,7 +571,7 @@ impl<T> Gathered<T> {
         };
         request
             .check_sort_window()
-            .map_err(|invalid| Error::new(Kind::Invalid(invalid), operation))?;
+            .map_err(|invalid| Error::new(ErrorKind::Invalid(invalid), operation))?;
         let direction = Direction::of(sort);
         found.sort_by(|(a, ..), (b, ..)| direction.compare(a, b));
         let mut scan = Scan::new(request, direction);
@@ -722,7 +722,7 @@ mod tests {
         let mut query = entities(sort(Path::parse_entity("sort", "a").unwrap()));
         query.filter = Filter::parse_entity(r#"{"a":{"$gte":1}}"#).unwrap();
         let found = storage.search_entities(&query).await.unwrap().value;
-        let mut query = events(r#"{"values.a":1}"#);
+        let mut query = events(r#"{"entity.values.a":1}"#);
         query.sort = sort(Path::parse_event("sort", "claims.sub").unwrap());
         let found_events = storage.search_events(&query).await.unwrap().value;
         assert_eq!((found.items.len(), found_events.items.len()), (1, 2));

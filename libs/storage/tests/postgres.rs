@@ -22,7 +22,7 @@ use stategate_model::{
 };
 use stategate_servers::{Answers, Missing, PgBouncer, Postgres as Server, Proxy};
 use stategate_storage::{
-    Appended, Batch, Identity, Kind, Postgres, PostgresConfig, Storage, StorageConfig,
+    Appended, Batch, ErrorKind, Identity, Postgres, PostgresConfig, Storage, StorageConfig,
     conformance::{self, CASES, Factory},
 };
 use uuid::Uuid;
@@ -67,7 +67,7 @@ fn next(after: u64, key: &str, version: u64) -> Arc<Batch> {
     })
 }
 
-async fn append(store: &Postgres, after: u64, batch: &Arc<Batch>) -> Result<Appended, Kind> {
+async fn append(store: &Postgres, after: u64, batch: &Arc<Batch>) -> Result<Appended, ErrorKind> {
     let appended = store.append(Lane(0), Position::new(after), Arc::clone(batch));
     appended.await.map_err(|error| error.kind().clone())
 }
@@ -107,7 +107,7 @@ async fn replicas_that_start_at_once_make_one_log() {
 
 async fn refused(config: &PostgresConfig) -> String {
     let error = Postgres::open(config).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Config, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     error.to_string()
 }
 
@@ -208,7 +208,7 @@ async fn an_append_whose_answer_is_lost_is_unknown_and_found_by_repeating() {
         }
         proxy.cut();
         proxy.lose_answers(Answers::Passed);
-        assert_eq!(lost.await.unwrap(), Err(Kind::Unknown));
+        assert_eq!(lost.await.unwrap(), Err(ErrorKind::Unknown));
         let again = append(&store, round + 1, &batch).await;
         assert_eq!(again, Ok(Appended::HeadMoved), "it had landed");
         let event = &batch.events[0];
@@ -231,7 +231,7 @@ async fn a_server_that_is_not_there_is_named() {
     drop(free);
     let address = format!("postgres://me:hunter2@127.0.0.1:{port}/app?sslmode=disable");
     let error = Postgres::open(&config(address)).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     let told = error.reason();
     for word in ["127.0.0.1", &port.to_string(), "`addr`"] {
         assert!(told.contains(word), "{told}");
@@ -265,7 +265,7 @@ async fn a_commit_that_no_standby_has_is_not_acknowledged() {
         })
         .await;
         server.sql(&format!("SELECT {end}(pid) FROM ({WAIT_FOR_STANDBY}) w"));
-        assert_eq!(waiting.await.unwrap(), Err(Kind::Unknown), "{end}");
+        assert_eq!(waiting.await.unwrap(), Err(ErrorKind::Unknown), "{end}");
         // It is to be seen, and on no standby.
         assert_eq!(
             append(&store, after + 1, &batch).await,
@@ -288,7 +288,7 @@ async fn a_commit_that_no_standby_has_is_not_acknowledged() {
         })
         .await;
         if round == 0 {
-            assert_eq!(abandoned.await.unwrap(), Err(Kind::Unknown));
+            assert_eq!(abandoned.await.unwrap(), Err(ErrorKind::Unknown));
         } else {
             abandoned.abort();
             assert!(abandoned.await.is_err());
@@ -487,7 +487,7 @@ async fn silence_is_noticed_before_callers_go() {
     proxy.lose_answers(Answers::Lost);
     let begun = Instant::now();
     let second = next(1, "k", 2);
-    assert_eq!(append(&store, 1, &second).await, Err(Kind::Unknown));
+    assert_eq!(append(&store, 1, &second).await, Err(ErrorKind::Unknown));
     assert!(begun.elapsed() < times::WRITE / 2, "{:?}", begun.elapsed());
     proxy.lose_answers(Answers::Passed);
     assert_eq!(append(&store, 1, &second).await, Ok(Appended::HeadMoved));
@@ -506,7 +506,7 @@ async fn silence_is_noticed_before_callers_go() {
     );
     let errors = [reads.0.err(), reads.1.err(), reads.2.err(), reads.3.err()];
     for error in errors.map(Option::unwrap) {
-        assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     }
     println!("reads are given up after {:?}", begun.elapsed());
     assert!(
@@ -545,7 +545,7 @@ async fn a_held_lane_is_waited_for_and_given_up() {
     driver.batch_execute(&hold).await.unwrap();
     let batch = next(1, "k", 2);
     let begun = Instant::now();
-    assert_eq!(append(&store, 1, &batch).await, Err(Kind::Unavailable));
+    assert_eq!(append(&store, 1, &batch).await, Err(ErrorKind::Unavailable));
     let waited = begun.elapsed();
     assert!(waited >= LIMIT * 4 && waited < PATIENCE, "{waited:?}");
     assert_eq!(head(&store).await, 1);
@@ -560,7 +560,7 @@ async fn a_held_lane_is_waited_for_and_given_up() {
     );
     until("waits for the lane", || !server.sql(&blocked).is_empty()).await;
     server.sql(&format!("SELECT pg_terminate_backend(({blocked}))"));
-    assert_eq!(waiting.await.unwrap(), Err(Kind::Unknown));
+    assert_eq!(waiting.await.unwrap(), Err(ErrorKind::Unknown));
 
     // Let go after the limit.
     let waiting = try_append();
@@ -671,13 +671,13 @@ async fn a_restarted_server_is_found_again() {
         let kind = |error: stategate_storage::Error| error.kind().clone();
         assert_eq!(
             store.get(&entity).await.map_err(kind),
-            Err(Kind::Unavailable)
+            Err(ErrorKind::Unavailable)
         );
         let later = next(round + 1, "k", round + 2);
         let outcome = append(&store, round + 1, &later).await;
         // On a connection whose end nobody has noticed yet it may have been sent.
         assert!(
-            matches!(outcome, Err(Kind::Unavailable | Kind::Unknown)),
+            matches!(outcome, Err(ErrorKind::Unavailable | ErrorKind::Unknown)),
             "{outcome:?}"
         );
         server.restart();

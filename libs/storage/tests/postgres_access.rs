@@ -21,7 +21,7 @@ use stategate_model::{
 };
 use stategate_servers::{Missing, Postgres as Server};
 use stategate_storage::{
-    Appended, Batch, Error, Kind, Postgres, PostgresConfig, Result, Storage, Trouble, Work,
+    Appended, Batch, Error, ErrorKind, Postgres, PostgresConfig, Result, Storage, Trouble, Work,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -183,7 +183,7 @@ async fn a_client_certificate_lets_its_user_in() {
         (&files.0.path().join("none"), &app.1, "`sslcert`"),
     ] {
         let error = problem(&identity(certificate, key)).await;
-        assert_eq!(*error.kind(), Kind::Config, "{error}");
+        assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains(name), "{error}");
     }
 }
@@ -285,7 +285,7 @@ async fn a_password_that_is_changed_is_named_and_changed_back() {
     until_refused(&store).await;
     let error = append(&store, "b").await.unwrap_err();
     let refused = (error.kind().clone(), error.trouble());
-    assert_eq!(refused, (Kind::Unavailable, Some(Trouble::Refused)));
+    assert_eq!(refused, (ErrorKind::Unavailable, Some(Trouble::Refused)));
     let error = problem(&config(address("first"))).await;
     assert_eq!(error.trouble(), Some(Trouble::Refused), "{error}");
 
@@ -364,7 +364,11 @@ async fn a_full_disk_is_named_until_there_is_room_again() {
         assert!(written < 1_000, "it never gets full");
     };
     let told = (error.kind().clone(), error.trouble());
-    assert_eq!(told, (Kind::Unavailable, Some(Trouble::Full)), "{error}");
+    assert_eq!(
+        told,
+        (ErrorKind::Unavailable, Some(Trouble::Full)),
+        "{error}"
+    );
     assert!(written > 10, "{written}");
     // Small statements may still find room. That does not make it one that takes writes.
     for _ in 0..20 {

@@ -20,7 +20,8 @@ use stategate_model::{
     Position, Timestamp, Values, Version,
 };
 use stategate_storage::{
-    Appended, Batch, Kind, ReadLimit, Sqlite, SqliteConfig, Storage, StorageConfig, Trouble, Work,
+    Appended, Batch, ErrorKind, ReadLimit, Sqlite, SqliteConfig, Storage, StorageConfig, Trouble,
+    Work,
 };
 
 struct File {
@@ -56,7 +57,7 @@ async fn refused(path: &Path, lanes: Option<u8>) -> String {
     let error = Sqlite::open(&SqliteConfig { path, lanes })
         .await
         .unwrap_err();
-    assert_eq!(*error.kind(), Kind::Config, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     error.to_string()
 }
 
@@ -174,7 +175,7 @@ async fn what_is_no_log_is_refused_by_name() {
     file.open(None).await.unwrap().close().await;
     file.raw().execute_batch("DELETE FROM meta").unwrap();
     let error = file.open(None).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Corrupt, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +202,7 @@ async fn a_lock_held_elsewhere_is_unavailable_and_nothing_is_written() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let events = vec![event("a", 1)];
     let error = append(&store, events.clone()).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(error.trouble(), Some(Trouble::Locked), "{error}");
     // Readers are not locked out.
     let entity = EntityRef::new("d", "t", "a").unwrap();
@@ -260,7 +261,7 @@ async fn damaged_rows_are_called_corrupt() {
         let errors: Vec<_> = [log.err(), found.err()].into_iter().flatten().collect();
         assert!(!errors.is_empty(), "{what} was read");
         for error in errors {
-            assert_eq!(*error.kind(), Kind::Corrupt, "{what}: {error}");
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         }
         store.close().await;
     }
@@ -289,7 +290,7 @@ async fn a_damaged_page_is_never_an_absent_entity() {
                 Ok(store) => store,
                 Err(error) => {
                     assert!(
-                        matches!(error.kind(), Kind::Corrupt | Kind::Config),
+                        matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Config),
                         "{error}"
                     );
                     continue;
@@ -302,7 +303,7 @@ async fn a_damaged_page_is_never_an_absent_entity() {
                         assert_eq!(read.value.version, Version::new(1), "{page} {fill}: {n}")
                     }
                     Err(error) => {
-                        assert_eq!(*error.kind(), Kind::Corrupt, "{page} {fill}: {error}");
+                        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{page} {fill}: {error}");
                         unreadable += 1;
                     }
                 }
@@ -329,7 +330,7 @@ async fn files_that_are_not_where_they_were_take_no_append() {
                 std::fs::copy(&aside, &path).unwrap();
             }
             let error = append(&store, vec![event("b", 2)]).await.unwrap_err();
-            assert_eq!(*error.kind(), Kind::Unavailable, "{ending}: {error}");
+            assert_eq!(*error.kind(), ErrorKind::Unavailable, "{ending}: {error}");
             assert_eq!(error.trouble(), Some(Trouble::Gone), "{ending}: {error}");
             for work in [Work::Read, Work::Write] {
                 let error = store.check(work).await.unwrap_err();
@@ -359,7 +360,7 @@ async fn a_file_that_was_emptied_takes_no_append() {
         .set_len(0)
         .unwrap();
     let error = append(&store, vec![event("b", 2)]).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(error.trouble(), Some(Trouble::Gone), "{error}");
     let error = store.check(Work::Write).await.unwrap_err();
     assert_eq!(error.trouble(), Some(Trouble::Gone), "{error}");

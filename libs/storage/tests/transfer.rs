@@ -20,7 +20,7 @@ use stategate_model::{
 };
 use stategate_storage::{
     Appended, Batch, KeyRecord, ReadLimit, SqliteConfig, Storage, StorageConfig, create_as, open,
-    transfer::{self, Copied, Failure, Step},
+    transfer::{self, Copied, Step, TransferError},
 };
 
 const ALL: ReadLimit = ReadLimit {
@@ -166,7 +166,10 @@ async fn keys(storage: &Arc<dyn Storage>) -> Vec<KeyRecord> {
     all
 }
 
-async fn copy(source: &Arc<dyn Storage>, target: &Arc<dyn Storage>) -> Result<Copied, Failure> {
+async fn copy(
+    source: &Arc<dyn Storage>,
+    target: &Arc<dyn Storage>,
+) -> Result<Copied, TransferError> {
     transfer::copy(source, target, &mut |_| ()).await
 }
 
@@ -330,7 +333,7 @@ async fn what_is_no_part_of_the_copy_is_refused() {
     let refused = async |target: &Arc<dyn Storage>, why: &str| {
         let before = logs(target).await;
         match copy(&source, target).await {
-            Err(Failure::Target(problem)) => assert!(problem.contains(why), "{problem}"),
+            Err(TransferError::Target(problem)) => assert!(problem.contains(why), "{problem}"),
             other => panic!("{other:?} instead of: {why}"),
         }
         assert_eq!(logs(target).await, before, "it was left alone");
@@ -392,7 +395,7 @@ async fn a_difference_is_found() {
         let file = rusqlite::Connection::open(folder.path("target.db")).unwrap();
         assert_eq!(file.execute(statement, []).unwrap(), 1, "{statement}");
         match copy(&source, &target).await {
-            Err(Failure::Differs(problem)) => println!("{statement}: {problem}"),
+            Err(TransferError::Differs(problem)) => println!("{statement}: {problem}"),
             other => panic!("{statement}: {other:?}"),
         }
     }
@@ -433,7 +436,7 @@ async fn a_source_that_lost_or_moved_events_is_damaged() {
             let target = folder.target(&source, to).await;
             match copy(&source, &target).await {
                 // A version that does not follow is refused by the target before it is judged here.
-                Err(failure @ (Failure::Damaged(_) | Failure::Storage { .. })) => {
+                Err(failure @ (TransferError::Damaged(_) | TransferError::Storage { .. })) => {
                     let problem = failure.to_string();
                     println!("{from} to {to}: {problem}");
                     assert!(problem.contains(word), "{problem}");
@@ -470,7 +473,7 @@ async fn a_source_that_is_written_to_is_noticed() {
                 assert!(wrote);
                 assert_eq!(copied.events as usize, logs(&source).await.len());
             }
-            Err(Failure::Busy(_)) if !plain => {}
+            Err(TransferError::Busy(_)) if !plain => {}
             other => panic!("{other:?}"),
         }
     }

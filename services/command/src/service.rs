@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write, Written},
+    lane::{LaneHandle, LaneWriter, QueueBounds, Write, WriteError, Written},
     plan::{self, Operation, Refused},
 };
 
@@ -157,11 +157,11 @@ impl CommandService {
         let handle = self.lanes.lock().get(lane.index()).cloned();
         let outcome = match handle {
             Some(handle) => handle.write(write).await,
-            None => Err(Failure::Ending),
+            None => Err(WriteError::Ending),
         };
         outcome.map_err(|failure| match failure {
-            Failure::Refused(Refused::KeyReused) => Problem::KeyReused,
-            Failure::Refused(Refused::Operation {
+            WriteError::Refused(Refused::KeyReused) => Problem::KeyReused,
+            WriteError::Refused(Refused::Operation {
                 index,
                 entity,
                 refusal,
@@ -169,16 +169,16 @@ impl CommandService {
                 let problem = Problem::of_refusal(refusal, || entity.to_string());
                 refused(problem, index)
             }
-            Failure::Busy => Problem::Busy {
+            WriteError::Busy => Problem::Busy {
                 what: "too many writes are waiting",
             },
-            Failure::Unavailable => Problem::StorageUnavailable,
-            Failure::Unable(trouble) => Problem::StorageUnable {
+            WriteError::Unavailable => Problem::StorageUnavailable,
+            WriteError::Unable(trouble) => Problem::StorageUnable {
                 why: trouble.words(),
             },
-            Failure::Unknown => Problem::OutcomeUnknown { retry_is_safe },
-            Failure::Ending => Problem::ShuttingDown,
-            Failure::Internal(error) => Problem::internal(&error),
+            WriteError::Unknown => Problem::OutcomeUnknown { retry_is_safe },
+            WriteError::Ending => Problem::ShuttingDown,
+            WriteError::Internal(error) => Problem::internal(&error),
         })
     }
 

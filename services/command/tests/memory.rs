@@ -13,7 +13,7 @@ use std::sync::Arc;
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{
     Operation,
-    lane::{Failure, LaneWriter, QueueBounds, Write},
+    lane::{LaneWriter, QueueBounds, Write, WriteError},
 };
 use stategate_model::{
     Claims, Command, EntityRef, Expect, Lane, Limits, Object, Values, Version, json,
@@ -76,7 +76,7 @@ fn queue(most: usize, make: impl Fn() -> Write) -> (usize, usize) {
         let mut call = Box::pin(async move { handle.write(write).await });
         match futures::executor::block_on(async { futures::poll!(&mut call) }) {
             std::task::Poll::Pending => waiting.push(call),
-            std::task::Poll::Ready(Err(Failure::Busy)) => break,
+            std::task::Poll::Ready(Err(WriteError::Busy)) => break,
             std::task::Poll::Ready(other) => panic!("{other:?}"),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use stategate_channel::{Channel, Reach};
 use stategate_server::{Foundation, Unfit};
-use stategate_storage::{Kind, Storage, Work};
+use stategate_storage::{ErrorKind, Storage, Work};
 
 /// A storage, and a channel where one is used.
 pub(crate) struct Foundations {
@@ -21,7 +21,7 @@ impl Foundation for Foundations {
         let checked = self.storage.check(self.work).await;
         checked.map_err(|error| Unfit {
             why: format!("storage: {}", error.words()),
-            is_for_good: *error.kind() == Kind::Bug,
+            is_for_good: *error.kind() == ErrorKind::Bug,
             cause: error.to_string(),
         })
     }

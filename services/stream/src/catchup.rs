@@ -20,7 +20,7 @@ use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Event, Lane, Position, value::Corrupt};
 use stategate_protocol::encode_event;
 use stategate_runtime::{caught, of_read};
-use stategate_storage::{Kind, ReadLimit, Storage};
+use stategate_storage::{ErrorKind, ReadLimit, Storage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
@@ -580,7 +580,7 @@ impl Reading {
             stategate_faults::pass("catch-up");
             let events = match self.storage.read_log(lane, after, limit).await {
                 Ok(events) => events,
-                Err(error) if *error.kind() == Kind::Unavailable => {
+                Err(error) if *error.kind() == ErrorKind::Unavailable => {
                     give_up.get_or_insert(asked + GIVE_UP);
                     self.budget.note_result(Some(of_read(&error)));
                     continue;

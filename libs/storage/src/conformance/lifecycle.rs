@@ -4,7 +4,7 @@ use futures::future::join_all;
 use stategate_model::{At, EventId, LogId, Position, Timestamp, Version};
 
 use super::world::{ALL, World, digest, entity, entity_query, event_query, idempotency};
-use crate::{Appended, Identity, Kind, Work};
+use crate::{Appended, ErrorKind, Identity, Work};
 
 pub(super) async fn a_closed_store_refuses_calls(world: World) {
     let a = entity("a");
@@ -35,7 +35,7 @@ pub(super) async fn a_closed_store_refuses_calls(world: World) {
     ];
     for (n, outcome) in outcomes.into_iter().enumerate() {
         let error = outcome.unwrap_or_else(|| panic!("call {n} was answered"));
-        assert_eq!(*error.kind(), Kind::Unavailable, "call {n}: {error}");
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "call {n}: {error}");
     }
     // Closing twice is closing.
     store.close().await;
@@ -65,7 +65,7 @@ pub(super) async fn closing_finishes_what_is_under_way(world: World) {
             Ok(Appended::Done) => 50,
             Ok(Appended::HeadMoved) => panic!("nobody else appended"),
             Err(error) => {
-                assert_eq!(*error.kind(), Kind::Unavailable, "{error}");
+                assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
                 0
             }
         };

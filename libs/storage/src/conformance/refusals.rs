@@ -4,7 +4,7 @@ use futures::future::join_all;
 use stategate_model::{EntityRef, EventId, Lane, Timestamp, Version};
 
 use super::world::{World, digest, entity, idempotency};
-use crate::{Appended, Kind};
+use crate::{Appended, ErrorKind};
 
 pub(super) async fn batches_that_are_wrong_in_themselves(world: World) {
     let (a, b) = (entity("a"), entity("b"));
@@ -209,7 +209,7 @@ pub(super) async fn neighbours_of_a_refused_batch_are_written(world: World) {
                 Ok(Appended::HeadMoved) => assert!(!*good),
                 Err(error) => {
                     assert!(!*good, "round {round}, {:?}: {error}", draft.lane);
-                    assert_eq!(*error.kind(), Kind::Rejected, "{error}");
+                    assert_eq!(*error.kind(), ErrorKind::Rejected, "{error}");
                 }
             }
         }

@@ -3,7 +3,7 @@
 use stategate_model::{EntityRef, KindRef, PageRequest, limits};
 
 use super::world::{World, by_value, entity, entity_query, page, values};
-use crate::Kind;
+use crate::ErrorKind;
 
 pub(super) async fn finds_its_kind_alone_in_order_of_keys(world: World) {
     for key in ["b", "a", "c", "B", "aa", "é", "z"] {
@@ -226,7 +226,7 @@ pub(super) async fn a_window_that_is_too_large_is_refused(world: World) {
     query.sort = by_value("n", false);
     let error = world.store.search_entities(&query).await.unwrap_err();
     assert!(
-        matches!(error.kind(), Kind::Invalid(invalid) if invalid.field == "offset"),
+        matches!(error.kind(), ErrorKind::Invalid(invalid) if invalid.field == "offset"),
         "{error}"
     );
     query.page = PageRequest::new(100, above - 100, None).unwrap();

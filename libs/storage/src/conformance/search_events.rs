@@ -3,7 +3,7 @@
 use stategate_model::{EntityRef, Event, EventQuery, KindRef, PageRequest, Timestamp, limits};
 
 use super::world::{TICK, World, by_event, entity, event_query, values};
-use crate::Kind;
+use crate::ErrorKind;
 
 async fn positions(world: &World, query: &EventQuery) -> Vec<u64> {
     let page = world.events(query).await;
@@ -202,7 +202,7 @@ pub(super) async fn newest_first_is_the_reverse_order(world: World) {
     query.page = PageRequest::new(1, above, None).unwrap();
     let error = world.store.search_events(&query).await.unwrap_err();
     assert!(
-        matches!(error.kind(), Kind::Invalid(invalid) if invalid.field == "offset"),
+        matches!(error.kind(), ErrorKind::Invalid(invalid) if invalid.field == "offset"),
         "{error}"
     );
 }

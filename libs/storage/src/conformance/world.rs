@@ -9,7 +9,7 @@ use stategate_model::{
 };
 
 use super::Factory;
-use crate::{Appended, Batch, Found, Head, KeyRecord, Kind, Page, ReadLimit, Storage};
+use crate::{Appended, Batch, ErrorKind, Found, Head, KeyRecord, Page, ReadLimit, Storage};
 
 /// Between the times of two events of a draft, so that there are times between them.
 pub(super) const TICK: i64 = 10;
@@ -291,7 +291,7 @@ impl Draft {
     pub(super) async fn refused(&self, why: &str) {
         let before = self.trace().await;
         match self.append().await {
-            Err(error) => assert_eq!(*error.kind(), Kind::Rejected, "{why}: {error}"),
+            Err(error) => assert_eq!(*error.kind(), ErrorKind::Rejected, "{why}: {error}"),
             Ok(outcome) => panic!("{why}: {outcome:?} instead of a refusal"),
         }
         assert_eq!(self.trace().await, before, "{why}: something was written");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stategate_model::limits;
 
-use crate::{Appended, Batch, Error, Kind, Result, Trouble, Work};
+use crate::{Appended, Batch, Error, ErrorKind, Result, Trouble, Work};
 
 use super::{
     pool::{Lease, Pool, Purpose, Statement, Transaction},
@@ -78,7 +78,7 @@ impl Check {
             None => false,
         };
         if is_read_only {
-            return Err(Error::new(Kind::Unavailable, OPERATION)
+            return Err(Error::new(ErrorKind::Unavailable, OPERATION)
                 .with_trouble(Some(Trouble::ReadOnly))
                 .because("the server takes no writes: it is a standby, or default_transaction_read_only is on"));
         }

@@ -6,11 +6,11 @@ use tokio_postgres::{
 };
 
 pub(super) use crate::error::{closed, corrupt};
-use crate::{Error, Kind, Trouble};
+use crate::{Error, ErrorKind, Trouble};
 
 /// A setting that cannot be used.
 pub(super) fn refused(problem: impl Into<String>) -> Error {
-    Error::new(Kind::Config, "open").because(problem.into())
+    Error::new(ErrorKind::Config, "open").because(problem.into())
 }
 
 /// A failure of a call that writes nothing, or of one that was surely not carried out.
@@ -37,14 +37,14 @@ pub(super) fn unreachable(operation: &'static str, servers: &str, error: &Sql) -
             format!("no connection to PostgreSQL at {servers} could be made: {told}; {see}")
         }
     };
-    Error::new(Kind::Unavailable, operation)
+    Error::new(ErrorKind::Unavailable, operation)
         .with_trouble(trouble)
         .because(why)
 }
 
 /// No connection was made in time.
 pub(super) fn late(operation: &'static str, servers: &str) -> Error {
-    Error::new(Kind::Unavailable, operation).because(format!(
+    Error::new(ErrorKind::Unavailable, operation).because(format!(
         "no connection to PostgreSQL at {servers} could be had in time: it does not answer, or all of them are in \
          use; see that it runs, that `addr` leads to it, and `connections`"
     ))
@@ -98,7 +98,7 @@ pub(super) fn append_failure(error: &Sql) -> Error {
         // The statement was refused as a whole.
         Some(_) => kind(error),
         // The connection went, or the server said that it would go: the commit may be on its disk.
-        None => Kind::Unknown,
+        None => ErrorKind::Unknown,
     };
     Error::new(kind, "append")
         .with_trouble(trouble(error))
@@ -154,13 +154,13 @@ pub(super) fn spoils(error: &Sql) -> bool {
     })
 }
 
-fn kind(error: &Sql) -> Kind {
+fn kind(error: &Sql) -> ErrorKind {
     let Some(refusal) = refusal(error) else {
         // A value that does not fit its type, in either direction, never left this process or was not
         // written by it; everything else is the connection.
         return match std::error::Error::source(error) {
-            Some(cause) if cause.is::<tokio_postgres::types::WrongType>() => Kind::Corrupt,
-            _ => Kind::Unavailable,
+            Some(cause) if cause.is::<tokio_postgres::types::WrongType>() => ErrorKind::Corrupt,
+            _ => ErrorKind::Unavailable,
         };
     };
     let code = refusal.code();
@@ -173,13 +173,13 @@ fn kind(error: &Sql) -> Kind {
     ]
     .contains(code)
     {
-        return Kind::Corrupt;
+        return ErrorKind::Corrupt;
     }
     // Data exceptions, integrity constraints, and limits of the program such as the size of a row.
     if ["22", "23", "54"].iter().any(|class| is_class(code, class)) {
-        return Kind::Rejected;
+        return ErrorKind::Rejected;
     }
-    Kind::Unavailable
+    ErrorKind::Unavailable
 }
 
 fn is_class(code: &SqlState, class: &str) -> bool {

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_postgres::types::Type;
 
 use crate::{
-    Error, Kind, Read, Result,
+    Error, ErrorKind, Read, Result,
     answer::{Answer, panicked},
     ended::Ended,
 };
@@ -208,7 +208,9 @@ async fn read(
             .checked_sub(1)
             .and_then(|n| states.get_mut(n).zip(gets.get(n)))
         else {
-            return Err(Error::new(Kind::Corrupt, OPERATION).because("a state nobody asked for"));
+            return Err(
+                Error::new(ErrorKind::Corrupt, OPERATION).because("a state nobody asked for")
+            );
         };
         let value = match columns.get::<Option<i64>>(2)? {
             None => State::default(),

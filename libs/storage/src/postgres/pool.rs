@@ -32,7 +32,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 
 use super::{
     config::{PostgresConfig, servers},
@@ -223,9 +223,9 @@ impl Pool {
             PoolError::Backend(error) => unreachable(operation, &self.servers, &error),
             PoolError::Closed => closed(operation),
             PoolError::Timeout(TimeoutType::Create) => late(operation, &self.servers),
-            PoolError::Timeout(TimeoutType::Wait) => Error::new(Kind::Unavailable, operation)
+            PoolError::Timeout(TimeoutType::Wait) => Error::new(ErrorKind::Unavailable, operation)
                 .because("every connection is in use; see `connections`"),
-            error => Error::new(Kind::Unavailable, operation).because(error),
+            error => Error::new(ErrorKind::Unavailable, operation).because(error),
         })?;
         Ok(Lease {
             client: Some(client),
@@ -284,7 +284,7 @@ impl Unanswered {
         match self {
             Self::Unsent(error) => error,
             Self::Sql(error) => failure(operation)(error),
-            Self::Silence => Error::new(Kind::Unavailable, operation)
+            Self::Silence => Error::new(ErrorKind::Unavailable, operation)
                 .because("the database did not answer in time"),
         }
     }

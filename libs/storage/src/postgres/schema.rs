@@ -11,7 +11,7 @@ use stategate_model::{Lanes, LogId};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{Error, Identity, Kind, Result};
+use crate::{Error, ErrorKind, Identity, Result};
 
 use super::{
     config::PostgresConfig,
@@ -185,7 +185,7 @@ fn unready(failure: Unanswered) -> Error {
     let error = failure.of_read("open");
     match error.kind() {
         // Tables that are not there or not ours, and statements refused for lack of a right.
-        Kind::Corrupt | Kind::Rejected => refused(error.to_string()),
+        ErrorKind::Corrupt | ErrorKind::Rejected => refused(error.to_string()),
         _ => error,
     }
 }
@@ -220,7 +220,7 @@ async fn check_server(lease: &mut Lease, schema: &str) -> Result<Found> {
         )));
     }
     if columns.get(2)? {
-        return Err(Error::new(Kind::Unavailable, "open")
+        return Err(Error::new(ErrorKind::Unavailable, "open")
             .because("the server is a standby; `addr` must lead to the primary"));
     }
     let found = durability::look(lease, schema).await.map_err(unready)?;

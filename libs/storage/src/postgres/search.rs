@@ -11,7 +11,7 @@ use stategate_model::{
 };
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{Error, Found, Kind, Page, Read, Result, columns};
+use crate::{Error, ErrorKind, Found, Page, Read, Result, columns};
 
 use super::{
     failure::corrupt,
@@ -93,7 +93,7 @@ impl Search<'_> {
         if self.sort.is_some() {
             self.page
                 .check_sort_window()
-                .map_err(|invalid| Error::new(Kind::Invalid(invalid), self.operation))?;
+                .map_err(|invalid| Error::new(ErrorKind::Invalid(invalid), self.operation))?;
         }
         let mut lease = pool.lease(self.operation, Purpose::Search).await?;
         // One more than the page has, to tell that something follows.

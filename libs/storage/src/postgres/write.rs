@@ -16,7 +16,7 @@ use tokio_postgres::{
 use uuid::Uuid;
 
 use crate::{
-    Appended, Batch, Error, Head, KeyRecord, Kind, Loaded, Replay, Result,
+    Appended, Batch, Error, ErrorKind, Head, KeyRecord, Loaded, Replay, Result,
     columns::{self, EventRow},
     prefix::Prefix,
 };
@@ -413,7 +413,7 @@ impl Writes {
                         true => Ok(Appended::Done),
                         // Or it has moved while the statement waited for its row.
                         false if fits || row.position(2)? != expected => Ok(Appended::HeadMoved),
-                        false => Err(Error::new(Kind::Rejected, "append").because(
+                        false => Err(Error::new(ErrorKind::Rejected, "append").because(
                             "its times, versions or keys do not continue those that are there",
                         )),
                     };
@@ -425,7 +425,7 @@ impl Writes {
                 Err(Unanswered::Sql(error)) if is_conflict(&error) => continue,
                 Err(Unanswered::Sql(error)) => return Err(append_failure(&error)),
                 Err(Unanswered::Silence) => {
-                    return Err(Error::new(Kind::Unknown, "append")
+                    return Err(Error::new(ErrorKind::Unknown, "append")
                         .because("the database did not answer in time"));
                 }
             }
@@ -436,7 +436,7 @@ impl Writes {
                 return Ok(Appended::HeadMoved);
             }
         }
-        Err(Error::new(Kind::Unavailable, "append")
+        Err(Error::new(ErrorKind::Unavailable, "append")
             .because("the database gave the batch up in favour of others again and again"))
     }
 
@@ -554,7 +554,7 @@ impl Writes {
 
 /// A commit that somebody cancelled as it waited for a standby.
 fn unreplicated(operation: &'static str) -> Error {
-    Error::new(Kind::Unknown, operation)
+    Error::new(ErrorKind::Unknown, operation)
         .because("a commit was cancelled as it waited for a standby, and may be on none")
 }
 

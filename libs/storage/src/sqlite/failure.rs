@@ -3,7 +3,7 @@
 use rusqlite::{Error as Sql, ErrorCode, ffi};
 
 pub(super) use crate::error::{closed, corrupt};
-use crate::{Error, Kind, Trouble};
+use crate::{Error, ErrorKind, Trouble};
 
 /// A failure that left nothing written.
 pub(super) fn failure(operation: &'static str) -> impl Fn(Sql) -> Error {
@@ -41,24 +41,24 @@ pub(super) fn is_unwritten(error: &Sql) -> bool {
     }
 }
 
-fn kind(error: &Sql) -> Kind {
+fn kind(error: &Sql) -> ErrorKind {
     match error {
         Sql::SqliteFailure(failure, _) => kind_of_code(*failure),
         // A column of another type than the schema says, or a row that must be there and is not.
-        _ => Kind::Corrupt,
+        _ => ErrorKind::Corrupt,
     }
 }
 
-fn kind_of_code(failure: ffi::Error) -> Kind {
+fn kind_of_code(failure: ffi::Error) -> ErrorKind {
     match failure.code {
-        ErrorCode::ConstraintViolation | ErrorCode::TooBig => Kind::Rejected,
+        ErrorCode::ConstraintViolation | ErrorCode::TooBig => ErrorKind::Rejected,
         // `Unknown` is SQLITE_ERROR: the statements are ours and fixed, so it is the schema that is
         // not what it was.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::NotADatabase
         | ErrorCode::TypeMismatch
-        | ErrorCode::Unknown => Kind::Corrupt,
-        _ => Kind::Unavailable,
+        | ErrorCode::Unknown => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
     }
 }
 

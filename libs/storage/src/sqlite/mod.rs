@@ -35,8 +35,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Appended, Batch, Capabilities, Error, Found, Identity, Info, KeyRecord, Kind, Loaded, Page,
-    Read, ReadLimit, Result, Storage, Work, ended::Ended,
+    Appended, Batch, Capabilities, Error, ErrorKind, Found, Identity, Info, KeyRecord, Loaded,
+    Page, Read, ReadLimit, Result, Storage, Work, ended::Ended,
 };
 
 /// Point reads that may wait for a thread.
@@ -91,7 +91,8 @@ impl Sqlite {
         let processors = thread::available_parallelism().map_or(2, usize::from);
         let read_threads = processors.clamp(*READ_THREADS.start(), *READ_THREADS.end());
         let mut threads = Threads::default();
-        let cannot_start = |error: std::io::Error| Error::new(Kind::Config, "open").because(error);
+        let cannot_start =
+            |error: std::io::Error| Error::new(ErrorKind::Config, "open").because(error);
         let reads = Readers::start(
             "sqlite-reader",
             connect(read_threads)?,
@@ -130,7 +131,7 @@ impl Sqlite {
         let place = Arc::new(Place::of(&config.path).map_err(cannot_start)?);
         place.sync().map_err(|error| {
             let what = format!("{} cannot be synced: {error}", config.path.display());
-            Error::new(Kind::Unavailable, "open").because(what)
+            Error::new(ErrorKind::Unavailable, "open").because(what)
         })?;
         let writer = Writer::start(connection, checkpoints, Arc::clone(&place), &mut threads)
             .map_err(cannot_start)?;
@@ -163,7 +164,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     tokio::task::spawn_blocking(run)
         .await
-        .map_err(|error| Error::new(Kind::Unavailable, operation).because(error))
+        .map_err(|error| Error::new(ErrorKind::Unavailable, operation).because(error))
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Kind, Result, Trouble};
+use crate::{Error, ErrorKind, Result, Trouble};
 
 /// A file as it was when it was opened: device and number.
 type Identity = (u64, u64);
@@ -78,7 +78,7 @@ impl Place {
                 "{} {what}; put it back, or start again on what is there",
                 path.display()
             );
-            return Err(Error::new(Kind::Unavailable, operation)
+            return Err(Error::new(ErrorKind::Unavailable, operation)
                 .with_trouble(Some(Trouble::Gone))
                 .because(what));
         }
@@ -108,7 +108,7 @@ impl Place {
                 io::ErrorKind::ReadOnlyFilesystem => Trouble::ReadOnly,
                 _ => Trouble::Disk,
             };
-            Error::new(Kind::Unavailable, operation)
+            Error::new(ErrorKind::Unavailable, operation)
                 .with_trouble(Some(trouble))
                 .because(error)
         })

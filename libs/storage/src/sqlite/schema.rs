@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use stategate_model::{Lanes, LogId};
 use uuid::Uuid;
 
-use crate::{Error, Identity, Kind, Result};
+use crate::{Error, ErrorKind, Identity, Result};
 
 use super::{
     SqliteConfig,
@@ -123,7 +123,7 @@ impl From<rusqlite::Error> for Step {
 }
 
 fn refused(problem: impl Into<String>) -> Error {
-    Error::new(Kind::Config, "open").because(problem.into())
+    Error::new(ErrorKind::Config, "open").because(problem.into())
 }
 
 /// Refuses paths that SQLite would take for something else, or refuse without a word of help.
@@ -166,11 +166,11 @@ fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
         )),
         Some(ErrorCode::DatabaseCorrupt) => damaged(path),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Error::new(Kind::Unavailable, "open").because(format!(
+            Error::new(ErrorKind::Unavailable, "open").because(format!(
                 "another process keeps {shown} locked; end it, or wait until it is done"
             ))
         }
-        Some(ErrorCode::DiskFull) => Error::new(Kind::Unavailable, "open")
+        Some(ErrorCode::DiskFull) => Error::new(ErrorKind::Unavailable, "open")
             .because(format!("the disk of {shown} is full; make room on it")),
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly)
             if is_on_read_only(path) =>
@@ -194,7 +194,7 @@ fn unopenable(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::new(Kind::Corrupt, "open").because(format!(
+    Error::new(ErrorKind::Corrupt, "open").because(format!(
         "{} is damaged or was cut off; put a copy of it from before in its place",
         path.display()
     ))

@@ -10,7 +10,7 @@ use stategate_model::{
     Scan, Sort, SortKey, Tie, Timestamp, Values, Version, Window, filter::Root,
 };
 
-use crate::{Error, Found, Kind, Page, Result, columns};
+use crate::{Error, ErrorKind, Found, Page, Result, columns};
 
 use super::{
     failure::{closed, corrupt, failure},
@@ -66,7 +66,7 @@ fn prepare<'s>(
 
 fn check_window(page: &PageRequest, operation: &'static str) -> Result<()> {
     page.check_sort_window()
-        .map_err(|invalid| Error::new(Kind::Invalid(invalid), operation))
+        .map_err(|invalid| Error::new(ErrorKind::Invalid(invalid), operation))
 }
 
 const ENTITIES: &str = "search_entities";

@@ -19,7 +19,7 @@ use rusqlite::{CachedStatement, Connection, ToSql};
 use stategate_model::{EntityRef, Event, IdempotencyKey, Lane, Position};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Appended, Batch, Error, Kind, Loaded, Result, columns::EventRow};
+use crate::{Appended, Batch, Error, ErrorKind, Loaded, Result, columns::EventRow};
 
 use super::{
     append::Append,
@@ -108,7 +108,7 @@ impl Writer {
         // The thread answers whatever it took; should it have died, nobody knows how far it came.
         answered
             .await
-            .unwrap_or_else(|_| Err(Error::new(Kind::Unknown, OPERATION)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, OPERATION)))
     }
 
     /// Reads what a batch is decided on, if the caller runs on the thread.
@@ -190,7 +190,7 @@ impl File {
     fn commit(&self, connection: &Connection, group: &mut Vec<Append>) {
         let committed = self.transact(connection, group);
         let needs = match &committed {
-            Err(error) if *error.kind() != Kind::Rejected => {
+            Err(error) if *error.kind() != ErrorKind::Rejected => {
                 let events = group.iter().flat_map(|append| &append.batch.events);
                 events.map(Event::size).sum::<usize>().max(1) as u64
             }
@@ -203,7 +203,7 @@ impl File {
                     append.answer(Ok(outcome));
                 }
             }
-            Err(error) if *error.kind() == Kind::Rejected && group.len() > 1 => {
+            Err(error) if *error.kind() == ErrorKind::Rejected && group.len() > 1 => {
                 for append in group.drain(..) {
                     let mut alone = vec![append];
                     self.commit(connection, &mut alone);
@@ -221,7 +221,7 @@ impl File {
         }
     }
 
-    /// Appends all of a group and commits, or fails having written nothing (but for [`Kind::Unknown`]).
+    /// Appends all of a group and commits, or fails having written nothing (but for [`ErrorKind::Unknown`]).
     fn transact(&self, connection: &Connection, group: &[Append]) -> Result<Vec<Appended>> {
         roll_back(connection);
         self.place.check(OPERATION)?;
@@ -243,7 +243,7 @@ impl File {
         // Removed meanwhile, it is on a disk, but not for long.
         let kept = self.place.check(OPERATION);
         kept.map(|()| outcomes).map_err(|gone| {
-            Error::new(Kind::Unknown, OPERATION)
+            Error::new(ErrorKind::Unknown, OPERATION)
                 .with_trouble(gone.trouble())
                 .because(gone)
         })
@@ -286,9 +286,9 @@ fn commit(connection: &Connection, operation: &'static str) -> Result<()> {
     let open = !connection.is_autocommit();
     let certain = roll_back(connection) && (open && is_busy(&error) || is_unwritten(&error));
     let kind = if certain {
-        Kind::Unavailable
+        ErrorKind::Unavailable
     } else {
-        Kind::Unknown
+        ErrorKind::Unknown
     };
     Err(Error::new(kind, operation)
         .with_trouble(trouble(&error))
@@ -310,7 +310,7 @@ fn roll_back(connection: &Connection) -> bool {
 }
 
 fn rejected(problem: &'static str) -> Error {
-    Error::new(Kind::Rejected, OPERATION).because(problem)
+    Error::new(ErrorKind::Rejected, OPERATION).because(problem)
 }
 
 /// Writes one batch, already right in itself, into the open transaction.

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use stategate_model::{Event, Heads, Lane, Lanes, Position, Timestamp};
 
-use super::{Failure, Result, Side};
+use super::{Result, Side, TransferError};
 use crate::{KeyRecord, ReadLimit, Storage};
 
 /// How much of a lane is read at once.
@@ -189,17 +189,17 @@ impl Reader {
         Ok(())
     }
 
-    fn missing(&self) -> Failure {
+    fn missing(&self) -> TransferError {
         let (lane, next) = (self.lane, self.read.next());
         self.damaged(format!(
             "lane {lane} has no event at position {next}, and should have"
         ))
     }
 
-    fn damaged(&self, what: String) -> Failure {
+    fn damaged(&self, what: String) -> TransferError {
         match self.side {
-            Side::Source => Failure::Damaged(what),
-            Side::Target => Failure::Target(format!("is damaged: {what}")),
+            Side::Source => TransferError::Damaged(what),
+            Side::Target => TransferError::Target(format!("is damaged: {what}")),
         }
     }
 

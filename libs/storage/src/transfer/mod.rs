@@ -16,7 +16,7 @@ use stategate_model::{Event, Heads, Lanes, LogId, Position, limits};
 
 pub use self::sequence::{Scope, Sequence};
 use self::{deal::Deal, digest::LogDigest};
-use crate::{Appended, Batch, Error, Identity, Info, KeyRecord, Kind, ReadLimit, Storage};
+use crate::{Appended, Batch, Error, ErrorKind, Identity, Info, KeyRecord, ReadLimit, Storage};
 
 /// How often what was written to the source meanwhile is copied after it, before that is given up.
 const ROUNDS: usize = 10;
@@ -25,7 +25,7 @@ const REPEATS: usize = 3;
 
 /// Why a copy was not made, or not ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum TransferError {
     /// The target is neither empty nor a part of this copy.
     #[error("the target {0}; a copy needs a target that is empty or a part of the same copy")]
     Target(String),
@@ -67,13 +67,13 @@ impl std::fmt::Display for Side {
 }
 
 impl Side {
-    fn failed(self) -> impl Fn(Error) -> Failure {
-        move |error| Failure::Storage { side: self, error }
+    fn failed(self) -> impl Fn(Error) -> TransferError {
+        move |error| TransferError::Storage { side: self, error }
     }
 }
 
 /// The result of a step of a copy.
-pub type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, TransferError>;
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,12 +147,12 @@ pub async fn copy(
         }
         rounds += 1;
         if !copier.is_plain {
-            return Err(Failure::Busy(
+            return Err(TransferError::Busy(
                 "end what writes to it, and copy to an empty target",
             ));
         }
         if rounds == ROUNDS {
-            return Err(Failure::Busy(
+            return Err(TransferError::Busy(
                 "end what writes to it, and begin again: what was copied stays",
             ));
         }
@@ -160,7 +160,7 @@ pub async fn copy(
     }
     let (digest, keys) = copier.compare(&heads, says).await?;
     if copier.heads(Side::Source).await? != heads {
-        return Err(Failure::Busy(
+        return Err(TransferError::Busy(
             "end what writes to it, and begin again: what was copied stays",
         ));
     }
@@ -209,7 +209,7 @@ impl Copier<'_> {
     fn check_identity(&self) -> Result<()> {
         let (source, target) = (self.source.info(), self.target.info());
         if self.is_plain != (source.log_id == target.log_id) {
-            return Err(Failure::Target(format!(
+            return Err(TransferError::Target(format!(
                 "holds another log ({} with {} lanes; the source is {} with {})",
                 target.log_id,
                 target.lanes.get(),
@@ -309,7 +309,9 @@ impl Copier<'_> {
         }
         let ends = deal.ends();
         if there.iter().any(|(lane, head)| head > ends.get(lane)) {
-            return Err(Failure::Target("holds more than the source".to_owned()));
+            return Err(TransferError::Target(
+                "holds more than the source".to_owned(),
+            ));
         }
         says(Progress {
             step: Step::Copying,
@@ -327,7 +329,7 @@ impl Copier<'_> {
         };
         for (lane, head) in there.iter().filter(|(_, head)| *head > Position::ZERO) {
             if head > heads.get(lane) {
-                return Err(Failure::Target(format!(
+                return Err(TransferError::Target(format!(
                     "holds {head} events in lane {lane}, and the source {}",
                     heads.get(lane)
                 )));
@@ -337,9 +339,10 @@ impl Copier<'_> {
             let target = self.target.read_log(lane, before, ONE).await;
             let target = target.map_err(Side::Target.failed())?;
             if source.map_err(Side::Source.failed())? != target {
-                return Err(target
-                    .first()
-                    .map_or_else(|| Failure::Target("lost its last event".to_owned()), other));
+                return Err(target.first().map_or_else(
+                    || TransferError::Target("lost its last event".to_owned()),
+                    other,
+                ));
             }
         }
         Ok(())
@@ -369,9 +372,11 @@ impl Copier<'_> {
                     if repeats > 0 && there.first().is_some_and(|event| event.id == id) {
                         return Ok(count);
                     }
-                    return Err(Failure::Target("is being written to".to_owned()));
+                    return Err(TransferError::Target("is being written to".to_owned()));
                 }
-                Err(error) if *error.kind() == Kind::Unknown && repeats < REPEATS => repeats += 1,
+                Err(error) if *error.kind() == ErrorKind::Unknown && repeats < REPEATS => {
+                    repeats += 1
+                }
                 Err(error) => return Err(Side::Target.failed()(error)),
             }
         }
@@ -401,13 +406,13 @@ impl Copier<'_> {
                 if let Some(sequence) = &mut sequence {
                     for event in &group.events {
                         sequence.take(event).map_err(|why| {
-                            Failure::Damaged(format!("an event of {} {why}", event.entity))
+                            TransferError::Damaged(format!("an event of {} {why}", event.entity))
                         })?;
                     }
                 }
                 digest.take(&group);
             }
-            Ok::<_, Failure>(digest)
+            Ok::<_, TransferError>(digest)
         };
         let beginning = Heads::beginning(self.source.info().lanes);
         // From the first event on; a target that compares equal is as whole.
@@ -420,15 +425,15 @@ impl Copier<'_> {
         let keys = found.keys();
         match expected.difference(&found) {
             None => Ok((found.finish(), keys)),
-            Some(lane) => Err(Failure::Differs(format!(
+            Some(lane) => Err(TransferError::Differs(format!(
                 "lane {lane} of the target was read back otherwise than it was written; copy to an empty target"
             ))),
         }
     }
 }
 
-fn other(event: &Event) -> Failure {
-    Failure::Target(format!(
+fn other(event: &Event) -> TransferError {
+    TransferError::Target(format!(
         "holds something else at position {} of lane {}",
         event.position, event.lane
     ))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stategate_model::{Lane, Position, times};
 use stategate_runtime::Seldom;
-use stategate_storage::{Appended, Batch, Error, Kind, Storage};
+use stategate_storage::{Appended, Batch, Error, ErrorKind, Storage};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// What appends to a lane.
@@ -34,22 +34,24 @@ impl Appender {
             let appending = self.storage.append(self.lane, expected, Arc::clone(batch));
             // The storage notices silence by itself, and long before; this is for what keeps it longer.
             let appended = timeout_at(give_up, appending).await.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Unknown, "append").because("no answer in time"))
+                Err(Error::new(ErrorKind::Unknown, "append").because("no answer in time"))
             });
             let error = match appended {
                 Ok(Appended::Done) => return Ok(Appended::Done),
                 Ok(Appended::HeadMoved) if !in_doubt => return Ok(Appended::HeadMoved),
                 Ok(Appended::HeadMoved) => {
                     let landed = timeout_at(give_up, self.landed(batch)).await;
-                    match landed.unwrap_or_else(|_| Err(Error::new(Kind::Unknown, "append"))) {
+                    match landed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "append"))) {
                         Ok(true) => return Ok(Appended::Done),
                         Ok(false) => return Ok(Appended::HeadMoved),
                         Err(error) => error,
                     }
                 }
-                Err(error) if *error.kind() == Kind::Unknown => error,
+                Err(error) if *error.kind() == ErrorKind::Unknown => error,
                 // Where it does not fit it can not have landed.
-                Err(error) if !in_doubt || *error.kind() == Kind::Rejected => return Err(error),
+                Err(error) if !in_doubt || *error.kind() == ErrorKind::Rejected => {
+                    return Err(error);
+                }
                 Err(error) => error,
             };
             in_doubt = true;
@@ -57,7 +59,7 @@ impl Appender {
                 tracing::warn!(lane = %self.lane, %error, left_out, "append in doubt; asking again");
             }
             if Instant::now() + times::ASK_AGAIN >= give_up {
-                return Err(Error::new(Kind::Unknown, "append").because(error));
+                return Err(Error::new(ErrorKind::Unknown, "append").because(error));
             }
             sleep(times::ASK_AGAIN).await;
         }
@@ -70,10 +72,10 @@ impl Appender {
             let error = match confirmed {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => error,
-                Err(_) => Error::new(Kind::Unknown, "confirm").because("no answer in time"),
+                Err(_) => Error::new(ErrorKind::Unknown, "confirm").because("no answer in time"),
             };
             if Instant::now() + times::ASK_AGAIN >= give_up {
-                return Err(Error::new(Kind::Unknown, "confirm").because(error));
+                return Err(Error::new(ErrorKind::Unknown, "confirm").because(error));
             }
             sleep(times::ASK_AGAIN).await;
         }

@@ -55,7 +55,7 @@ impl Written {
 
 /// Why a write was not done, or may not have been.
 #[derive(Debug)]
-pub enum Failure {
+pub enum WriteError {
     /// Decided against; nothing was written.
     Refused(plan::Refused),
     /// The queue is full; nothing was written.
@@ -118,21 +118,21 @@ impl Item {
 /// The way back to a caller. One who gets no answer, for the writer's task has ended, is told what is known.
 #[derive(Debug)]
 struct Answer {
-    caller: Option<oneshot::Sender<Result<Written, Failure>>>,
+    caller: Option<oneshot::Sender<Result<Written, WriteError>>>,
     /// Whether the write may be on its way to the storage.
     is_under_way: bool,
 }
 
 impl Answer {
     /// To a caller whose write is not on its way yet.
-    fn to(caller: oneshot::Sender<Result<Written, Failure>>) -> Self {
+    fn to(caller: oneshot::Sender<Result<Written, WriteError>>) -> Self {
         Self {
             caller: Some(caller),
             is_under_way: false,
         }
     }
 
-    fn send(mut self, outcome: Result<Written, Failure>) {
+    fn send(mut self, outcome: Result<Written, WriteError>) {
         if let Some(caller) = self.caller.take() {
             // A caller that is gone in the meantime learns it from the log.
             let _ = caller.send(outcome);
@@ -143,8 +143,8 @@ impl Answer {
     fn give_up(&mut self) {
         if let Some(caller) = self.caller.take() {
             let _ = caller.send(Err(match self.is_under_way {
-                true => Failure::Unknown,
-                false => Failure::Unavailable,
+                true => WriteError::Unknown,
+                false => WriteError::Unavailable,
             }));
         }
     }
@@ -159,8 +159,8 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(caller) = self.caller.take() {
             let _ = caller.send(Err(match self.is_under_way {
-                true => Failure::Unknown,
-                false => Failure::Ending,
+                true => WriteError::Unknown,
+                false => WriteError::Ending,
             }));
         }
     }
@@ -175,11 +175,11 @@ impl LaneHandle {
     /// Queues a write and waits for what becomes of it.
     ///
     /// Dropping the future before it ends leaves the outcome open.
-    pub async fn write(&self, write: Write) -> Result<Written, Failure> {
+    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         let units = u32::try_from((AROUND + write.held()) / ROOM_UNIT + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(units)
-            .map_err(|_| Failure::Busy)?;
+            .map_err(|_| WriteError::Busy)?;
         let now = now();
         let ids = write
             .operations
@@ -196,11 +196,11 @@ impl LaneHandle {
             _room: room,
         };
         self.queue.try_send(item).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Failure::Busy,
-            mpsc::error::TrySendError::Closed(_) => Failure::Ending,
+            mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Ending,
         })?;
         // Every item is answered, if only when it is dropped.
-        outcome.await.unwrap_or(Err(Failure::Unknown))
+        outcome.await.unwrap_or(Err(WriteError::Unknown))
     }
 }
 

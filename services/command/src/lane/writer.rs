@@ -9,14 +9,14 @@ use stategate_channel::Channel;
 use stategate_metrics::{Counter, Histogram};
 use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
 use stategate_runtime::Seldom;
-use stategate_storage::{Appended, Batch, Error, Head, Kind, Storage};
+use stategate_storage::{Appended, Batch, Error, ErrorKind, Head, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
 use super::{
-    Failure, Item, LaneHandle, QueueBounds, ROOM_UNIT, Written, appender::Appender,
+    Item, LaneHandle, QueueBounds, ROOM_UNIT, WriteError, Written, appender::Appender,
     cache::LaneCache, now, prefetch::Prefetch, publisher::Publishing, strategy::Strategy,
     turns::Turns, waiting::Waiting,
 };
@@ -103,7 +103,8 @@ impl LaneWriter {
                 appends: stategate_metrics::APPENDS.with([label.clone()]),
                 conflicts: stategate_metrics::APPENDS_HEAD_MOVED.with([label.clone()]),
                 prefetches: stategate_metrics::LOADS_AHEAD.with([label.clone()]),
-                assumption_failed: stategate_metrics::APPENDS_MISJUDGED.with([label.clone()]),
+                assumption_failed: stategate_metrics::APPENDS_ASSUMPTION_FAILED
+                    .with([label.clone()]),
                 batch: stategate_metrics::APPEND_EVENTS.with([label.clone()]),
                 queued: stategate_metrics::WRITE_QUEUE_SECONDS.with([label]),
             },
@@ -271,14 +272,14 @@ impl LaneWriter {
                     self.conflict();
                     set_under_way(&mut items, false);
                 }
-                Err(error) if *error.kind() == Kind::Rejected && assumed_absent > 0 => {
+                Err(error) if *error.kind() == ErrorKind::Rejected && assumed_absent > 0 => {
                     // Something that was assumed to be absent is there, most likely.
                     self.meters.assumption_failed.increment(1);
                     may_assume = false;
                     set_under_way(&mut items, false);
                 }
                 Err(error) => {
-                    if *error.kind() == Kind::Unavailable {
+                    if *error.kind() == ErrorKind::Unavailable {
                         // What was seen to have been written before is not told to be unwritten.
                         let outcomes = outcomes.iter().zip(items);
                         let (replays, rest): (Vec<_>, Vec<_>) = outcomes
@@ -286,7 +287,7 @@ impl LaneWriter {
                         let of = |decided: Vec<(&Outcome, Item)>| -> Vec<Item> {
                             decided.into_iter().map(|(_, item)| item).collect()
                         };
-                        fail_all(of(replays), || Failure::Unknown);
+                        fail_all(of(replays), || WriteError::Unknown);
                         items = of(rest);
                     }
                     return self.fail(items, &error);
@@ -321,7 +322,7 @@ impl LaneWriter {
             Err(error) => {
                 let lane = self.appender.lane;
                 tracing::warn!(%lane, %error, "not known whether an earlier write is on stable storage");
-                fail_all(items, || Failure::Unknown);
+                fail_all(items, || WriteError::Unknown);
             }
         }
     }
@@ -357,7 +358,7 @@ impl LaneWriter {
             let load = storage.load(*lane, &request.entities, &request.keys, LOAD_BYTES);
             let loaded = telling(items, timeout_at(give_up, load)).await;
             let loaded = loaded.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Unavailable, "load").because("no answer in time"))
+                Err(Error::new(ErrorKind::Unavailable, "load").because("no answer in time"))
             })?;
             let has_states = loaded.states.len() == request.entities.len();
             let has_replays = loaded.replays.len() == request.keys.len();
@@ -488,27 +489,31 @@ impl LaneWriter {
         let lane = self.appender.lane;
         self.forget();
         match error.kind() {
-            Kind::Rejected if items.len() > 1 => {
+            ErrorKind::Rejected if items.len() > 1 => {
                 tracing::warn!(%lane, %error, writes = items.len(), "batch rejected; trying its writes one by one");
                 set_under_way(&mut items, false);
                 self.alone = items.len() + self.waiting.items().len();
                 self.waiting.put_back(items.into_iter());
             }
-            Kind::Unknown => fail_all(items, || Failure::Unknown),
-            Kind::Unavailable => {
+            ErrorKind::Unknown => fail_all(items, || WriteError::Unknown),
+            ErrorKind::Unavailable => {
                 if let Some(left_out) = self.unavailable.is_due() {
                     tracing::warn!(%lane, %error, left_out, "storage unavailable");
                 }
                 let trouble = error.trouble();
                 fail_all(items, || {
-                    trouble.map_or(Failure::Unavailable, Failure::Unable)
+                    trouble.map_or(WriteError::Unavailable, WriteError::Unable)
                 });
             }
-            Kind::Rejected | Kind::Invalid(_) | Kind::Corrupt | Kind::Config | Kind::Bug => {
+            ErrorKind::Rejected
+            | ErrorKind::Invalid(_)
+            | ErrorKind::Corrupt
+            | ErrorKind::Config
+            | ErrorKind::Bug => {
                 let error = Arc::new(
                     Error::new(error.kind().clone(), error.operation()).because(error.to_string()),
                 );
-                fail_all(items, || Failure::Internal(Arc::clone(&error)));
+                fail_all(items, || WriteError::Internal(Arc::clone(&error)));
             }
         }
     }
@@ -593,13 +598,13 @@ fn answer(items: Vec<Item>, outcomes: Vec<Outcome>, batch: &Arc<Batch>) {
                 let keys = Vec::new();
                 Ok(written(&Arc::new(Batch { events, keys }), range, true))
             }
-            Outcome::Refused(refused) => Err(Failure::Refused(refused)),
+            Outcome::Refused(refused) => Err(WriteError::Refused(refused)),
         };
         item.answer.send(answer);
     }
 }
 
-fn fail_all(items: Vec<Item>, failure: impl Fn() -> Failure) {
+fn fail_all(items: Vec<Item>, failure: impl Fn() -> WriteError) {
     for item in items {
         item.answer.send(Err(failure()));
     }

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use stategate_command::{
     Refused,
-    lane::{Failure, LaneHandle, Write},
+    lane::{LaneHandle, Write, WriteError},
 };
 use stategate_model::{Command, Expect, Refusal, Values, Version};
 
@@ -67,8 +67,8 @@ async fn what_is_assumed_absent_is_not_loaded() {
 #[tokio::test]
 async fn what_is_there_after_all_is_found_out() {
     let absent = |key: &str| write(key, Expect::Absent, Command::Set(Values::empty()));
-    let mismatch = |outcome: Result<_, Failure>| match outcome {
-        Err(Failure::Refused(Refused::Operation { refusal, .. })) => refusal,
+    let mismatch = |outcome: Result<_, WriteError>| match outcome {
+        Err(WriteError::Refused(Refused::Operation { refusal, .. })) => refusal,
         other => panic!("{other:?}"),
     };
 
@@ -109,7 +109,7 @@ async fn a_key_that_was_used_is_found_out() {
 
     let handle = assuming(&Faulty::new(&[])).await;
     match handle.write(with_key(set("other"), "used", 2)).await {
-        Err(Failure::Refused(Refused::KeyReused)) => {}
+        Err(WriteError::Refused(Refused::KeyReused)) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -196,7 +196,7 @@ async fn no_answer_shows_what_was_assumed() {
                         versions.insert(key.clone(), current + 1);
                         requests.push((id, key, creates, current + 1));
                     }
-                    (Err(Failure::Refused(Refused::Operation { refusal, .. })), None) => {
+                    (Err(WriteError::Refused(Refused::Operation { refusal, .. })), None) => {
                         assert!(creates && current > 0);
                         let current = Some(Version::new(current));
                         assert_eq!(refusal, Refusal::VersionMismatch { current });

@@ -19,7 +19,7 @@ use stategate_model::{
     Position, State, Timestamp, Values, Version,
 };
 use stategate_storage::{
-    Appended, Batch, Capabilities, Error, Found, Info, KeyRecord, Kind, Loaded, Memory,
+    Appended, Batch, Capabilities, Error, ErrorKind, Found, Info, KeyRecord, Loaded, Memory,
     MemoryConfig, Page, Read, ReadLimit, Replay, Result, Storage, Work,
 };
 
@@ -204,7 +204,7 @@ impl Storage for Faulty {
                     }
                     self.inner.append(lane, expected, batch).await
                 };
-                if matches!(&appended, Err(error) if *error.kind() == Kind::Rejected) {
+                if matches!(&appended, Err(error) if *error.kind() == ErrorKind::Rejected) {
                     self.misfits.fetch_add(1, Ordering::SeqCst);
                 }
                 self.travel().await;
@@ -212,17 +212,17 @@ impl Storage for Faulty {
             }
             Some(Fault::WrittenUnknown) => {
                 self.inner.append(lane, expected, batch).await?;
-                Err(Error::new(Kind::Unknown, "append"))
+                Err(Error::new(ErrorKind::Unknown, "append"))
             }
-            Some(Fault::LostUnknown) => Err(Error::new(Kind::Unknown, "append")),
-            Some(Fault::Unavailable) => Err(Error::new(Kind::Unavailable, "append")),
+            Some(Fault::LostUnknown) => Err(Error::new(ErrorKind::Unknown, "append")),
+            Some(Fault::Unavailable) => Err(Error::new(ErrorKind::Unavailable, "append")),
             Some(Fault::Conflict) => {
                 self.write_of_another(lane).await;
                 self.inner.append(lane, expected, batch).await
             }
             Some(Fault::RejectedTogether) if batch.events.len() > 1 => {
                 self.faults.lock().push_front(Fault::RejectedTogether);
-                Err(Error::new(Kind::Rejected, "append"))
+                Err(Error::new(ErrorKind::Rejected, "append"))
             }
             Some(Fault::RejectedTogether) => {
                 self.faults.lock().push_front(Fault::RejectedTogether);
@@ -231,7 +231,7 @@ impl Storage for Faulty {
                     .iter()
                     .any(|event| event.entity.key() == "poison")
                 {
-                    return Err(Error::new(Kind::Rejected, "append"));
+                    return Err(Error::new(ErrorKind::Rejected, "append"));
                 }
                 self.inner.append(lane, expected, batch).await
             }
@@ -240,7 +240,7 @@ impl Storage for Faulty {
 
     async fn confirm(&self) -> Result<()> {
         match self.is_alone.load(Ordering::SeqCst) {
-            true => Err(Error::new(Kind::Unavailable, "confirm")),
+            true => Err(Error::new(ErrorKind::Unavailable, "confirm")),
             false => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use stategate_command::{
     Operation,
-    lane::{Failure, Write},
+    lane::{Write, WriteError},
 };
 use stategate_model::{Command, Expect, Values, Version, limits};
 
@@ -107,7 +107,7 @@ async fn a_transaction_on_large_states_is_still_all_or_nothing() {
     let good = all(Expect::Versions(vec![Version::new(2)]));
     let outcomes = batch(&storage, vec![bad, good, set("after")]).await;
     assert!(
-        matches!(outcomes[0], Err(Failure::Refused(_))),
+        matches!(outcomes[0], Err(WriteError::Refused(_))),
         "{:?}",
         outcomes[0].as_ref().err()
     );

@@ -22,7 +22,7 @@ use std::{
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{
     Operation, Refused,
-    lane::{Failure, LaneHandle, LaneWriter, QueueBounds, Write},
+    lane::{LaneHandle, LaneWriter, QueueBounds, Write, WriteError},
 };
 use stategate_model::{
     Claims, Command, Digest, EntityRef, Event, Expect, IdempotencyKey, Lane, Limits, Position,
@@ -94,7 +94,7 @@ async fn log(storage: &Faulty) -> Vec<Event> {
 async fn batch(
     storage: &Arc<Faulty>,
     writes: Vec<Write>,
-) -> Vec<Result<(Vec<Event>, bool), Failure>> {
+) -> Vec<Result<(Vec<Event>, bool), WriteError>> {
     let (writer, handle) = lane(storage);
     let calls: Vec<_> = writes
         .into_iter()
@@ -163,21 +163,30 @@ async fn what_can_be_read_is_not_acknowledged_until_it_is_sure_to_stay() {
     storage.is_alone.store(true, Ordering::SeqCst);
     let first = with_key(set("a"), "k", 1);
     let outcomes = batch(&storage, vec![first]).await;
-    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[0], Err(WriteError::Unknown)),
+        "{outcomes:?}"
+    );
     assert_eq!(log(&storage).await.len(), 1, "it is there to be seen");
     let again = || vec![with_key(set("a"), "k", 1), with_key(set("a"), "k", 2)];
     let outcomes = batch(&storage, again()).await;
-    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
     assert!(
-        matches!(outcomes[1], Err(Failure::Refused(_))),
+        matches!(outcomes[0], Err(WriteError::Unknown)),
+        "{outcomes:?}"
+    );
+    assert!(
+        matches!(outcomes[1], Err(WriteError::Refused(_))),
         "{outcomes:?}"
     );
     // A batch that cannot be appended does not unwrite what one of its writes did before.
     storage.fail(&[Fault::Unavailable]);
     let outcomes = batch(&storage, vec![with_key(set("a"), "k", 1), set("b")]).await;
-    assert!(matches!(outcomes[0], Err(Failure::Unknown)), "{outcomes:?}");
     assert!(
-        matches!(outcomes[1], Err(Failure::Unavailable)),
+        matches!(outcomes[0], Err(WriteError::Unknown)),
+        "{outcomes:?}"
+    );
+    assert!(
+        matches!(outcomes[1], Err(WriteError::Unavailable)),
         "{outcomes:?}"
     );
     // One that is appended says it of what was before it.
@@ -252,7 +261,7 @@ async fn doubt_that_lasts_is_said() {
     assert!(
         outcomes
             .iter()
-            .all(|outcome| matches!(outcome, Err(Failure::Unknown))),
+            .all(|outcome| matches!(outcome, Err(WriteError::Unknown))),
         "{outcomes:?}"
     );
 }
@@ -264,7 +273,7 @@ async fn what_was_surely_not_written_is_said() {
     assert!(
         outcomes
             .iter()
-            .all(|outcome| matches!(outcome, Err(Failure::Unavailable)))
+            .all(|outcome| matches!(outcome, Err(WriteError::Unavailable)))
     );
     assert!(log(&storage).await.is_empty());
 }
@@ -273,7 +282,7 @@ async fn what_was_surely_not_written_is_said() {
 async fn a_bad_write_fails_alone() {
     let storage = Faulty::new(&[Fault::RejectedTogether]);
     let outcomes = batch(&storage, vec![set("a"), set("poison"), set("b"), set("a")]).await;
-    assert!(matches!(outcomes[1], Err(Failure::Internal(_))));
+    assert!(matches!(outcomes[1], Err(WriteError::Internal(_))));
     for index in [0, 2, 3] {
         assert!(outcomes[index].is_ok(), "{index}: {outcomes:?}");
     }
@@ -299,7 +308,7 @@ async fn refusals_leave_no_trace() {
     )
     .await;
     let refusal = |index: usize| match &outcomes[index] {
-        Err(Failure::Refused(Refused::Operation { refusal, .. })) => refusal.clone(),
+        Err(WriteError::Refused(Refused::Operation { refusal, .. })) => refusal.clone(),
         other => panic!("{index}: {other:?}"),
     };
     assert_eq!(refusal(0), Refusal::EntityNotFound);
@@ -333,7 +342,7 @@ async fn a_refusal_is_not_given_on_old_states() {
     let absent = handle
         .write(write("b", Expect::Anything, Command::Del))
         .await;
-    assert!(matches!(absent, Err(Failure::Refused(_))));
+    assert!(matches!(absent, Err(WriteError::Refused(_))));
     // Another process creates it, and its caller knows.
     let head = storage
         .inner
@@ -379,7 +388,7 @@ async fn transactions_are_all_or_nothing() {
     let outcomes = batch(&storage, vec![bad, good, set("c")]).await;
     assert!(matches!(
         &outcomes[0],
-        Err(Failure::Refused(Refused::Operation { index: 1, .. }))
+        Err(WriteError::Refused(Refused::Operation { index: 1, .. }))
     ));
     assert_eq!(outcomes[1].as_ref().unwrap().0.len(), 3);
     assert_eq!(
@@ -408,7 +417,7 @@ async fn copies_of_a_request_are_one_event() {
     assert_eq!(first.0, copy.0);
     assert!(matches!(
         &outcomes[2],
-        Err(Failure::Refused(Refused::KeyReused))
+        Err(WriteError::Refused(Refused::KeyReused))
     ));
     // In another process, later, looked up before the precondition that no longer holds.
     let again = Write {
@@ -421,7 +430,7 @@ async fn copies_of_a_request_are_one_event() {
     assert_eq!(replay.0, first.0);
     assert!(matches!(
         &outcomes[1],
-        Err(Failure::Refused(Refused::KeyReused))
+        Err(WriteError::Refused(Refused::KeyReused))
     ));
     assert_eq!(log(&storage).await.len(), 1);
     // A failed call consumes no key.
@@ -496,13 +505,16 @@ async fn the_queue_is_bounded() {
         assert!(futures::poll!(&mut call).is_pending());
         waiting.push(call);
     }
-    assert!(matches!(handle.write(set("a")).await, Err(Failure::Busy)));
+    assert!(matches!(
+        handle.write(set("a")).await,
+        Err(WriteError::Busy)
+    ));
     let big = Values::from_canonical(format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20)));
     assert!(matches!(
         handle
             .write(write("a", Expect::Anything, Command::Set(big)))
             .await,
-        Err(Failure::Busy)
+        Err(WriteError::Busy)
     ));
 }
 
@@ -515,7 +527,7 @@ async fn a_read_that_takes_too_long_is_not_waited_for() {
     let begun = tokio::time::Instant::now();
     let outcomes = batch(&storage, vec![set("a")]).await;
     assert!(
-        matches!(outcomes[..], [Err(Failure::Unavailable)]),
+        matches!(outcomes[..], [Err(WriteError::Unavailable)]),
         "{outcomes:?}"
     );
     assert!(begun.elapsed() < times::CALL, "{:?}", begun.elapsed());
@@ -543,7 +555,7 @@ async fn every_caller_hears_in_its_own_time() {
     for caller in futures::future::join_all(callers).await {
         let (outcome, took) = caller.unwrap();
         assert!(
-            matches!(outcome, Err(Failure::Unknown | Failure::Unavailable)),
+            matches!(outcome, Err(WriteError::Unknown | WriteError::Unavailable)),
             "{outcome:?}"
         );
         longest = longest.max(took);
@@ -575,8 +587,8 @@ async fn one_who_hears_early_leaves_the_others_their_time() {
     let calls = [call(0, "a"), call(100, "b"), call(6_000, "c")];
     let [a, b, c] = calls.map(|call| async { call.await.unwrap() });
     let ((a, _), (b, took), (c, _)) = futures::join!(a, b, c);
-    assert!(matches!(a, Err(Failure::Unknown)), "{a:?}");
-    assert!(matches!(b, Err(Failure::Unknown)), "{b:?}");
+    assert!(matches!(a, Err(WriteError::Unknown)), "{a:?}");
+    assert!(matches!(b, Err(WriteError::Unknown)), "{b:?}");
     assert!(took <= times::WRITE + Duration::from_millis(10), "{took:?}");
     let written = c.unwrap();
     let log = log(&storage).await;

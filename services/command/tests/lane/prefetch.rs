@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::join_all;
 use rand::Rng as _;
-use stategate_command::lane::{Failure, LaneHandle};
+use stategate_command::lane::{LaneHandle, WriteError};
 use stategate_model::{Command, Expect, Position, Values, Version};
 use stategate_storage::Storage as _;
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ async fn increment(handle: &LaneHandle, storage: &Faulty, key: &str) {
         let values = Values::from_canonical(format!(r#"{{"n":{}}}"#, number + 1));
         match handle.write(write(key, expect, Command::Set(values))).await {
             Ok(_) => return,
-            Err(Failure::Refused(_)) => {}
+            Err(WriteError::Refused(_)) => {}
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use stategate_client::{
-    Client, Condition, Entity, EntityRef, Error, Kind, KindRef, Outcome, Search, Transaction,
+    Client, Condition, Entity, EntityRef, Error, ErrorKind, KindRef, Outcome, Search, Transaction,
 };
 use stategate_model::Glob;
 
@@ -206,7 +206,7 @@ async fn delete(client: &Client, domain: &str, batch: &[Entity]) -> Result<(), (
                 _ => Ok(()),
             }
         }
-        Err(error) if matches!(error.kind(), Kind::VersionMismatch { .. }) => {
+        Err(error) if matches!(error.kind(), ErrorKind::VersionMismatch { .. }) => {
             let why = "an entity changed since it was found; look at it and run this again";
             Err((error.outcome(), Failure::new(Exit::Refused, why)))
         }

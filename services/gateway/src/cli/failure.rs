@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use stategate_client::{Error, Kind};
+use stategate_client::{Error, ErrorKind};
 use stategate_server::variables;
 
 use super::text;
@@ -102,21 +102,22 @@ pub(crate) fn words(error: &io::Error) -> String {
     }
 }
 
-fn exit_of(kind: &Kind) -> Exit {
+fn exit_of(kind: &ErrorKind) -> Exit {
     match kind {
-        Kind::NotFound => Exit::NotFound,
-        Kind::Invalid(_)
-        | Kind::VersionMismatch { .. }
-        | Kind::KeyReused
-        | Kind::LogChanged
-        | Kind::PositionAhead
-        | Kind::LogRewound
-        | Kind::Unauthenticated
-        | Kind::Denied
-        | Kind::Unsupported => Exit::Refused,
-        Kind::Unreachable | Kind::Unavailable | Kind::OutcomeUnknown | Kind::DeadlineExceeded => {
-            Exit::Unavailable
-        }
+        ErrorKind::NotFound => Exit::NotFound,
+        ErrorKind::Invalid(_)
+        | ErrorKind::VersionMismatch { .. }
+        | ErrorKind::KeyReused
+        | ErrorKind::LogChanged
+        | ErrorKind::PositionAhead
+        | ErrorKind::LogRewound
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Denied
+        | ErrorKind::Unsupported => Exit::Refused,
+        ErrorKind::Unreachable
+        | ErrorKind::Unavailable
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::DeadlineExceeded => Exit::Unavailable,
         // `Other`, and what a later client may add.
         _ => Exit::Failed,
     }
@@ -126,12 +127,12 @@ fn exit_of(kind: &Kind) -> Exit {
 pub(crate) fn explain(error: &Error) -> String {
     let what = text::plain(&error.to_string());
     let hint = match error.kind() {
-        Kind::Unreachable => "start one with `stategate dev`, or name another with --addr",
-        Kind::Unauthenticated => &format!(
+        ErrorKind::Unreachable => "start one with `stategate dev`, or name another with --addr",
+        ErrorKind::Unauthenticated => &format!(
             "give a token with --token-file or {}",
             variables::TOKEN.name
         ),
-        Kind::DeadlineExceeded => "--timeout waits longer",
+        ErrorKind::DeadlineExceeded => "--timeout waits longer",
         _ => return what,
     };
     format!("{what}; {hint}")
@@ -144,17 +145,17 @@ mod tests {
     #[test]
     fn kinds_of_failure_have_their_exit_codes() {
         for (kind, exit) in [
-            (Kind::NotFound, Exit::NotFound),
-            (Kind::Invalid(Vec::new()), Exit::Refused),
-            (Kind::VersionMismatch { current: None }, Exit::Refused),
-            (Kind::LogChanged, Exit::Refused),
-            (Kind::PositionAhead, Exit::Refused),
-            (Kind::LogRewound, Exit::Refused),
-            (Kind::Denied, Exit::Refused),
-            (Kind::Unreachable, Exit::Unavailable),
-            (Kind::OutcomeUnknown, Exit::Unavailable),
-            (Kind::DeadlineExceeded, Exit::Unavailable),
-            (Kind::Other, Exit::Failed),
+            (ErrorKind::NotFound, Exit::NotFound),
+            (ErrorKind::Invalid(Vec::new()), Exit::Refused),
+            (ErrorKind::VersionMismatch { current: None }, Exit::Refused),
+            (ErrorKind::LogChanged, Exit::Refused),
+            (ErrorKind::PositionAhead, Exit::Refused),
+            (ErrorKind::LogRewound, Exit::Refused),
+            (ErrorKind::Denied, Exit::Refused),
+            (ErrorKind::Unreachable, Exit::Unavailable),
+            (ErrorKind::OutcomeUnknown, Exit::Unavailable),
+            (ErrorKind::DeadlineExceeded, Exit::Unavailable),
+            (ErrorKind::Other, Exit::Failed),
         ] {
             assert_eq!(exit_of(&kind), exit, "{kind:?}");
         }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use stategate_model::{Lanes, Value};
 use stategate_storage::{
-    Error, Kind, StorageConfig, create_as,
+    Error, ErrorKind, StorageConfig, create_as,
     transfer::{self, Copied, Progress, Step},
 };
 
@@ -139,21 +139,23 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
 
 fn unopened(side: &str, error: &Error) -> Failure {
     let exit = match error.kind() {
-        Kind::Unavailable => Exit::Unavailable,
+        ErrorKind::Unavailable => Exit::Unavailable,
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("{side}: {}", error.reason()))
 }
 
-fn of(failure: &transfer::Failure) -> Failure {
+fn of(failure: &transfer::TransferError) -> Failure {
     let exit = match failure {
-        transfer::Failure::Target(_) | transfer::Failure::Busy(_) => Exit::Refused,
-        transfer::Failure::Storage { error, .. } if *error.kind() == Kind::Unavailable => {
+        transfer::TransferError::Target(_) | transfer::TransferError::Busy(_) => Exit::Refused,
+        transfer::TransferError::Storage { error, .. }
+            if *error.kind() == ErrorKind::Unavailable =>
+        {
             Exit::Unavailable
         }
-        transfer::Failure::Damaged(_)
-        | transfer::Failure::Differs(_)
-        | transfer::Failure::Storage { .. } => Exit::Failed,
+        transfer::TransferError::Damaged(_)
+        | transfer::TransferError::Differs(_)
+        | transfer::TransferError::Storage { .. } => Exit::Failed,
     };
     Failure::new(exit, failure.to_string())
 }

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 use stategate_model::{Event, Heads, Lane, Position, limits};
 use stategate_storage::{
-    Appended, Batch, Identity, Kind, ReadLimit, Storage, StorageConfig, create_as,
+    Appended, Batch, ErrorKind, Identity, ReadLimit, Storage, StorageConfig, create_as,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -319,7 +319,7 @@ async fn append(
 
 fn failed(error: &stategate_storage::Error) -> Failure {
     let exit = match error.kind() {
-        Kind::Unavailable | Kind::Unknown => Exit::Unavailable,
+        ErrorKind::Unavailable | ErrorKind::Unknown => Exit::Unavailable,
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("--to: {error}"))

@@ -9,7 +9,7 @@ use std::{collections::HashSet, pin::Pin};
 
 use serde_json::json;
 use stategate_client::{
-    Client, Condition, EntityRef, Error, Event, EventId, Kind, KindRef, Method, Outcome,
+    Client, Condition, EntityRef, Error, ErrorKind, Event, EventId, KindRef, Method, Outcome,
     SearchEvents, Transaction, Version,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -309,7 +309,10 @@ impl Past {
 
 /// Whether the entities are not as the history has them.
 fn is_mismatch(error: &Error) -> bool {
-    matches!(error.kind(), Kind::VersionMismatch { .. } | Kind::NotFound)
+    matches!(
+        error.kind(),
+        ErrorKind::VersionMismatch { .. } | ErrorKind::NotFound
+    )
 }
 
 /// Why events could not be made.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use stategate_client::{Client, EntityRef, Kind, Outcome, Retry, Terms, Written};
+use stategate_client::{Client, EntityRef, ErrorKind, Outcome, Retry, Terms, Written};
 use tokio::task::JoinSet;
 
 use super::row::{Place, Row};
@@ -163,7 +163,7 @@ async fn set(client: &Client, terms: Terms, row: &Row) -> Became {
     let error = match client.set_payload(terms, &row.entity, values).await {
         // Of a log that was replaced, the tokens say so, and what went with it.
         Ok(written) => match client.check_log() {
-            Err(error) if *error.kind() == Kind::LogRewound => {
+            Err(error) if *error.kind() == ErrorKind::LogRewound => {
                 return Became::Over(Outcome::Written, error.into());
             }
             _ => return Became::Written(written),
@@ -174,15 +174,15 @@ async fn set(client: &Client, terms: Terms, row: &Row) -> Became {
     match error.kind() {
         // The patience is over, what is refused for one row is refused for all, or what was written
         // before is not where the rest would go.
-        Kind::Unreachable
-        | Kind::Unavailable
-        | Kind::OutcomeUnknown
-        | Kind::DeadlineExceeded
-        | Kind::Unauthenticated
-        | Kind::Unsupported
-        | Kind::LogChanged
-        | Kind::LogRewound => Became::Over(outcome, error.into()),
-        Kind::KeyReused => Became::Failed(
+        ErrorKind::Unreachable
+        | ErrorKind::Unavailable
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Unsupported
+        | ErrorKind::LogChanged
+        | ErrorKind::LogRewound => Became::Over(outcome, error.into()),
+        ErrorKind::KeyReused => Became::Failed(
             outcome,
             "another row stood here when this import began; leave out --resume to import anew"
                 .to_owned(),
