@@ -13,6 +13,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use stategate_model::{Object, json};
+use tokio::sync::watch;
 
 use super::{
     policies::{Policies, PolicySet},
@@ -141,6 +142,7 @@ impl PolicySettings {
             policies: policies.clone(),
             judged: contents,
             interval: RELOAD,
+            rounds: watch::Sender::default(),
         };
         Ok((policies, reloader))
     }
@@ -221,6 +223,7 @@ pub struct PolicyReloader {
     /// What was read when policies were accepted or refused last.
     judged: Contents,
     interval: Duration,
+    rounds: watch::Sender<u64>,
 }
 
 impl PolicyReloader {
@@ -237,6 +240,11 @@ impl PolicyReloader {
         self
     }
 
+    /// Counts how often the files were read again.
+    pub fn rounds(&self) -> watch::Receiver<u64> {
+        self.rounds.subscribe()
+    }
+
     /// Reads the files again and again, and puts in force what changed.
     pub async fn run(mut self) {
         let mut last: Option<Result<Contents, SourceError>> = None;
@@ -246,16 +254,15 @@ impl PolicyReloader {
             let Ok(read) = tokio::task::spawn_blocking(move || settings.read()).await else {
                 continue;
             };
-            if last.as_ref() == Some(&read) {
-                if let Ok(contents) = read {
-                    self.judge(contents);
+            if last.as_ref() != Some(&read) {
+                if let Err(error) = &read {
+                    tracing::error!(%error, "the policies cannot be read; the last ones stay in force");
                 }
-                continue;
+                last = Some(read);
+            } else if let Ok(contents) = read {
+                self.judge(contents);
             }
-            if let Err(error) = &read {
-                tracing::error!(%error, "the policies cannot be read; the last ones stay in force");
-            }
-            last = Some(read);
+            self.rounds.send_modify(|rounds| *rounds += 1);
         }
     }
 
@@ -304,6 +311,10 @@ fn read(path: &Path) -> Result<String, SourceError> {
         error: error.to_string(),
     };
     let mut bytes = Vec::new();
+    // Opening a pipe would wait for somebody to write to it.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is not a file")));
+    }
     let file = File::open(path).map_err(failed)?;
     let mut bounded = file.take(FILE_BYTES + 1);
     bounded.read_to_end(&mut bytes).map_err(failed)?;

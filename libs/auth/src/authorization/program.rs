@@ -156,6 +156,18 @@ impl Policy {
         data: Option<&Object>,
         limits: Limits,
     ) -> Result<Self, PolicyError> {
+        // A policy that the compiler does not survive is refused like any other that is wrong.
+        catch_unwind(|| Self::compile_unguarded(modules, data, limits)).unwrap_or_else(|_panic| {
+            let text = "the compiler stopped in the middle of it".to_owned();
+            Err(PolicyError::Compile(text))
+        })
+    }
+
+    fn compile_unguarded(
+        modules: &[Module],
+        data: Option<&Object>,
+        limits: Limits,
+    ) -> Result<Self, PolicyError> {
         let bytes = modules.iter().map(|module| module.text.len()).sum();
         if modules.is_empty() {
             return Err(PolicyError::Empty);
@@ -177,20 +189,7 @@ impl Policy {
             known.push(tokens);
         }
         let data = data.map_or_else(Value::new_object, |data| Document::from(data).into_value());
-        let compile = |error: &dyn fmt::Display| PolicyError::Compile(error.to_string());
-        let compiled = engine
-            .compile_with_entrypoint(&ENTRY_POINT.into())
-            .map_err(|error| {
-                let text = error.to_string();
-                match text.contains("not a valid rule") {
-                    true => PolicyError::Compile(format!(
-                        "it defines no `allow` in the package stategate.authz ({text})"
-                    )),
-                    false => PolicyError::Compile(text),
-                }
-            })?;
-        let program = Compiler::compile_from_policy(&compiled, &[ENTRY_POINT])
-            .map_err(|error| compile(&error))?;
+        let program = compile(&mut engine)?;
         for builtin in &program.builtin_info_table {
             let name = builtin.name.as_str();
             // Called in a way that its arguments were not seen.
@@ -330,6 +329,22 @@ fn kind(error: &VmError) -> String {
     let text = format!("{error:?}");
     let name = text.split(|c: char| !c.is_alphanumeric()).next();
     name.unwrap_or_default().to_owned()
+}
+
+fn compile(engine: &mut Engine) -> Result<Arc<Program>, PolicyError> {
+    let compiled = engine
+        .compile_with_entrypoint(&ENTRY_POINT.into())
+        .map_err(|error| {
+            let text = error.to_string();
+            match text.contains("not a valid rule") {
+                true => PolicyError::Compile(format!(
+                    "it defines no `allow` in the package stategate.authz ({text})"
+                )),
+                false => PolicyError::Compile(text),
+            }
+        })?;
+    Compiler::compile_from_policy(&compiled, &[ENTRY_POINT])
+        .map_err(|error| PolicyError::Compile(error.to_string()))
 }
 
 /// Adds a module in v1 or, if it is not, in v0.

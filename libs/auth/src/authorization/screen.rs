@@ -38,6 +38,10 @@ const OUTSIDE: &[(&str, &str)] = &[
         "its result may have any size; use net.cidr_contains",
     ),
     ("rand.intn", "a decision must not be drawn"),
+    (
+        "print",
+        "what it prints of a call would be in the log; try a policy on an input instead",
+    ),
 ];
 
 const RANGE_WHY: &str = "its length must be a number in the source, of at most 10000 elements, for a caller could ask for any";
@@ -47,10 +51,13 @@ const FORMAT_WHY: &str = "the format must be a string in the source with widths 
 /// Refuses a source that uses what no policy may use.
 pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
     for (at, path) in calls(tokens) {
-        if let Some((name, why)) = OUTSIDE.iter().find(|(name, _)| *name == path) {
+        let arguments = arguments(&tokens[at..]);
+        let outside = OUTSIDE.iter().find(|(name, _)| *name == path);
+        if let Some((name, why)) = outside
+            && (arguments.is_some() || name.contains('.'))
+        {
             return Err(Refusal { name, why });
         }
-        let arguments = arguments(&tokens[at..]);
         let (name, why, fine) = match path.as_str() {
             "numbers.range" => ("numbers.range", RANGE_WHY, is_range(&arguments)),
             "numbers.range_step" => ("numbers.range_step", RANGE_WHY, is_range(&arguments)),

@@ -131,6 +131,10 @@ fn reason(error: &reqwest::Error) -> String {
 async fn read(path: &Path) -> Result<String, Failed> {
     use tokio::io::AsyncReadExt as _;
     let failed = |error: std::io::Error| Failed::File(error.kind());
+    // Opening a pipe would wait for somebody to write to it, and hold a thread as long.
+    if !tokio::fs::metadata(path).await.map_err(failed)?.is_file() {
+        return Err(Failed::File(std::io::ErrorKind::InvalidInput));
+    }
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     let mut text = String::new();
     let most = u64::try_from(DOCUMENT_BYTES).unwrap_or(u64::MAX);

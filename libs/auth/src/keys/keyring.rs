@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{fetch::Fetcher, set::KeySet, source::KeySource};
+use super::{fetch::Fetcher, key::Unusable, set::KeySet, source::KeySource};
 
 /// Most calls that wait for keys at once; more are told that keys cannot be had.
 const WAITING: usize = 1_024;
@@ -233,6 +233,7 @@ impl KeyRefresher {
     /// Fetches the keys now, on a timer, and when they are asked for.
     pub async fn run(self) {
         let mut retry = RETRY_FIRST;
+        let mut reported: Option<(Vec<Unusable>, usize)> = None;
         loop {
             self.shared
                 .fetches
@@ -241,13 +242,11 @@ impl KeyRefresher {
             let failed = fetched.is_err();
             match fetched {
                 Ok((set, left_out)) => {
-                    for unusable in left_out {
-                        tracing::warn!(reason = %unusable, "a published key is not used");
-                    }
-                    if set.len() == 0 {
-                        tracing::warn!(
-                            "the issuer publishes no key that can be used: every token is refused"
-                        );
+                    // Said once, and again when it changes: a file is read every few seconds.
+                    let findings = Some((left_out, set.len()));
+                    if findings != reported {
+                        report(findings.as_ref());
+                        reported = findings;
                     }
                     self.shared.held.store(Some(Arc::new(Held {
                         set,
@@ -282,6 +281,19 @@ impl KeyRefresher {
         };
         // Passing is as good as being asked.
         let _ = timeout(time, demanded).await;
+    }
+}
+
+/// Logs what is wrong with a set of keys, if anything is.
+fn report(findings: Option<&(Vec<Unusable>, usize)>) {
+    let Some((left_out, usable)) = findings else {
+        return;
+    };
+    for unusable in left_out {
+        tracing::warn!(reason = %unusable, "a published key is not used");
+    }
+    if *usable == 0 {
+        tracing::warn!("the issuer publishes no key that can be used: every token is refused");
     }
 }
 
