@@ -243,6 +243,24 @@ fn what_a_policy_may_not_use_is_refused_with_the_reason() {
         ),
         ("allow if opa.runtime().env.HOME", "opa.runtime"),
         ("allow if rand.intn(\"x\", 2) == 1", "rand.intn"),
+        ("allow if units.parse(input.body.x) > 0", "units.parse"),
+        (
+            "allow if units.parse_bytes(input.body.x) > 0",
+            "units.parse_bytes",
+        ),
+        ("allow if { print(input); true }", "print"),
+        (
+            "allow if regex.replace(input.body.s, \"a\", \"b\") == \"b\"",
+            "regex.replace",
+        ),
+        (
+            "allow if count(regex.split(\"(a|b)*c\", input.body.s)) == 1",
+            "regex.split",
+        ),
+        (
+            "allow if count(regex.find_n(\"(a|b)*c|a\", input.body.s, -1)) == 1",
+            "regex.find_n",
+        ),
     ] {
         let error = refused(rules);
         assert!(
@@ -317,14 +335,14 @@ fn a_decision_costs_no_more_than_its_limits() {
         began.elapsed()
     );
     // One instruction that takes longer than the limit.
-    let text = "ab".repeat(1 << 20);
     let slow = policy_within(
-        "allow if count(regex.find_n(`(a|b)*c|a`, input.body.text, -1)) > 0",
+        "allow if count(split(input.body.text, \"b\")) > 0",
         Limits {
             time: Duration::from_micros(100),
             instructions: usize::MAX,
         },
     );
+    let text = "ab".repeat(1 << 19);
     let input = document(&format!("{{\"body\": {{\"text\": \"{text}\"}}}}"));
     assert_eq!(slow.decide(|| input.clone()), denied(Denied::TooSlow));
     // What failed leaves nothing behind: the same machines decide the next call.
@@ -350,11 +368,6 @@ fn hostile_arguments_of_functions_are_bounded() {
             "{\"a\": 1e1000000000}",
         ),
         ("allow if json.unmarshal(input.body.x).a > 0", "[[[[[[[["),
-        ("allow if units.parse(input.body.x) > 0", "1e1000000000"),
-        (
-            "allow if units.parse_bytes(input.body.x) > 0",
-            "1e1000000000Ei",
-        ),
         ("allow if regex.match(input.body.x, \"aaaa\")", pattern),
         (
             "allow if regex.match(input.body.x, \"aaaa\")",
@@ -402,6 +415,7 @@ fn hostile_arguments_of_functions_are_bounded() {
         ("allow if indexof(input.body.x, \"\") == 7", "é"),
     ] {
         let policy = policy(rules);
+        println!("{rules}");
         let encoded = serde_json::json!({"body": {"x": value}}).to_string();
         let input = document(&encoded);
         let began = Instant::now();
@@ -442,6 +456,7 @@ fn hostile_arguments_of_functions_are_bounded() {
             "1e308",
         ),
     ] {
+        println!("{rules}");
         let policy = policy(rules);
         let input = document(&format!("{{\"body\": {{\"x\": {value}}}}}"));
         let began = Instant::now();

@@ -23,7 +23,11 @@ use regorus::{
 };
 use stategate_model::Object;
 
-use super::{reads::Reads, screen, tokens};
+use super::{
+    reads::Reads,
+    screen,
+    tokens::{self, Token},
+};
 use crate::Document;
 
 /// What a policy has to answer.
@@ -185,7 +189,7 @@ impl Policy {
                 refusal: refusal.to_string(),
             })?;
             reads.add(&tokens);
-            add_module(&mut engine, module)?;
+            add_module(&mut engine, module, &tokens)?;
             known.push(tokens);
         }
         let data = data.map_or_else(Value::new_object, |data| Document::from(data).into_value());
@@ -348,7 +352,11 @@ fn compile(engine: &mut Engine) -> Result<Arc<Program>, PolicyError> {
 }
 
 /// Adds a module in v1 or, if it is not, in v0.
-fn add_module(engine: &mut Engine, module: &Module) -> Result<(), PolicyError> {
+fn add_module(
+    engine: &mut Engine,
+    module: &Module,
+    known: &[Token<'_>],
+) -> Result<(), PolicyError> {
     let mut add = |v0: bool| {
         engine.set_rego_v0(v0);
         engine.add_policy(module.name.clone(), module.text.clone())
@@ -356,8 +364,17 @@ fn add_module(engine: &mut Engine, module: &Module) -> Result<(), PolicyError> {
     let Err(v1) = add(false) else {
         return Ok(());
     };
-    add(true).map(|_| ()).map_err(|v0| PolicyError::Syntax {
+    let syntax = |error: String| PolicyError::Syntax {
         name: module.name.clone(),
-        error: format!("{v1}; and as Rego v0: {v0}"),
-    })
+        error,
+    };
+    // Plain v0 has no `if`. A v1 policy with a mistake, or the first half of one, must not be taken for
+    // v0: the parser is lenient there and would find a policy in it that nobody wrote.
+    let words = |word: &str| known.contains(&Token::Word(word));
+    if words("if") && !words("future") {
+        return Err(syntax(v1.to_string()));
+    }
+    add(true)
+        .map(|_| ())
+        .map_err(|v0| syntax(format!("{v1}; and as Rego v0: {v0}")))
 }

@@ -22,8 +22,13 @@ pub(super) struct Refusal {
     pub(super) why: &'static str,
 }
 
-/// Functions that reach outside, or that are not there: `not http.send(…)` would always be true.
-const OUTSIDE: &[(&str, &str)] = &[
+/// Functions that look for every match start again after each, and may each time read on to the end.
+const SQUARE: &str =
+    "its cost may grow with the square of the text, which a caller sends; use regex.match";
+
+/// Functions that reach outside or are not there (`not http.send(…)` would always be true), and those
+/// whose cost nothing in the source bounds.
+const NEVER: &[(&str, &str)] = &[
     (
         "http.send",
         "a policy reaches nothing outside; put what it needs into the data document",
@@ -38,6 +43,10 @@ const OUTSIDE: &[(&str, &str)] = &[
         "its result may have any size; use net.cidr_contains",
     ),
     ("rand.intn", "a decision must not be drawn"),
+    ("regex.find_n", SQUARE),
+    ("regex.find_all_string_submatch_n", SQUARE),
+    ("regex.replace", SQUARE),
+    ("regex.split", SQUARE),
     (
         "print",
         "what it prints of a call would be in the log; try a policy on an input instead",
@@ -46,14 +55,15 @@ const OUTSIDE: &[(&str, &str)] = &[
 
 const RANGE_WHY: &str = "its length must be a number in the source, of at most 10000 elements, for a caller could ask for any";
 const SHIFT_WHY: &str = "the number of bits must be a number in the source, of at most 1024, for a caller could ask for any";
+const UNITS_WHY: &str = "what it reads must be a string in the source, for a caller could write a number of any length in few characters";
 const FORMAT_WHY: &str = "the format must be a string in the source with widths below 1000, for a caller could ask for any";
 
 /// Refuses a source that uses what no policy may use.
 pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
     for (at, path) in calls(tokens) {
         let arguments = arguments(&tokens[at..]);
-        let outside = OUTSIDE.iter().find(|(name, _)| *name == path);
-        if let Some((name, why)) = outside
+        let never = NEVER.iter().find(|(name, _)| *name == path);
+        if let Some((name, why)) = never
             && (arguments.is_some() || name.contains('.'))
         {
             return Err(Refusal { name, why });
@@ -62,6 +72,8 @@ pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
             "numbers.range" => ("numbers.range", RANGE_WHY, is_range(&arguments)),
             "numbers.range_step" => ("numbers.range_step", RANGE_WHY, is_range(&arguments)),
             "bits.lsh" => ("bits.lsh", SHIFT_WHY, is_shift(&arguments)),
+            "units.parse" => ("units.parse", UNITS_WHY, is_text(&arguments)),
+            "units.parse_bytes" => ("units.parse_bytes", UNITS_WHY, is_text(&arguments)),
             "sprintf" => ("sprintf", FORMAT_WHY, is_format(&arguments)),
             _ => continue,
         };
@@ -74,10 +86,15 @@ pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
 
 /// The functions that [`screen`] looks for, by name: for comparing with what was compiled.
 pub(super) fn is_screened(name: &str) -> bool {
-    OUTSIDE.iter().any(|(outside, _)| *outside == name)
+    NEVER.iter().any(|(never, _)| *never == name)
         || matches!(
             name,
-            "numbers.range" | "numbers.range_step" | "bits.lsh" | "sprintf"
+            "numbers.range"
+                | "numbers.range_step"
+                | "bits.lsh"
+                | "sprintf"
+                | "units.parse"
+                | "units.parse_bytes"
         )
 }
 
@@ -175,6 +192,13 @@ fn is_shift(arguments: &Option<Vec<&[Token<'_>]>>) -> bool {
         [_, bits, ..] => integer(bits).is_some_and(|bits| (0..=SHIFT).contains(&bits)),
         _ => false,
     }
+}
+
+fn is_text(arguments: &Option<Vec<&[Token<'_>]>>) -> bool {
+    let Some(arguments) = arguments else {
+        return false;
+    };
+    matches!(arguments.first(), Some([Token::Text(_)]))
 }
 
 fn is_format(arguments: &Option<Vec<&[Token<'_>]>>) -> bool {
