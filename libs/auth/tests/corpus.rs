@@ -1,7 +1,8 @@
 //! Policies with inputs and what OPA decides of them (`corpus/*.rego`): the decisions here are the same.
 //!
 //! A comment at the head of a file is a data document (`# data`), an input with its decision
-//! (`# input … -> true`), or says that the file is Rego v0 (`# v0`). Where `STATEGATE_TEST_OPA` names
+//! (`# input … -> true`), or says that the file is Rego v0 (`# v0`), or that OPA loads it and this engine
+//! refuses to, because it would decide otherwise or not at all (`# refused` and a part of the reason). Where `STATEGATE_TEST_OPA` names
 //! an `opa`, the decisions that stand in the files are compared with its own.
 
 #![allow(
@@ -27,6 +28,7 @@ struct Case {
     path: PathBuf,
     text: String,
     v0: bool,
+    refused: Option<String>,
     data: Option<String>,
     inputs: Vec<(String, bool)>,
 }
@@ -48,12 +50,15 @@ impl Case {
             path,
             text: text.clone(),
             v0: false,
+            refused: None,
             data: None,
             inputs: Vec::new(),
         };
         for line in text.lines() {
             if line == "# v0" {
                 case.v0 = true;
+            } else if let Some(part) = line.strip_prefix("# refused ") {
+                case.refused = Some(part.to_owned());
             } else if let Some(data) = line.strip_prefix("# data ") {
                 case.data = Some(data.to_owned());
             } else if let Some(input) = line.strip_prefix("# input ") {
@@ -64,6 +69,12 @@ impl Case {
         }
         assert!(case.inputs.len() >= 2, "{}", case.path.display());
         case
+    }
+
+    fn is_refused_with(&self, error: &str) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|part| error.contains(part))
     }
 
     fn name(&self) -> String {
@@ -96,6 +107,7 @@ fn policies_decide_as_opa_does() {
             ..Limits::default()
         };
         match Policy::compile(&[module], data.as_ref(), limits) {
+            Ok(_) if case.refused.is_some() => wrong.push(format!("{}: loaded", case.name())),
             Ok(policy) => {
                 for (input, expected) in &case.inputs {
                     let input_object = object(input);
@@ -106,6 +118,7 @@ fn policies_decide_as_opa_does() {
                     }
                 }
             }
+            Err(error) if case.is_refused_with(&error.to_string()) => {}
             Err(error) => wrong.push(format!("{}: {error}", case.name())),
         }
     }

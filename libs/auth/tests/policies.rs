@@ -105,7 +105,11 @@ fn only_exactly_true_allows() {
         // Two rules that say different things: an error, and so a denial.
         (
             "allow := true if input.claims.sub\nallow := false if input.body.domain",
-            denied(Denied::Failed),
+            denied(Denied::NotAllowed),
+        ),
+        (
+            "allow := false if input.claims.sub\nallow := true if input.body.domain",
+            denied(Denied::NotAllowed),
         ),
         // Functions that fail are undefined, as in OPA.
         (
@@ -282,7 +286,21 @@ fn what_a_policy_may_not_use_is_refused_with_the_reason() {
         ("allow {", "policy0.rego"),
         ("allow if input.body.x == y", "y"),
         ("deny := true", "no `allow` in the package stategate.authz"),
-        ("allow if allow2\nallow2 if allow", "ecurs"),
+        ("allow if allow2\nallow2 if allow", "rules call themselves"),
+        (
+            "allow if { input.x; a }\na if { b; input.y }\nb if { c }\nc if a",
+            "rules call themselves",
+        ),
+        ("allow if f(input.x)\nf(x) if f(x)", "rules call themselves"),
+        (
+            "allow if f(input.x)\nf(x) if { y := [z | some z in x; g(z)]; y }\ng(x) if f(x)",
+            "rules call themselves",
+        ),
+        ("allow if data.stategate.authz[input.x]", "recursion"),
+        (
+            "allow if a[input.x]\na contains x if { some x in input.l; data.stategate.authz[x] }",
+            "recursion",
+        ),
         (
             "allow if data.stategate.authz.f(1) with input as {}\nf(x) if x == 1",
             "with",

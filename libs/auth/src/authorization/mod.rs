@@ -5,9 +5,11 @@
 //! result, another result, an error, a limit.
 
 mod files;
+mod patterns;
 mod policies;
 mod program;
 mod reads;
+mod recursion;
 mod screen;
 mod tokens;
 

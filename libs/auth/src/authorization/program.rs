@@ -25,7 +25,7 @@ use stategate_model::Object;
 
 use super::{
     reads::Reads,
-    screen,
+    recursion, screen,
     tokens::{self, Token},
 };
 use crate::Document;
@@ -194,6 +194,12 @@ impl Policy {
         }
         let data = data.map_or_else(Value::new_object, |data| Document::from(data).into_value());
         let program = compile(&mut engine)?;
+        if let Some(circle) = recursion::circle(&program) {
+            return Err(PolicyError::Compile(format!(
+                "rules call themselves, which Rego does not have: {}",
+                circle.join(" -> ")
+            )));
+        }
         for builtin in &program.builtin_info_table {
             let name = builtin.name.as_str();
             // Called in a way that its arguments were not seen.

@@ -5,7 +5,7 @@
 //! instruction and makes as much as its argument says is out of its reach. Such functions are
 //! accepted where the argument is a number in the source, and refused where it may come from a caller.
 
-use super::tokens::Token;
+use super::{patterns, tokens::Token};
 
 /// Most elements of a range in a policy's source.
 const RANGE: i64 = 10_000;
@@ -60,6 +60,12 @@ const FORMAT_WHY: &str = "the format must be a string in the source with widths 
 
 /// Refuses a source that uses what no policy may use.
 pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    if patterns::has_object_pattern(tokens) {
+        return Err(Refusal {
+            name: "object patterns",
+            why: "the engine lets them match objects with further members, which OPA does not; take the members by name",
+        });
+    }
     for (at, path) in calls(tokens) {
         let arguments = arguments(&tokens[at..]);
         let never = NEVER.iter().find(|(name, _)| *name == path);

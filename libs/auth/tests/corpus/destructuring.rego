@@ -1,3 +1,4 @@
+# refused object patterns
 # input {"body": {"pair": ["user", {"name": "alice"}]}} -> true
 # input {"body": {"pair": ["user", {"name": "bob"}]}} -> false
 # input {"body": {"pair": ["user", {"name": "alice", "x": 1}]}} -> false

@@ -8,4 +8,4 @@
 
 package stategate.authz
 
-allow if { null < false; true < 0; 5 < "a"; "a" < ["a"]; [9] < {"a": 1}; {"a": 1} < {1}; input.body.a < input.body.b }
+allow if { null < false; true < 0; 5 < "a"; "a" < ["a"]; [9] < {"a": 1}; input.body.a < input.body.b }

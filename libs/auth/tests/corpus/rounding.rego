@@ -4,4 +4,4 @@
 
 package stategate.authz
 
-allow if { round(input.body.n) == 3; floor(input.body.n) == input.body.f; ceil(input.body.n) == input.body.c; abs(-input.body.n) == input.body.n }
+allow if { round(input.body.n) == 3; floor(input.body.n) == input.body.f; ceil(input.body.n) == input.body.c; abs(0 - input.body.n) == input.body.n }

@@ -1,9 +1,7 @@
-# input {"body": {"b": "1MiB"}} -> true
-# input {"body": {"b": "1MB"}} -> true
-# input {"body": {"b": "2M"}} -> false
-# input {"body": {"b": "1024K"}} -> true
-# input {"body": {"b": "x"}} -> false
+# input {"body": {"b": 1048576}} -> true
+# input {"body": {"b": 1048577}} -> false
+# input {"body": {"b": "1"}} -> false
 
 package stategate.authz
 
-allow if units.parse_bytes(input.body.b) <= 1048576
+allow if input.body.b <= units.parse_bytes("1MiB")

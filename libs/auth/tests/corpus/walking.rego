@@ -1,3 +1,4 @@
+# refused walk
 # input {"body": {"tree": {"a": {"b": "secret"}}}} -> true
 # input {"body": {"tree": {"a": "secret"}}} -> false
 # input {"body": {"tree": [[0, "secret"]]}} -> true

@@ -1,3 +1,4 @@
+# refused walk
 # input {"body": {"a": [{"b": "x"}]}} -> true
 # input {"body": {"a": [{"b": "secret-1"}]}} -> false
 
