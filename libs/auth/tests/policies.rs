@@ -126,6 +126,17 @@ fn only_exactly_true_allows() {
 }
 
 #[test]
+fn a_policy_that_fails_denies() {
+    // A pattern that is too large is an error even where a failing function would only be undefined.
+    let policy = policy("allow if not regex.match(input.body.p, \"aaaa\")");
+    let input = |pattern: &str| format!("{{\"body\": {{\"p\": \"{pattern}\"}}}}");
+    assert_eq!(decides(&policy, &input("b")), Decision::Allow);
+    assert_eq!(decides(&policy, &input("a")), denied(Denied::NotAllowed));
+    let large = input("(a{1000}){1000}");
+    assert_eq!(decides(&policy, &large), denied(Denied::Failed));
+}
+
+#[test]
 fn a_policy_that_is_not_configured_denies_everything() {
     let asked = AtomicUsize::new(0);
     let input = || {
