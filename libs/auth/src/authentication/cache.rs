@@ -15,8 +15,8 @@ use super::{Identity, claims::Times};
 const PARTS: usize = 16;
 /// Most tokens in one part.
 const PART_TOKENS: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
-/// Most bytes of claims, as JSON, in one part.
-const PART_BYTES: usize = 1 << 20;
+/// Most bytes of claims in one part, as [`Identity::size`] counts them.
+const PART_BYTES: usize = 8 << 20;
 
 pub(super) type Digest = [u8; 32];
 

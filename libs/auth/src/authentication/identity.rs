@@ -85,9 +85,11 @@ impl Identity {
         self.expires
     }
 
-    /// Bytes of what is kept.
+    /// Bytes of what is kept, at most: an element of a list is two bytes of JSON and some thirty as a
+    /// document.
     pub(super) fn size(&self) -> usize {
-        self.claims.size() + self.event_claims.values().size()
+        const TREE: usize = 16;
+        TREE * self.claims.size() + self.event_claims.values().size()
     }
 }
 

@@ -49,7 +49,17 @@ pub(super) enum Failed {
 
 impl Fetcher {
     pub(super) fn new(source: KeySource, time: Duration) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+        let stays_here = match &source {
+            KeySource::File(_) => true,
+            KeySource::Address(address) => !address.is_https(),
+            KeySource::Issuer(issuer) => !issuer.discovery().is_https(),
+        };
+        let mut client = Client::builder();
+        if stays_here {
+            // What is asked for in the clear goes to this machine and not to a proxy.
+            client = client.no_proxy();
+        }
+        let client = client
             // Where a redirect leads was configured by nobody.
             .redirect(redirect::Policy::none())
             .timeout(time)
