@@ -210,7 +210,7 @@ async fn a_key_without_a_name_that_is_replaced_is_found() {
 async fn the_last_keys_survive_an_outage_up_to_the_limit() {
     let server = KeyServer::start(publish(&[keys().ed.jwk()])).await;
     let (authenticator, _running) = ready(KeySettings {
-        longest_outage: Duration::from_secs(4),
+        longest_outage: Duration::from_secs(8),
         ..quick(&server)
     })
     .await;
