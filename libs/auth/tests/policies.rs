@@ -320,6 +320,16 @@ fn what_a_policy_may_not_use_is_refused_with_the_reason() {
         let error = refused(rules);
         assert!(error.contains(part), "{rules}: {error}");
     }
+    // Rules that come back to themselves through a look-up whose path is known only later.
+    let looks_up = "package stategate.authz\nallow if data.p[input.x]\nf(x) if data.p[x]";
+    for (other, refused) in [
+        ("package p\nq if data.stategate.authz.allow", true),
+        ("package p\nq if data.stategate.authz.f(\"q\")", true),
+        ("package p\nq if input.y\nr := data.other[input.x]", false),
+    ] {
+        let policy = Policy::compile(&modules(&[looks_up, other]), None, Limits::default());
+        assert_eq!(policy.is_err(), refused, "{other}: {policy:?}");
+    }
     let none = Policy::compile(&[], None, Limits::default());
     assert!(matches!(none, Err(PolicyError::Empty)));
     let large = format!(
