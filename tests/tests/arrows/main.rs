@@ -173,6 +173,13 @@ fn the_model_is_plain() {
 }
 
 #[test]
+fn who_calls_and_what_they_may_do_is_decided_on_the_model_alone() {
+    let graph = Graph::read();
+    let strangers = [PROTOCOL, SERVER, STORAGE, CHANNEL, RUNTIME, "tonic", "axum"];
+    graph.assert_apart("stategate-auth", &[Normal, Build], &strangers);
+}
+
+#[test]
 fn the_boundary_knows_no_transport() {
     let graph = Graph::read();
     let strangers = [
