@@ -148,6 +148,7 @@ impl Gate {
         Ok(Some(Delivery(Sent::Event {
             lane: event.lane,
             position: event.position,
+            id: event.id,
             encoded: encode()?,
         })))
     }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use stategate_model::{
-    Cursor, EntityRef, Event, Lane, Page, Position, Sort, SortKey, Tie, Token, Values, Version,
-    value::Corrupt,
+    Cursor, EntityRef, Event, EventId, Lane, Page, Position, Sort, SortKey, Tie, Token, Values,
+    Version, value::Corrupt,
 };
 
 use crate::{Problem, page_token::Binding};
@@ -156,8 +156,8 @@ impl std::fmt::Debug for Subscription {
 
 /// What a subscriber is sent.
 ///
-/// An event gets here only through [`Gate::deliver`](crate::access::Gate::deliver), which has the
-/// policy decide.
+/// A new event gets here only through [`Gate::deliver`](crate::access::Gate::deliver), which has the
+/// policy decide; [`Pass::deliver`] repeats one that was decided on before.
 #[derive(Debug, Clone)]
 pub struct Delivery(pub(crate) Sent);
 
@@ -170,6 +170,8 @@ pub enum Sent {
         lane: Lane,
         /// … in the log.
         position: Position,
+        /// Its id.
+        id: EventId,
         /// It, as a `stategate.Event`: encoded once, however many get it.
         encoded: Bytes,
     },
@@ -186,14 +188,21 @@ pub enum Sent {
     Progress(Lane, Position),
 }
 
-/// Says of one event that its subscriber may see it: what was begun is not judged again in the middle.
+/// Proof that the policy let a subscriber see one event, so that the rest of a large event that was sent in part
+/// can follow without a second decision. Only [`Delivery::pass`] makes one.
 #[derive(Debug, Clone)]
 pub struct Pass {
     lane: Lane,
     position: Position,
+    id: EventId,
 }
 
 impl Pass {
+    /// The id of the event.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
     /// The lane of the event.
     pub fn lane(&self) -> Lane {
         self.lane
@@ -210,13 +219,14 @@ impl Pass {
         event: &Event,
         encode: impl FnOnce() -> Result<Bytes, Corrupt>,
     ) -> Result<Option<Delivery>, Corrupt> {
-        let (lane, position) = (self.lane, self.position);
-        if (event.lane, event.position) != (lane, position) {
+        let (lane, position, id) = (self.lane, self.position, self.id);
+        if (event.lane, event.position, event.id) != (lane, position, id) {
             return Ok(None);
         }
         Ok(Some(Delivery(Sent::Event {
             lane,
             position,
+            id,
             encoded: encode()?,
         })))
     }
@@ -259,7 +269,9 @@ impl Delivery {
     /// What lets a whole event be delivered again; `None` for anything else.
     pub fn pass(&self) -> Option<Pass> {
         match self.0 {
-            Sent::Event { lane, position, .. } => Some(Pass { lane, position }),
+            Sent::Event {
+                lane, position, id, ..
+            } => Some(Pass { lane, position, id }),
             Sent::First { .. } | Sent::More(_) | Sent::Progress(..) => None,
         }
     }

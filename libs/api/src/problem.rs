@@ -277,7 +277,7 @@ impl Problem {
         }
     }
 
-    /// What a refused write is answered with. `what` names the entity, `event` the event of a Revert.
+    /// What a refused write is answered with. `what` names its entity.
     pub fn of_refusal(refusal: Refusal, what: impl FnOnce() -> String) -> Self {
         match refusal {
             Refusal::EntityNotFound => Self::EntityNotFound { what: what() },

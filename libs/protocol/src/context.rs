@@ -13,7 +13,7 @@ use crate::headers;
 /// Most versions one `if-match` may name.
 const VERSIONS: usize = 100;
 
-/// Which headers a method gives a meaning.
+/// The kind of a method, which says which headers are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
     /// A write of one operation: preconditions, the idempotency key.
@@ -156,8 +156,7 @@ fn idempotency_key(sent: &HeaderMap) -> Result<Option<Box<str>>, Invalid> {
     Ok(Some(key.into()))
 }
 
-/// What the answer to a read must reflect. Whether it is a token of this log is for those who know
-/// the log.
+/// What the answer to a read must reflect. The service checks that it is a token of this log.
 fn min_position(sent: &HeaderMap) -> Result<Option<Token>, Invalid> {
     let Some(token) = single(sent, headers::MIN_POSITION)? else {
         return Ok(None);

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::{Seldom, methods::Methods};
+use crate::{LogThrottle, methods::Methods};
 
 /// How long a new connection may keep silent.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(crate) fn connections(
     let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let refused = stategate_metrics::CONNECTIONS_REFUSED.get();
     stream::unfold(
-        (listener, slots, refused, calls, Seldom::default()),
+        (listener, slots, refused, calls, LogThrottle::default()),
         |(listener, slots, refused, calls, failing)| async move {
             loop {
                 let socket = match listener.accept().await {

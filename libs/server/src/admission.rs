@@ -1,5 +1,5 @@
 //! What happens to every call between the connection and the service, whatever the transport: it is
-//! counted, bounded in number, ended at its deadline, kept from taking others with it when it panics, and
+//! counted, bounded in number, ended at its deadline, isolated from other calls when it panics, and
 //! answered with a named error when it cannot be served. How a transport asks and answers is in
 //! [`grpc::framing`](crate::grpc::framing).
 //!
@@ -37,14 +37,14 @@ use crate::{
 /// ours the answer.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Puts [`Admitted`] around a service.
+/// Puts [`AdmissionService`] around a service.
 #[derive(Debug, Clone)]
-pub(crate) struct Admission {
+pub(crate) struct AdmissionLayer {
     methods: Arc<Methods>,
     ending: CancellationToken,
 }
 
-impl Admission {
+impl AdmissionLayer {
     /// At most `most_calls` unary calls of `services` at once. When `ending` is cancelled, health watches and
     /// reflection streams end, which nobody else would end.
     pub(crate) fn new(most_calls: usize, services: &Services, ending: CancellationToken) -> Self {
@@ -60,11 +60,11 @@ impl Admission {
     }
 }
 
-impl<S> Layer<S> for Admission {
-    type Service = Admitted<S>;
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = AdmissionService<S>;
 
-    fn layer(&self, inner: S) -> Admitted<S> {
-        Admitted {
+    fn layer(&self, inner: S) -> AdmissionService<S> {
+        AdmissionService {
             inner,
             admission: self.clone(),
         }
@@ -73,12 +73,13 @@ impl<S> Layer<S> for Admission {
 
 /// A service that only admitted calls get to.
 #[derive(Debug, Clone)]
-pub(crate) struct Admitted<S> {
+pub(crate) struct AdmissionService<S> {
     inner: S,
-    admission: Admission,
+    admission: AdmissionLayer,
 }
 
-/// Or why the call is not served, whatever its request is: that is not even waited for.
+/// What the headers of a call ask for, or why the call is refused. None of these reasons depends on the request's
+/// message, so the message is not waited for.
 fn admit(request: &Request<Body>, call: &Call) -> Result<Asked, Problem> {
     if let Some(elsewhere) = call.elsewhere() {
         return Err(elsewhere);
@@ -92,14 +93,14 @@ fn admit(request: &Request<Body>, call: &Call) -> Result<Asked, Problem> {
     Ok(asked)
 }
 
-impl<S> Service<Request<Body>> for Admitted<S>
+impl<S> Service<Request<Body>> for AdmissionService<S>
 where
     S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible>,
     S::Future: Unpin,
 {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Answering<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -119,7 +120,7 @@ where
             framing = answering;
             self.inner.call(request)
         });
-        Answering {
+        ResponseFuture {
             inner: inner.map_err(Some),
             call: Some(call),
             deadline,
@@ -132,7 +133,7 @@ where
 
 /// A call whose answer has not begun.
 #[derive(Debug)]
-pub(crate) struct Answering<F> {
+pub(crate) struct ResponseFuture<F> {
     inner: Result<F, Option<Problem>>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -141,11 +142,11 @@ pub(crate) struct Answering<F> {
     span: tracing::Span,
 }
 
-impl<F> Future for Answering<F>
+impl<F> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
 {
-    type Output = Result<Response<Answer>, Infallible>;
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -184,12 +185,12 @@ where
     }
 }
 
-impl<F> Answering<F> {
-    fn refuse(&mut self, problem: Problem) -> Response<Answer> {
+impl<F> ResponseFuture<F> {
+    fn refuse(&mut self, problem: Problem) -> Response<ResponseBody> {
         self.answer(Framing::refusal(problem))
     }
 
-    fn answer(&mut self, mut response: Response<Body>) -> Response<Answer> {
+    fn answer(&mut self, mut response: Response<Body>) -> Response<ResponseBody> {
         let mut call = self.call.take();
         let mut framing = std::mem::take(&mut self.framing);
         if let (Some(code), Some(call)) = (framing.begin(&mut response), &mut call) {
@@ -197,10 +198,10 @@ impl<F> Answering<F> {
         }
         let shape = call.as_ref().map(Call::shape);
         let ending = shape == Some(Shape::Infrastructure);
-        // What is one message is no more than that, whoever takes it.
+        // A unary answer is one message, which is bounded already.
         let is_stream = shape == Some(Shape::Stream);
         let deadline = self.deadline.take();
-        response.map(|inner| Answer {
+        response.map(|inner| ResponseBody {
             inner,
             framing,
             in_flight: is_stream.then(InFlight::default),
@@ -214,10 +215,10 @@ impl<F> Answering<F> {
 
 /// The body of an answer: ends the call when it ends.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseBody {
     inner: Body,
     framing: Framing,
-    /// What the transport holds of it, if it goes on and on.
+    /// Counts the bytes that the transport holds of it; only for a stream.
     in_flight: Option<InFlight>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -225,7 +226,7 @@ pub(crate) struct Answer {
     is_over: bool,
 }
 
-impl Answer {
+impl ResponseBody {
     fn ends_with(&mut self, code: Code) {
         if let Some(call) = &mut self.call {
             call.ends_with(code);
@@ -242,7 +243,7 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -340,7 +341,7 @@ mod tests {
     fn a_stream_is_asked_for_no_more_than_its_connection_writes() {
         const FRAME: usize = 30_000;
         let frames = stream::repeat_with(|| Ok::<_, Status>(Frame::data(vec![7; FRAME].into())));
-        let mut answer = Answer {
+        let mut answer = ResponseBody {
             inner: Body::new(StreamBody::new(frames)),
             framing: Framing::default(),
             in_flight: Some(InFlight::default()),

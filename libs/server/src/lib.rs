@@ -31,11 +31,11 @@ pub mod drain;
 pub mod env;
 pub mod grpc;
 mod in_flight;
+mod log_throttle;
 mod methods;
 mod panics;
 pub mod pem;
 mod readiness;
-mod seldom;
 pub mod serve;
 pub mod services;
 mod signals;
@@ -48,8 +48,8 @@ pub use self::{
     drain::Drain,
     env::Env,
     grpc::Grpc,
+    log_throttle::LogThrottle,
     panics::caught,
-    seldom::Seldom,
     serve::{Addresses, Running, Server, run, start},
     services::{Foundation, Services, Unfit},
     tasks::Tasks,

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::services::{Home, Services};
 
-/// What is to be known of a method.
+/// The kind of a method: it decides which limits, deadlines and meters apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One answer.

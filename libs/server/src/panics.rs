@@ -1,11 +1,11 @@
-//! From a panic that was caught to what its caller is told: the id that the log has it under.
+//! Turns a caught panic into the problem that the caller is told, with the id that the log has the panic under.
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
 use futures::FutureExt as _;
 use stategate_api::Problem;
 
-/// What the caller is told whose call ended in a panic that was just caught on this thread.
+/// The problem for the caller whose call ended in a panic. The panic was just caught on this thread.
 pub(crate) fn problem(panic: &(dyn Any + Send)) -> Problem {
     match stategate_panics::last() {
         Some(id) => Problem::Internal { id: id.to_string() },
@@ -13,8 +13,8 @@ pub(crate) fn problem(panic: &(dyn Any + Send)) -> Problem {
     }
 }
 
-/// The output of a future. If it panics, what its caller is told, under the id that the log has the panic
-/// under: whoever spawns a task for a caller spawns it through this, for another thread cannot tell the id.
+/// Runs a future; if it panics, answers a problem with the id that the log has the panic under. A task that is
+/// spawned on behalf of a caller runs through this, because the id is known only on the thread that panicked.
 pub async fn caught<F: Future>(future: F) -> Result<F::Output, Problem> {
     let ended = AssertUnwindSafe(future).catch_unwind().await;
     // Nothing is awaited in between, so this is still the thread that panicked.

@@ -34,7 +34,7 @@ use tonic_health::{
 use crate::{
     Config, Drain, Grpc, Services, Telemetry,
     accept::connections,
-    admission::Admission,
+    admission::AdmissionLayer,
     config::Tls,
     pem,
     readiness::Readiness,
@@ -71,7 +71,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of a configuration; the rest is as it is for everyone.
+    /// The limits that a configuration sets; the others are constants.
     pub fn of(config: &Config) -> Self {
         Self {
             connections: config.max_connections,
@@ -257,7 +257,7 @@ impl Server {
         let names = services.names();
         let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
-        let admission = Admission::new(self.limits.calls, &services, ending.clone());
+        let admission = AdmissionLayer::new(self.limits.calls, &services, ending.clone());
         let calls = admission.methods();
         let adapter = Grpc::new(services, access, self.values);
         let grpc = self

@@ -15,7 +15,8 @@ pub enum ErrorKind {
     /// The storage cannot be reached, or did not answer in time. Nothing was written; the call may
     /// be repeated.
     Unavailable,
-    /// An append that may have been written (see [`crate::Storage::append`]).
+    /// An append that may have been written (see [`crate::Storage::append`]), or a
+    /// [`confirm`](crate::Storage::confirm) that could not prove that what was read is on stable storage.
     Unknown,
     /// The storage refuses the batch for what is in it. Nothing was written; repeating does not help.
     Rejected,

@@ -1,4 +1,4 @@
-//! The storage contract: what a database behind stategate signs, and the databases that signed it.
+//! The storage contract: what a storage has to guarantee, and the providers that do: SQLite, PostgreSQL, memory.
 //!
 //! The log is the truth. A storage appends events to lanes on condition that the lane's head has not
 //! moved, together with the entity states that follow from them, and reads them back. It decides

@@ -3,7 +3,7 @@
 
 /// A step of a batch on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum BatchStep {
     /// States and head are known.
     Loaded,
     /// The batch is decided, not appended.
@@ -28,7 +28,7 @@ mod switch {
         }
 
         #[inline]
-        pub(crate) async fn at(&mut self, _step: super::Step) {}
+        pub(crate) async fn at(&mut self, _step: super::BatchStep) {}
 
         #[inline]
         pub(crate) fn acknowledge_before_append(&self) -> bool {
@@ -41,7 +41,7 @@ mod switch {
 mod switch {
     use std::{env, io::Write as _, time::Duration};
 
-    use super::Step;
+    use super::BatchStep;
 
     /// Faults as `STATEGATE_TEST_*` variables ask for them:
     ///
@@ -75,8 +75,8 @@ mod switch {
             }
         }
 
-        pub(crate) async fn at(&mut self, step: Step) {
-            if step == Step::Loaded {
+        pub(crate) async fn at(&mut self, step: BatchStep) {
+            if step == BatchStep::Loaded {
                 self.batch += 1;
             }
             let name = format!("{step:?}").to_lowercase();

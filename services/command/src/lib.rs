@@ -1,7 +1,7 @@
-//! The command service: authorises, decides and persists writes, and tells the channel.
+//! The command service: decides and persists writes that the policy permitted, and publishes them to the channel.
 //!
-//! [`CommandService`] is the edge: it parses calls, resolves what a Revert refers to and prints the
-//! answers. [`lane`] is the heart: one writer a lane, many writes an append.
+//! [`CommandService`] implements the API: it reads the event that a Revert names, queues each write in its lane and
+//! makes the answer. [`lane`] does the writing: one writer for each lane, many writes in one append.
 
 mod faults;
 pub mod lane;

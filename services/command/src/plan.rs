@@ -231,7 +231,8 @@ pub(crate) fn too_large(index: usize) -> Invalid {
     }
 }
 
-/// Refuses what could be written but not answered. A Del takes nothing in.
+/// Refuses values that could be stored but would not fit one gRPC message. A Del is not checked: its event holds
+/// the values that the entity has already.
 fn fits_a_message(change: &Change) -> Result<(), Refusal> {
     // Nearly all values are far from it, and need no measuring.
     let is_small = change.values.size() <= VALUES_BYTES / GROWTH;

@@ -76,7 +76,8 @@ pub struct CommandService {
     writers: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
-/// What a write is made of, read while its caller waits to hear that nothing was written.
+/// Reads what a write needs before it is queued (the event that a Revert names). At this point nothing can have
+/// been written, so when the time is up the caller is told `StorageUnavailable` and not `OutcomeUnknown`.
 async fn read_by<T>(
     until: Instant,
     read: impl Future<Output = Result<T, Error>>,
@@ -150,13 +151,14 @@ impl CommandService {
         &self,
         domain: &str,
         write: Write,
+        since: Instant,
         refused: fn(Problem, usize) -> Problem,
     ) -> Result<Written, Problem> {
         let lane = self.storage.info().lanes.of(domain);
         let retry_is_safe = write.idempotency.is_some();
         let handle = self.lanes.lock().get(lane.index()).cloned();
         let outcome = match handle {
-            Some(handle) => handle.write(write).await,
+            Some(handle) => handle.write_since(write, since).await,
             None => Err(WriteError::Ending),
         };
         outcome.map_err(|failure| match failure {
@@ -178,7 +180,10 @@ impl CommandService {
             },
             WriteError::Unknown => Problem::OutcomeUnknown { retry_is_safe },
             WriteError::Ending => Problem::ShuttingDown,
-            WriteError::Internal(error) => Problem::internal(&error),
+            WriteError::Internal(error) => match error.panic() {
+                Some(id) => Problem::Internal { id: id.to_string() },
+                None => Problem::internal(&error),
+            },
         })
     }
 
@@ -190,11 +195,12 @@ impl CommandService {
         command: Command,
         detail: &[u8],
         context: &Context,
+        since: Instant,
     ) -> Result<(Answer<()>, Written), Problem> {
         let expect = context.precondition.clone();
         let identity = || identity(command.method().as_str(), &entity, detail, &expect);
         let idempotency = key(context, entity.domain())?.map(|key| (key, identity()));
-        let domain = entity.clone();
+        let domain = entity.domain().to_owned();
         let write = Write {
             idempotency,
             // They wait with the write.
@@ -207,7 +213,7 @@ impl CommandService {
             }],
         };
         let written = self
-            .write(domain.domain(), write, |problem, _| problem)
+            .write(&domain, write, since, |problem, _| problem)
             .await?;
         let event = the_one(&written)?;
         let mut answer = self.answer(event.lane, event.position, written.replayed);
@@ -228,15 +234,23 @@ impl CommandService {
     }
 
     /// The values of the event that a Revert names; `None` when it is not one of the entity's.
-    async fn target(&self, entity: &EntityRef, id: EventId) -> Result<Option<Values>, Problem> {
-        let until = Instant::now() + times::WRITE;
+    async fn target(
+        &self,
+        entity: &EntityRef,
+        id: EventId,
+        until: Instant,
+    ) -> Result<Option<Values>, Problem> {
         let read = read_by(until, self.storage.get_event(entity, id)).await?;
         Ok(read.value.map(|event| event.values))
     }
 
     /// As [`Self::target`], for all Reverts of a transaction at once, in order. They are not read beyond
     /// what a transaction may hold.
-    async fn targets(&self, steps: &[Step]) -> Result<Vec<Option<Values>>, Problem> {
+    async fn targets(
+        &self,
+        steps: &[Step],
+        until: Instant,
+    ) -> Result<Vec<Option<Values>>, Problem> {
         let (mut indices, mut events) = (Vec::new(), Vec::new());
         for (index, step) in steps.iter().enumerate() {
             if let Action::Revert(revert) = &step.action {
@@ -245,8 +259,8 @@ impl CommandService {
             }
         }
         let (mut targets, mut bytes) = (Vec::with_capacity(events.len()), 0);
-        let until = Instant::now() + times::WRITE;
-        // Once, but for events with many claims, which count in what is read and not in what is written.
+        // One read is enough as a rule. It takes more if the events have large claims: the storage counts claims
+        // in its limit, but only values count here, since the new events get the caller's claims.
         while targets.len() < events.len() {
             let left = &events[targets.len()..];
             let read = self.storage.get_events(left, limits::TRANSACTION_BYTES);
@@ -345,14 +359,18 @@ impl CommandApi for CommandService {
     async fn set(&self, call: Permitted<'_, Set>) -> Result<Answer<()>, Problem> {
         let (Set { entity, values }, context) = call.into_parts();
         let (command, detail) = (Command::Set(values.clone()), values.json().as_bytes());
-        let (answer, _) = self.single(entity, command, detail, &context).await?;
+        let (answer, _) = self
+            .single(entity, command, detail, &context, Instant::now())
+            .await?;
         Ok(answer)
     }
 
     async fn edit(&self, call: Permitted<'_, Edit>) -> Result<Answer<Entity>, Problem> {
         let (Edit { entity, values }, context) = call.into_parts();
         let (command, detail) = (Command::Edit(values.clone()), values.json().as_bytes());
-        let (answer, written) = self.single(entity, command, detail, &context).await?;
+        let (answer, written) = self
+            .single(entity, command, detail, &context, Instant::now())
+            .await?;
         let state = state(the_one(&written)?);
         Ok(answer.map(|()| state))
     }
@@ -360,23 +378,30 @@ impl CommandApi for CommandService {
     async fn revert(&self, call: Permitted<'_, Revert>) -> Result<Answer<Entity>, Problem> {
         let (Revert { entity, event }, context) = call.into_parts();
         // Events never change, so that reading this one before the lane decides is as good as then.
-        let values = self.target(&entity, event).await?;
+        let since = Instant::now();
+        let values = self.target(&entity, event, since + times::WRITE).await?;
         let (command, detail) = (Command::Revert(values), event.0.as_bytes());
-        let (answer, written) = self.single(entity, command, detail, &context).await?;
+        let (answer, written) = self
+            .single(entity, command, detail, &context, since)
+            .await?;
         let state = state(the_one(&written)?);
         Ok(answer.map(|()| state))
     }
 
     async fn del(&self, call: Permitted<'_, Del>) -> Result<Answer<()>, Problem> {
         let (Del { entity }, context) = call.into_parts();
-        let (answer, _) = self.single(entity, Command::Del, &[], &context).await?;
+        let (answer, _) = self
+            .single(entity, Command::Del, &[], &context, Instant::now())
+            .await?;
         Ok(answer)
     }
 
     async fn transact(&self, call: Permitted<'_, Transact>) -> Result<Answer<Vec<Event>>, Problem> {
         let (Transact { domain, steps }, context) = call.into_parts();
         let key = key(&context, domain.as_str())?;
-        let mut targets = self.targets(&steps).await?.into_iter();
+        let since = Instant::now();
+        let targets = self.targets(&steps, since + times::WRITE).await?;
+        let mut targets = targets.into_iter();
         let mut operations = Vec::with_capacity(steps.len());
         // What the idempotency key stands for, if there is one.
         let mut details = Vec::new();
@@ -419,7 +444,7 @@ impl CommandApi for CommandService {
             trace_parent: context.trace.clone(),
         };
         let written = self
-            .write(domain.as_str(), write, Problem::of_operation)
+            .write(domain.as_str(), write, since, Problem::of_operation)
             .await?;
         let events = written.events().to_vec();
         let last = events.last();

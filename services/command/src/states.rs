@@ -1,13 +1,13 @@
-//! The entity states in the cache of a lane, valid while the lane's head is where it left it.
+//! The entity states in the cache of a lane, valid as of the head that the cache knows.
 
 use std::collections::HashMap;
 
 use lru::LruCache;
 use stategate_model::{EntityRef, State, Values, Version};
 
-/// States by entity, the least recently used going first when there are too many.
+/// States by entity. When they take too many bytes, those that were loaded or written longest ago are dropped first.
 ///
-/// Nothing is dropped while a batch is being decided: it may need what it just read.
+/// Nothing is dropped while a batch is being decided, which may need what was just read, but when it is over.
 #[derive(Debug)]
 pub(crate) struct States {
     known: LruCache<EntityRef, State>,
@@ -59,13 +59,23 @@ impl States {
             let before = self.put(entity, State { values, ..state });
             new += usize::from(before.is_none_or(|version| version == Version::ZERO));
         }
+        self.make_room();
+        new
+    }
+
+    /// Drops what is too much. Nothing that is about to be decided on may be left to it.
+    pub(crate) fn make_room(&mut self) {
         while self.bytes > self.most {
             let Some((entity, state)) = self.known.pop_lru() else {
                 break;
             };
             self.bytes -= size(&entity, &state);
         }
-        new
+    }
+
+    /// Whether there is more than is kept between batches, by more than so many bytes.
+    pub(crate) fn exceeds_by(&self, bytes: usize) -> bool {
+        self.bytes > self.most.saturating_add(bytes)
     }
 
     /// Answers the version known before.

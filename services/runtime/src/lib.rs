@@ -1,5 +1,5 @@
-//! The wiring room: what the three services and the gateway do alike to become a process, and what each
-//! service needs of the log beside the storage itself.
+//! What the three services and the gateway have in common: opening the storage and the channel, serving, and
+//! ending in order; and what each service needs of the log beside the storage itself.
 //!
 //! A main reads as a list of what is its own:
 //!
@@ -18,7 +18,7 @@ pub mod positions;
 mod problem;
 mod process;
 
-pub use stategate_server::{Config, Drain, Env, Seldom, Services, Tasks, caught};
+pub use stategate_server::{Config, Drain, Env, LogThrottle, Services, Tasks, caught};
 
 pub use self::{
     freshness::Freshness,

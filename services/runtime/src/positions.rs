@@ -52,7 +52,7 @@ pub struct Positions {
     /// When the heads were last looked at; `None` before the first time.
     looked: watch::Sender<Option<Instant>>,
     lead: tokio::sync::Mutex<Pace>,
-    /// Told when somebody waits who cannot know whether it has to.
+    /// Notified when a wait begins before the heads were read for it, so that they are read at once.
     hurry: Notify,
 }
 
@@ -196,12 +196,12 @@ impl Positions {
     fn slot(&self) -> Result<SemaphorePermit<'_>, Problem> {
         let slot = self.slots.try_acquire();
         slot.map_err(|_| Problem::Busy {
-            what: "as many calls as may wait for a position that the log has not reached",
+            what: "too many calls are waiting for positions that the log has not reached",
         })
     }
 
-    /// What is answered to who has waited long enough: nobody is told that the log is not there if
-    /// nobody could look.
+    /// What a caller whose wait has ended is told. `PositionAhead` only if the heads were read a short time ago:
+    /// otherwise nobody knows how far the log is.
     fn expired(&self, patience: Patience) -> Problem {
         match *self.looked.borrow() {
             _ if patience.is_deadline => Problem::DeadlineExceeded,

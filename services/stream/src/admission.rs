@@ -1,7 +1,7 @@
 //! How many subscriptions there may be, in all and of one caller.
 //!
-//! A caller is whom its verified claims name. Who is named by none is nobody in particular, and shares
-//! with others like it no more than the process.
+//! A caller is identified by its verified claims. A subscription without them counts only against the limit of the
+//! process.
 
 use std::{collections::HashMap, sync::Arc};
 

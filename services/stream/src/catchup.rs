@@ -52,9 +52,9 @@ const READING: usize = 2;
 const ITEM: usize = 64;
 /// A page that nothing was taken from for this long may be dropped.
 const QUIET: Duration = Duration::from_millis(20);
-/// What is freed beside what somebody waits for is this part of the budget.
+/// When pages are dropped, one part in this many of the budget is freed in addition to what is waited for.
 const SPARE: u64 = 8;
-/// Between two looks for such pages while somebody waits for room.
+/// Pause between two searches for pages to drop while somebody waits for room.
 const LOOK: Duration = Duration::from_millis(10);
 /// Pause before a storage that did not answer is read again.
 pub(crate) const RETRY: Duration = Duration::from_millis(200);
@@ -133,7 +133,7 @@ struct Page {
 
 impl Page {
     /// Takes about `most` bytes of events, at least one, and gives their room back; or a piece of a large
-    /// event, which keeps its room until the last piece. Whether any are left tells [`Page::is_done`].
+    /// event, which keeps its room until the last piece. [`Page::is_done`] says whether anything is left.
     fn take(&mut self, most: usize, begun: &mut Option<Begun>) -> Part {
         self.taken = Instant::now();
         if let Some(piece) = self.take_piece(most, begun) {
@@ -623,6 +623,9 @@ impl Reading {
                 return Err(Problem::internal(
                     &"an event is not what it was when its first bytes were sent",
                 ));
+            }
+            if let Some(begun) = &mut self.begun {
+                begun.verified();
             }
             let part = page.take(self.most, &mut self.begun);
             let has_more = !page.is_done();

@@ -2,9 +2,9 @@
 //! everything else from the log.
 //!
 //! Messages of another log, another order or another history are not believed. A message that comes
-//! early is held for a few milliseconds, since the one before it is probably on its way. A quiet or
-//! broken channel is covered by looking at the lane heads: seldom while nothing is found there, and
-//! often while all that is written is.
+//! early is held for a few milliseconds, since the one before it is probably on its way. In case the channel
+//! is broken, the lane heads are read from the storage too: seldom while nothing is written or the channel
+//! delivers messages, and often while new events are found by these reads alone.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use stategate_channel::{Carries, Channel, Events, Message, Notice, Subscription}
 use stategate_metrics::Counter;
 use stategate_model::{EventId, Lane, Position};
 use stategate_protocol::{Encoded, decode_event};
-use stategate_runtime::Seldom;
+use stategate_runtime::LogThrottle;
 use stategate_storage::{Error, ReadLimit, Storage};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub(crate) struct Follower {
     end: CancellationToken,
     lanes: Vec<Early>,
     /// Says when it is to be logged again that the log cannot be read.
-    unreadable: Seldom,
+    unreadable: LogThrottle,
     meters: Meters,
 }
 
@@ -71,7 +71,9 @@ impl PollSchedule {
         }
     }
 
-    /// After a look. What it found while the channel speaks is on its way.
+    /// Chooses the pause after a look. If the channel delivered something since the last look, it works, and news
+    /// that the look found would have come by it too: the pause is the longest. Otherwise it is short after news,
+    /// and doubles while there are none.
     fn after(&mut self, found: Found) {
         let is_told = std::mem::take(&mut self.is_told);
         let pause = match found {
@@ -132,7 +134,7 @@ impl Follower {
             schedule: PollSchedule::new(look),
             end,
             lanes,
-            unreadable: Seldom::default(),
+            unreadable: LogThrottle::default(),
             meters: Meters {
                 believed: stategate_metrics::CHANNEL_EVENTS.get(),
                 strays: stategate_metrics::CHANNEL_STRAYS.get(),
@@ -154,8 +156,8 @@ impl Follower {
             stategate_faults::pass("follower");
             // What was written before the subscription was in force.
             self.look_at_heads().await;
-            // A channel that looks at the log itself is not asked to while nobody listens. One that is
-            // told is read all the same, or it would keep what it is told.
+            // A channel that reads the lane heads itself is not polled while there are no subscribers, so that it
+            // does not read them. Any other channel is always polled, or its messages would pile up in its queue.
             let looks_itself = self.channel.info().carries == Carries::Heads;
             let mut listened_to = self.hub.listened_to();
             loop {

@@ -7,8 +7,8 @@ use stategate_model::{
     EntityRef, Event, Filter, Glob, Lane, Lanes, Method, Timestamp, value::Corrupt,
 };
 
-/// An event while it is looked at. What filters make of its values and claims is up to a hundred times as
-/// large as their JSON; it is made in a copy that goes with this, for events are kept by the thousand.
+/// An event while filters are applied to it. They parse its values and claims into trees up to a hundred times as
+/// large as the JSON. The trees are made in a copy that is dropped with this, because the event itself is kept.
 #[derive(Debug)]
 pub(crate) struct Looked<'a> {
     event: &'a Event,
@@ -44,7 +44,7 @@ pub(crate) struct Selection {
     /// Empty: every method.
     methods: Vec<Method>,
     filter: Filter,
-    /// Events before it are left out; they are those before a time that was to come at the start.
+    /// Events before this time are left out. It matters if the time was in the future when the subscription began.
     since: Option<Timestamp>,
 }
 

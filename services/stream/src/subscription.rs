@@ -48,11 +48,11 @@ pub(crate) struct Subscription {
     epoch: u64,
     _permit: Permit,
     place: Place,
-    /// Passed, and about to be delivered.
+    /// What `next` returns next: the cursor is past it.
     ready: Vec<Delivery>,
     /// The large event that is being delivered. Nothing else is before its end.
     begun: Option<Begun>,
-    /// Where it is, if it is in the tail; what the tail drops is read from the storage.
+    /// The tail's entry of the event in `begun`. If the tail has dropped it, the rest is read from the storage.
     in_tail: Weak<Entry>,
     progress: bool,
     spoken: Instant,
@@ -68,11 +68,11 @@ enum Place {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let slot = match self.place {
-            Place::Tail(slot) => Some(slot),
+        let id = match self.place {
+            Place::Tail(id) => Some(id),
             Place::Storage => None,
         };
-        self.shared.hub.leave(slot);
+        self.shared.hub.leave(id);
     }
 }
 
@@ -162,7 +162,7 @@ impl Subscription {
                             self.pass(entry, entries.len())?;
                         }
                     }
-                    // Detached by the hub, which forgot the slot.
+                    // The hub has detached the subscriber and removed its id.
                     Taken::FellBehind => self.place = Place::Storage,
                 },
             }
@@ -192,8 +192,8 @@ impl Subscription {
             .hub
             .attach(&self.subscriber, &self.lanes, &self.cursor, PART)
         {
-            Attach::Attached(slot) => {
-                self.place = Place::Tail(slot);
+            Attach::Attached(id) => {
+                self.place = Place::Tail(id);
                 Ok(())
             }
             Attach::ReadOn(entries) => self.pass_selected(&entries),
@@ -313,8 +313,11 @@ impl Subscription {
     /// Reads a page of a lane from the storage.
     async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
         let after = self.cursor.get(lane);
+        // The rest of an event that was begun is read to its end, if that can be had; that takes its time too, but
+        // not longer than the process has.
+        let is_begun = self.begun.is_some();
         let part = tokio::select! {
-            () = self.shared.end.cancelled() => return Err(Problem::ShuttingDown),
+            () = self.shared.end.cancelled(), if !is_begun => return Err(Problem::ShuttingDown),
             read = self.reader.read(lane, after, PART, &mut self.begun) => read?,
         };
         match part {

@@ -40,7 +40,7 @@ pub use self::{
 };
 
 /// How long a server may take to start, or to end.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A server that is not installed here.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
-//! What a call over gRPC is beside its messages: its timeout, how messages are compressed, and how it is
-//! answered by who is not its service.
+//! What belongs to a gRPC call beside its messages: its timeout, the compression of messages, the time its request
+//! may take to arrive, and the status that ends it when the status does not come from its service.
 
 use std::{
     pin::Pin,
@@ -50,7 +50,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Or what is wrong with them.
+    /// Parses the headers of a call; an error says what is wrong with them.
     pub(crate) fn of(headers: &HeaderMap, shape: Shape) -> Result<Self, Problem> {
         Ok(Self {
             timeout: timeout(headers, shape)?,

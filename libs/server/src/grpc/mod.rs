@@ -170,7 +170,8 @@ impl EntityService for Grpc {
 impl EventService for Grpc {
     type StreamStream = stream::Empty<Result<Encoded, Status>>;
 
-    /// tonic would have every event as one message; the framing takes the stream as it is out of the response.
+    /// Answers an empty tonic stream, and puts the real one into the response's extensions, where `framing.rs` takes
+    /// it out: tonic would send every item as one whole message, and large events are sent in pieces.
     async fn stream(
         &self,
         request: Request<pb::StreamOpts>,

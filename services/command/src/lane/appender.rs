@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stategate_model::{Lane, Position, times};
-use stategate_runtime::Seldom;
+use stategate_runtime::LogThrottle;
 use stategate_storage::{Appended, Batch, Error, ErrorKind, Storage};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -29,10 +29,11 @@ impl Appender {
         give_up: Instant,
     ) -> Result<Appended, Error> {
         let mut in_doubt = false;
-        let told = Seldom::default();
+        let told = LogThrottle::default();
         loop {
             let appending = self.storage.append(self.lane, expected, Arc::clone(batch));
-            // The storage notices silence by itself, and long before; this is for what keeps it longer.
+            // A storage over a network ends an unanswered call itself, after `times::SILENCE`. This timeout is for
+            // an append that takes longer all the same.
             let appended = timeout_at(give_up, appending).await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Unknown, "append").because("no answer in time"))
             });

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stategate_model::{EntityRef, IdempotencyKey, State, Version};
+use stategate_model::{EntityRef, IdempotencyKey, State, Version, limits};
 use stategate_storage::{Batch, Head, Loaded, Replay};
 
 use super::Item;
@@ -32,7 +32,8 @@ pub(crate) struct LaneCache {
     head: Option<Head>,
     states: States,
     replays: HashMap<IdempotencyKey, Option<Replay>>,
-    /// The storage has said that the head is where it is after all items before this one came in.
+    /// All items with a number below this had come in before a load was sent whose answer confirmed the head. So a
+    /// refusal of one of them is not based on old states.
     confirmed: u64,
     /// Another process may have moved the head: it is looked at before it is relied on again.
     in_doubt: bool,
@@ -89,6 +90,23 @@ impl LaneCache {
     /// The states as of the head.
     pub(crate) fn states(&self) -> &States {
         &self.states
+    }
+
+    /// Drops states that are too much, once a batch is over that led to none.
+    pub(crate) fn make_room(&mut self) {
+        self.states.make_room();
+    }
+
+    /// Whether states are held that are too much already, by more than one load.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.states.exceeds_by(limits::BATCH_BYTES)
+    }
+
+    /// Whether an earlier copy of the item was seen in the log.
+    pub(crate) fn is_copy(&self, item: &Item) -> bool {
+        let key = item.write.idempotency.as_ref().map(|(key, _)| key);
+        let replay = key.and_then(|key| self.replays.get(key));
+        replay.is_some_and(Option::is_some)
     }
 
     /// What became of requests under keys, as of the head.

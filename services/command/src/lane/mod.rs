@@ -3,8 +3,8 @@
 //! Each lane has one writer task in each command service. It takes what has queued up, decides it
 //! all on the states in its cache, and appends once, on condition that the lane's head has not moved.
 //! While one append is on its way the next batch gathers and, if the storage is remote, what it needs is
-//! loaded; an idle lane appends at once. So throughput grows with load and latency does not, and no lock
-//! is held across an await.
+//! loaded; an idle lane appends at once. So more load makes batches larger, and a write waits as a rule for no
+//! more than the append that is under way and its own. No lock is held across an await.
 //!
 //! Nothing is answered on states that might be stale: an acceptance is answered when its append,
 //! conditional on the head the states belong to, is durable; a refusal when that append went
@@ -25,7 +25,7 @@ use stategate_model::{Event, EventId, Timestamp, times};
 use stategate_storage::{Batch, Error, Trouble};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use crate::plan::{self, Proposed};
@@ -121,6 +121,8 @@ struct Answer {
     caller: Option<oneshot::Sender<Result<Written, WriteError>>>,
     /// Whether the write may be on its way to the storage.
     is_under_way: bool,
+    /// Whether an earlier copy of the write was seen in the log. So it is not told to be unwritten.
+    is_copy: bool,
 }
 
 impl Answer {
@@ -129,7 +131,13 @@ impl Answer {
         Self {
             caller: Some(caller),
             is_under_way: false,
+            is_copy: false,
         }
+    }
+
+    /// Whether the write may be in the log, or get there.
+    fn may_be_written(&self) -> bool {
+        self.is_under_way || self.is_copy
     }
 
     fn send(mut self, outcome: Result<Written, WriteError>) {
@@ -142,7 +150,7 @@ impl Answer {
     /// Tells a caller who has waited for as long as a write may take.
     fn give_up(&mut self) {
         if let Some(caller) = self.caller.take() {
-            let _ = caller.send(Err(match self.is_under_way {
+            let _ = caller.send(Err(match self.may_be_written() {
                 true => WriteError::Unknown,
                 false => WriteError::Unavailable,
             }));
@@ -158,7 +166,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(caller) = self.caller.take() {
-            let _ = caller.send(Err(match self.is_under_way {
+            let _ = caller.send(Err(match self.may_be_written() {
                 true => WriteError::Unknown,
                 false => WriteError::Ending,
             }));
@@ -176,6 +184,11 @@ impl LaneHandle {
     ///
     /// Dropping the future before it ends leaves the outcome open.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
+        self.write_since(write, Instant::now()).await
+    }
+
+    /// As [`LaneHandle::write`], for a call that came in at `since`: its time counts from there.
+    pub async fn write_since(&self, write: Write, since: Instant) -> Result<Written, WriteError> {
         let units = u32::try_from((AROUND + write.held()) / ROOM_UNIT + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room)
             .try_acquire_many_owned(units)
@@ -192,15 +205,19 @@ impl LaneHandle {
             ids,
             number: 0,
             answer: Answer::to(answer),
-            since: Instant::now(),
+            since,
             _room: room,
         };
         self.queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::Busy,
             mpsc::error::TrySendError::Closed(_) => WriteError::Ending,
         })?;
-        // Every item is answered, if only when it is dropped.
-        outcome.await.unwrap_or(Err(WriteError::Unknown))
+        // Every item is answered, if only when it is dropped; but not while the storage keeps the thread that
+        // the writer runs on, as a disk that does not answer does.
+        match timeout_at(since + times::WRITE + times::WRITE_MARGIN, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use super::{
     cache::{Answered, LaneCache, LoadRequest},
 };
 
-/// Prefetches while one append is on its way: each costs a round trip, and what came in after the last
-/// has to wait for a batch more.
+/// A prefetch begins once the new items are at least this fraction (1 / `PER_APPEND`) of the last batch. So there
+/// are about this many during one append. Each costs a round trip; more of them would load fewer items each, and
+/// with fewer, more items would arrive too late for the next batch.
 const PER_APPEND: usize = 2;
 
 type Load = Pin<Box<dyn Future<Output = Result<Loaded, Error>> + Send>>;

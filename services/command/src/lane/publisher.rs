@@ -23,7 +23,7 @@ pub(super) struct Publishing {
     backlog: Arc<Backlog>,
     /// Batches of which only the head was kept.
     dropped: Counter,
-    /// Whether there is anything to tell a channel that looks at the log itself.
+    /// Whether the channel takes messages; one that looks at the log itself takes none.
     is_wanted: bool,
     task: JoinHandle<()>,
 }
@@ -74,7 +74,7 @@ struct Backlog {
 #[derive(Default)]
 struct Waiting {
     batches: VecDeque<Committed>,
-    /// How far the lane goes, if a batch was dropped that none after it says so of.
+    /// The head of the lane, if a batch was dropped and no batch was queued after it.
     owed: Option<Position>,
     has_ended: bool,
 }

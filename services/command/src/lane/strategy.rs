@@ -8,7 +8,7 @@ const BATCHES_IN_A_ROW: u32 = 16;
 /// How often a writer of a remote storage yields to the scheduler before it takes a small batch.
 const YIELDS: u32 = 4;
 
-/// What a lane's writer does, and what it leaves.
+/// What a lane's writer does to save round trips or turns, and what it omits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Strategy {
     /// Callers of a durable batch are answered before the next batch is taken, not while it is appended: they

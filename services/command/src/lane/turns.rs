@@ -1,15 +1,15 @@
 //! Whose turn it is to write a lane that several processes write to.
 //!
-//! The head of a lane is moved by whoever appends first. A busy writer that goes from append to append
-//! without reading would win every time, so after some batches in a row it reads the head first, as the
-//! writers do that it competes with. After a conflict it does without prefetching for a while, so that all
-//! of them take as long.
+//! The writer that appends first moves the head of a lane. The others get `HeadMoved`, and have to load again
+//! before they can append. A busy writer that goes from append to append without loading would win every time.
+//! So after some batches in a row it reads the head first, as its competitors do. After a conflict it does not
+//! prefetch for a while, so that a batch takes each of them about as long and each wins about as often.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long after a conflict a writer reads only when it needs to.
+/// How long after a conflict a writer does not prefetch.
 const CONTENDED: Duration = Duration::from_secs(1);
 
 /// What a writer knows of the others.

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use stategate_channel::Channel;
 use stategate_metrics::{Counter, Histogram};
 use stategate_model::{EntityRef, EventId, Lane, Limits, State, limits};
-use stategate_runtime::Seldom;
+use stategate_runtime::LogThrottle;
 use stategate_storage::{Appended, Batch, Error, ErrorKind, Head, Storage};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -21,7 +21,7 @@ use super::{
     turns::Turns, waiting::Waiting,
 };
 use crate::{
-    faults::{Faults, Step},
+    faults::{BatchStep, Faults},
     plan::{self, Outcome, Plan},
 };
 
@@ -47,7 +47,7 @@ pub struct LaneWriter {
     /// be a small one.
     durable: Option<Durable>,
     /// Says when it is to be logged again that the storage is unavailable.
-    unavailable: Seldom,
+    unavailable: LogThrottle,
     faults: Faults,
     meters: Meters,
 }
@@ -96,7 +96,7 @@ impl LaneWriter {
             last: 0,
             alone: 0,
             durable: None,
-            unavailable: Seldom::default(),
+            unavailable: LogThrottle::default(),
             faults: Faults::from_env(),
             meters: Meters {
                 events: stategate_metrics::EVENTS_APPENDED.with([label.clone()]),
@@ -135,7 +135,8 @@ impl LaneWriter {
     async fn gather(&mut self, publishing: &Publishing) -> bool {
         if self.strategy.answers_first {
             self.acknowledge(publishing).await;
-            // Whoever hears now may be waiting for this thread's processor to write again.
+            // A caller answered just now may need this processor core to send its next write. Give up the core
+            // for a moment, so that this write can join the batch.
             std::thread::yield_now();
         }
         let mut yields = 0;
@@ -144,6 +145,8 @@ impl LaneWriter {
             self.waiting.drop_abandoned();
             let Some(first) = self.waiting.items().front() else {
                 self.acknowledge(publishing).await;
+                // Nobody waits for it any more, and it would keep its connection for as long as nobody writes.
+                self.prefetch.give_up();
                 if !self.waiting.more().await && self.waiting.is_empty() {
                     return false;
                 }
@@ -154,9 +157,9 @@ impl LaneWriter {
                 if yields == self.strategy.yields || !self.is_small() {
                     return true;
                 }
-                // Most callers wait for an answer, or theirs are just being read from the network. A batch of
-                // the few that are here would make the many wait for a round trip, and they the next few in
-                // turn.
+                // Few writes are here: most callers were answered just now, and their next writes are still on
+                // their way through the network. If these few were appended now, the many would miss the batch
+                // and wait for a whole round trip, and small and large batches would alternate.
                 yields += 1;
                 self.acknowledge(publishing).await;
                 tokio::task::yield_now().await;
@@ -221,7 +224,11 @@ impl LaneWriter {
             let decided = self.decide(&mut items, may_assume, give_up, publishing);
             let (plan, assumed_absent) = match decided.await {
                 Ok(decided) => decided,
-                Err(error) => return self.fail(items, &error),
+                Err(error) => {
+                    let (copies, rest) = items.into_iter().partition(|item| item.answer.is_copy);
+                    fail_all(copies, || WriteError::Unknown);
+                    return self.fail(rest, &error);
+                }
             };
             // What did not fit goes first in the next batch.
             self.waiting.put_back(items.drain(plan.outcomes.len()..));
@@ -234,6 +241,7 @@ impl LaneWriter {
                 if items.iter().all(|item| self.cache.is_confirmed_since(item)) {
                     self.acknowledge(publishing).await;
                     self.cache.decided(&items);
+                    self.cache.make_room();
                     return self.answer_unwritten(items, outcomes, batch, give_up).await;
                 }
                 // Refusals alone, on states that may be stale by now: look whether they are.
@@ -241,7 +249,7 @@ impl LaneWriter {
                 continue;
             }
 
-            self.faults.at(Step::Decided).await;
+            self.faults.at(BatchStep::Decided).await;
             if self.faults.acknowledge_before_append() {
                 return self.acknowledge_too_early(items, outcomes, batch).await;
             }
@@ -252,7 +260,7 @@ impl LaneWriter {
             let appended = self.append(&batch, &mut items, give_up, publishing).await;
             match appended {
                 Ok(Appended::Done) => {
-                    self.faults.at(Step::Appended).await;
+                    self.faults.at(BatchStep::Appended).await;
                     self.meters.appends.increment(1);
                     self.meters.events.increment(batch.events.len() as u64);
                     #[allow(clippy::cast_precision_loss, reason = "at most a thousand")]
@@ -280,7 +288,8 @@ impl LaneWriter {
                 }
                 Err(error) => {
                     if *error.kind() == ErrorKind::Unavailable {
-                        // What was seen to have been written before is not told to be unwritten.
+                        // `Unavailable` says that nothing was written. That is wrong for a copy of a write that is
+                        // in the log already; it was not confirmed to be durable either, so it is unknown.
                         let outcomes = outcomes.iter().zip(items);
                         let (replays, rest): (Vec<_>, Vec<_>) = outcomes
                             .partition(|(outcome, _)| matches!(outcome, Outcome::Replayed(_)));
@@ -296,9 +305,10 @@ impl LaneWriter {
         }
     }
 
-    /// Answers items of which none writes anything. Those that an earlier copy of did are told so once
-    /// what it wrote is on stable storage: that it could be read may come of an append whose outcome nobody
-    /// knew, in whichever process. (An append of theirs would say it as well, if there was one.)
+    /// Answers a batch without events: refusals, and copies of requests that were carried out before (replays).
+    /// Refusals are answered at once. Replays are answered after `confirm`: their events were read, but may come
+    /// from an append, of any process, whose outcome was unknown, and so need not be durable yet. (In a batch
+    /// with events no `confirm` is needed, since its own append proves the same.)
     async fn answer_unwritten(
         &mut self,
         items: Vec<Item>,
@@ -317,6 +327,8 @@ impl LaneWriter {
         }
         let (mut items, outcomes): (Vec<_>, _) = replays.into_iter().unzip();
         set_under_way(&mut items, true);
+        // Nobody would look after it meanwhile.
+        self.prefetch.give_up();
         match telling(&mut items, self.appender.confirm(give_up)).await {
             Ok(()) => answer(items, outcomes, &batch),
             Err(error) => {
@@ -340,7 +352,8 @@ impl LaneWriter {
         if may_assume && let Some(assumed_absent) = self.cache.assumed_absent(items.iter()) {
             let plan = self.plan(items).await;
             let mut decided = items.iter().zip(&plan.outcomes);
-            // Nobody would find out that a refusal was wrong.
+            // A refusal must not rest on an assumption: it appends nothing, so no append could be rejected
+            // and show that the assumption was wrong.
             if decided.all(|(item, outcome)| {
                 !matches!(outcome, Outcome::Refused(_)) || self.cache.covers(item)
             }) {
@@ -348,14 +361,16 @@ impl LaneWriter {
             }
         }
         let before = self.waiting.next_number();
-        let mut count = items.len();
+        let (mut count, mut most) = (items.len(), LOAD_BYTES);
         while let Some(request) = self.cache.request(items.iter().take(count), before) {
             self.acknowledge(publishing).await;
             if !self.cache.is_sure_of_the_head() {
                 self.turns.begin_anew();
             }
+            // Nobody would look after it meanwhile, and it may have the connection that this load needs.
+            self.prefetch.give_up();
             let Appender { lane, storage } = &self.appender;
-            let load = storage.load(*lane, &request.entities, &request.keys, LOAD_BYTES);
+            let load = storage.load(*lane, &request.entities, &request.keys, most);
             let loaded = telling(items, timeout_at(give_up, load)).await;
             let loaded = loaded.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Unavailable, "load").because("no answer in time"))
@@ -366,8 +381,12 @@ impl LaneWriter {
                 // Another process wrote: what is in the cache is old.
                 self.conflict();
             }
+            for item in items.iter_mut() {
+                item.answer.is_copy |= self.cache.is_copy(item);
+            }
             drop_late(items);
-            // What does not fit into one answer is for a batch of its own, but for what the first write needs.
+            // The storage may have answered only a part of what was asked. Writes beyond that part are left for
+            // a later batch. The first write is not: the rest of what it needs is loaded in the next round.
             let asked = items.iter().take(count);
             if !has_states {
                 let covered = asked.take_while(|item| self.cache.covers_states(item));
@@ -376,6 +395,11 @@ impl LaneWriter {
                 let covered = asked.take_while(|item| self.cache.covers(item));
                 count = covered.count().max(1);
             }
+            if count == 1 && !(has_states && has_replays) {
+                // All of it is held before it is decided; in parts it would only take longer, and be lost to every
+                // other process that writes in between.
+                most = usize::MAX;
+            }
         }
         let count = count.min(items.len());
         Ok((self.plan(items.get(..count).unwrap_or_default()).await, 0))
@@ -383,7 +407,7 @@ impl LaneWriter {
 
     /// Decides items on what is in the cache.
     async fn plan(&mut self, items: &[Item]) -> Plan {
-        self.faults.at(Step::Loaded).await;
+        self.faults.at(BatchStep::Loaded).await;
         let setting = plan::Setting {
             lane: self.appender.lane,
             head: self.cache.head().unwrap_or_default(),
@@ -437,7 +461,7 @@ impl LaneWriter {
             return;
         };
         answer(durable.items, durable.outcomes, &durable.batch);
-        self.faults.at(Step::Acknowledged).await;
+        self.faults.at(BatchStep::Acknowledged).await;
         publishing.committed(durable.previous, durable.batch);
     }
 
@@ -448,6 +472,7 @@ impl LaneWriter {
             && self.prefetch.is_idle()
             && !self.turns.is_contended()
             && !self.turns.is_last()
+            && !self.cache.is_overfull()
             && self.alone == 0;
         if !is_of_use {
             return;
@@ -511,7 +536,9 @@ impl LaneWriter {
             | ErrorKind::Config
             | ErrorKind::Bug => {
                 let error = Arc::new(
-                    Error::new(error.kind().clone(), error.operation()).because(error.to_string()),
+                    Error::new(error.kind().clone(), error.operation())
+                        .because(error.to_string())
+                        .with_panic(error.panic()),
                 );
                 fail_all(items, || WriteError::Internal(Arc::clone(&error)));
             }
@@ -538,7 +565,7 @@ impl LaneWriter {
     ) {
         let batch = Arc::new(batch);
         answer(items, outcomes, &batch);
-        self.faults.at(Step::AcknowledgedTooEarly).await;
+        self.faults.at(BatchStep::AcknowledgedTooEarly).await;
         let Head { position, .. } = self.cache.head().unwrap_or_default();
         let Appender { lane, storage } = &self.appender;
         let _ = storage.append(*lane, position, batch).await;

@@ -5,9 +5,10 @@
 //! that no event is added between a subscriber's last read and its attachment. Work under the lock is short and
 //! never waits.
 //!
-//! Memory is bounded by the tail, in bytes and events, for a queue holds only events that the tail holds too. When
-//! a queue overflows, or the tail drops an event that is still in it, the queue is dropped and the subscriber is
-//! detached: it reads the storage at its own pace until it is near enough to be attached again.
+//! Memory is bounded by the tail, in bytes and events, for a queue holds only events that the tail holds too. There
+//! is one exception: events of a batch that is larger than the tail stay in queues until the next batch (`unkept`).
+//! When a queue overflows, or the tail drops an event that is still in it, the queue is dropped and the subscriber
+//! is detached: it reads the storage at its own pace until it is near enough to be attached again.
 
 mod fan_out;
 mod queue;
@@ -63,7 +64,7 @@ struct State {
     next_id: SubscriberId,
     /// Subscribers to one entity each.
     exact: HashMap<EntityRef, Vec<SubscriberId>>,
-    /// Subscribers whose domain or type is a pattern, or whose key is open.
+    /// All other subscribers: their domain, type or key is a pattern, or they name no key.
     globs: Vec<SubscriberId>,
     /// A cache: those of `globs` that match a domain and type. Emptied when `globs` changes.
     kinds: HashMap<KindRef, Recipients>,

@@ -30,8 +30,8 @@ impl Entry {
         }
     }
 
-    /// The bytes that the entry takes once it is encoded: the event and its encoding. An array of digits is five and a half
-    /// times as large as protobuf as it is as JSON.
+    /// Most bytes that the entry takes: the event and its encoding. Protobuf may be larger than JSON: an array of
+    /// digits takes five and a half times as many bytes.
     pub(super) fn size(&self) -> usize {
         const ENCODED: usize = 6;
         self.event.size() + self.event.values.size() * ENCODED

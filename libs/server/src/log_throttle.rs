@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// Says when a line about some trouble is due, and how many were left out since the last.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<State>);
+pub struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
     left_out: u64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// How many lines were left out, if one is due now; counts this one as left out otherwise.
     pub fn is_due(&self) -> Option<u64> {
         let mut state = self.0.lock();
@@ -37,13 +37,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_told_and_then_one_in_a_while_with_those_left_out() {
-        let seldom = Seldom::default();
-        assert_eq!(seldom.is_due(), Some(0));
+        let throttle = LogThrottle::default();
+        assert_eq!(throttle.is_due(), Some(0));
         for _ in 0..7 {
-            assert_eq!(seldom.is_due(), None);
+            assert_eq!(throttle.is_due(), None);
         }
         tokio::time::advance(PAUSE).await;
-        assert_eq!(seldom.is_due(), Some(7));
-        assert_eq!(seldom.is_due(), None);
+        assert_eq!(throttle.is_due(), Some(7));
+        assert_eq!(throttle.is_due(), None);
     }
 }
