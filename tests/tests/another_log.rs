@@ -210,6 +210,9 @@ async fn a_retry_in_a_new_log_is_no_replay() {
     while direct.get(&a).await.unwrap().version.get() < 2 {
         tokio::task::yield_now().await;
     }
+    // Nothing is there until the new log is: neither the answer nor the old gateway is come upon once more.
+    gateway.proxy.point_at(([127, 0, 0, 1], 1).into());
+    gateway.proxy.cut();
     gateway.proxy.lose_answers(Answers::Passed);
     gateway.start_again().await;
     let written = writing.await.unwrap().unwrap();

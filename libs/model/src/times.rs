@@ -19,6 +19,8 @@ pub const SILENCE: Duration = Duration::from_secs(3);
 pub const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a write tries to reach its storage before its caller is told.
 pub const WRITE: Duration = Duration::from_millis(7_500);
+/// How much later than that a caller is told by itself, when the writer of its lane does not come to it.
+pub const WRITE_MARGIN: Duration = Duration::from_millis(250);
 /// How long a read of a few rows tries to reach its storage before its caller is told.
 pub const READ: Duration = Duration::from_millis(7_500);
 /// How long a statement that searches, or reads the log, may run, if an operator does not say otherwise.
@@ -27,8 +29,6 @@ pub const STATEMENT: Duration = Duration::from_secs(10);
 pub const STATEMENT_SILENCE: Duration = Duration::from_secs(2);
 /// How long such a statement waits for a connection to its storage.
 pub const STATEMENT_CONNECTION: Duration = Duration::from_secs(5);
-/// How much later than that a caller is told by itself, when the writer of its lane does not come to it.
-pub const WRITE_MARGIN: Duration = Duration::from_millis(250);
 /// How long a client waits for an answer, if it is not told otherwise.
 pub const CALL: Duration = Duration::from_secs(30);
 /// How long a process has to end, if it is not told otherwise.
@@ -52,7 +52,7 @@ const _: () = assert!(CONNECTION.as_millis() + SILENCE.as_millis() < WRITE.as_mi
 // An append met by silence is repeated, and the repetition may be met by silence too.
 const _: () = assert!(2 * (SILENCE.as_millis() + ASK_AGAIN.as_millis()) < WRITE.as_millis());
 // A caller hears what became of its write before it goes, and before a process that ends cuts it off.
-const _: () = assert!(WRITE.as_millis() < CALL.as_millis());
+const _: () = assert!(WRITE.as_millis() + WRITE_MARGIN.as_millis() < CALL.as_millis());
 const _: () = assert!(WRITE.as_millis() + WRITE_MARGIN.as_millis() < for_calls(GRACE).as_millis());
 // A read that got a connection has time left to be answered.
 const _: () = assert!(CONNECTION.as_millis() + SILENCE.as_millis() < READ.as_millis());

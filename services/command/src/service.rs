@@ -158,7 +158,13 @@ impl CommandService {
         let retry_is_safe = write.idempotency.is_some();
         let handle = self.lanes.lock().get(lane.index()).cloned();
         let outcome = match handle {
-            Some(handle) => handle.write_since(write, since).await,
+            // The writer tells each caller in time, but not while the storage keeps the thread that it runs on, as a
+            // disk that does not answer does.
+            Some(handle) => {
+                let until = since + times::WRITE + times::WRITE_MARGIN;
+                let written = timeout_at(until, handle.write_since(write, since)).await;
+                written.unwrap_or(Err(WriteError::Unknown))
+            }
             None => Err(WriteError::Ending),
         };
         outcome.map_err(|failure| match failure {

@@ -23,6 +23,8 @@ use crate::{
 
 /// Silence after which a subscriber that asked for it is told how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
+/// How long the rest of an event is read for once the process ends.
+const LAST_READ: Duration = Duration::from_secs(2);
 /// Most bytes that are taken at once, from the tail or from a page, and so held for a client that
 /// does not read; a large event is taken in pieces of so many bytes. The rest stays where it can be dropped.
 const PART: usize = 32 << 10;
@@ -313,15 +315,21 @@ impl Subscription {
     /// Reads a page of a lane from the storage.
     async fn read(&mut self, lane: Lane) -> Result<(), Problem> {
         let after = self.cursor.get(lane);
-        // The rest of an event that was begun is read to its end, if that can be had; that takes its time too, but
-        // not longer than the process has.
+        // The rest of an event that was begun is still read at the end, if that does not take long.
         let is_begun = self.begun.is_some();
+        let end = async {
+            self.shared.end.cancelled().await;
+            if is_begun {
+                sleep(LAST_READ).await;
+            }
+        };
         let part = tokio::select! {
-            () = self.shared.end.cancelled(), if !is_begun => return Err(Problem::ShuttingDown),
+            () = end => return Err(Problem::ShuttingDown),
             read = self.reader.read(lane, after, PART, &mut self.begun) => read?,
         };
         match part {
             Some(part) => self.pass_part(part),
+            None if self.shared.end.is_cancelled() => return Err(Problem::ShuttingDown),
             // The tail has what the log does not: the log went back, and the follower is about to see it.
             None => sleep(RETRY).await,
         }

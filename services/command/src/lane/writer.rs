@@ -210,7 +210,8 @@ impl LaneWriter {
     async fn write(&mut self, most: usize, publishing: &Publishing) {
         let mut items = self.waiting.batch(most);
         let mut may_assume = true;
-        for item in &items {
+        for item in &mut items {
+            item.answer.is_copy |= self.cache.is_copy(item);
             self.meters
                 .queued
                 .record(item.since.elapsed().as_secs_f64());
@@ -225,7 +226,10 @@ impl LaneWriter {
             let (plan, assumed_absent) = match decided.await {
                 Ok(decided) => decided,
                 Err(error) => {
-                    let (copies, rest) = items.into_iter().partition(|item| item.answer.is_copy);
+                    let is_away = *error.kind() == ErrorKind::Unavailable;
+                    let (copies, rest) = items
+                        .into_iter()
+                        .partition(|item| is_away && item.answer.is_copy);
                     fail_all(copies, || WriteError::Unknown);
                     return self.fail(rest, &error);
                 }
@@ -328,7 +332,7 @@ impl LaneWriter {
         let (mut items, outcomes): (Vec<_>, _) = replays.into_iter().unzip();
         set_under_way(&mut items, true);
         // Nobody would look after it meanwhile.
-        self.prefetch.give_up();
+        self.prefetch.begin_anew();
         match telling(&mut items, self.appender.confirm(give_up)).await {
             Ok(()) => answer(items, outcomes, &batch),
             Err(error) => {
@@ -361,16 +365,16 @@ impl LaneWriter {
             }
         }
         let before = self.waiting.next_number();
-        let (mut count, mut most) = (items.len(), LOAD_BYTES);
+        let mut count = items.len();
         while let Some(request) = self.cache.request(items.iter().take(count), before) {
             self.acknowledge(publishing).await;
             if !self.cache.is_sure_of_the_head() {
                 self.turns.begin_anew();
             }
             // Nobody would look after it meanwhile, and it may have the connection that this load needs.
-            self.prefetch.give_up();
+            self.prefetch.begin_anew();
             let Appender { lane, storage } = &self.appender;
-            let load = storage.load(*lane, &request.entities, &request.keys, most);
+            let load = storage.load(*lane, &request.entities, &request.keys, LOAD_BYTES);
             let loaded = telling(items, timeout_at(give_up, load)).await;
             let loaded = loaded.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Unavailable, "load").because("no answer in time"))
@@ -394,11 +398,6 @@ impl LaneWriter {
             } else if !has_replays {
                 let covered = asked.take_while(|item| self.cache.covers(item));
                 count = covered.count().max(1);
-            }
-            if count == 1 && !(has_states && has_replays) {
-                // All of it is held before it is decided; in parts it would only take longer, and be lost to every
-                // other process that writes in between.
-                most = usize::MAX;
             }
         }
         let count = count.min(items.len());
