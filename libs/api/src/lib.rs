@@ -22,7 +22,7 @@ pub use self::{
     answer::{Answer, Delivery, Entity, EntityPage, EventPage, Subscription},
     context::Context,
     policy::{Operation, Policy},
-    problem::{Code, Problem, Rendering},
+    problem::Problem,
     request::{
         Action, Del, Edit, Get, GetEvent, Revert, Search, SearchEvents, Set, Start, Step,
         Subscribe, Transact,

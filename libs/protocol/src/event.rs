@@ -5,7 +5,7 @@ use prost::{
     DecodeError, Message,
     encoding::{self, DecodeContext, WireType, encoded_len_varint},
 };
-use stategate_model::{Event, Lane, Position, Timestamp, value::Corrupt};
+use stategate_model::{Event, Lane, Position, value::Corrupt};
 
 use crate::{
     Struct, convert, pb,
@@ -148,12 +148,11 @@ fn wire(number: i64) -> u64 {
 }
 
 /// An event that only says how far a lane was read for a subscriber.
-pub fn encode_progress(lane: Lane, position: Position, time: Timestamp) -> Encoded {
+pub fn encode_progress(lane: Lane, position: Position) -> Encoded {
     let event = pb::Event {
         method: PROGRESS.to_owned(),
         lane: i32::from(lane.0),
         position: position.as_i64(),
-        time: time.0,
         claims: Some(Struct::default()),
         ..pb::Event::default()
     };
@@ -168,7 +167,9 @@ pub fn decode_event(bytes: Bytes) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
-    use stategate_model::{Claims, EntityRef, EventId, Method, TraceParent, Values, Version};
+    use stategate_model::{
+        Claims, EntityRef, EventId, Method, Timestamp, TraceParent, Values, Version,
+    };
 
     use super::*;
 

@@ -15,7 +15,9 @@
 //! // let storage = stategate_storage::open(&config.storage.parse()?).await?;
 //! // drain.on_close("storage", async move { storage.close().await });
 //! let services = Services::default();
-//! stategate_server::run(&config, services, Access::open(), &telemetry, &drain).await?;
+//! let running = stategate_server::start(&config, services, Access::open(), &telemetry, &drain).await?;
+//! running.ready().await;
+//! running.ended().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -50,7 +52,7 @@ pub use self::{
     grpc::Grpc,
     log_throttle::LogThrottle,
     panics::caught,
-    serve::{Addresses, Running, Server, run, start},
+    serve::{Addresses, Running, Server, start},
     services::{Foundation, Services, Unfit},
     tasks::Tasks,
     telemetry::Telemetry,

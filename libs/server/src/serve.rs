@@ -134,22 +134,6 @@ pub enum Error {
     Failed(String),
 }
 
-/// Serves until the process is told to end, and ends it well: the last line of every service's main.
-///
-/// Logs one line `listening` with the fields `grpc` and `admin`, the addresses bound, as soon as
-/// calls are welcome.
-pub async fn run(
-    config: &Config,
-    services: Services,
-    access: Access,
-    telemetry: &Telemetry,
-    drain: &Drain,
-) -> Result<(), Error> {
-    let running = start(config, services, access, telemetry, drain).await?;
-    running.ready().await;
-    running.ended().await
-}
-
 /// Binds both listeners and begins to serve, and has the process end at a signal. If that fails, the
 /// process is told to end.
 pub async fn start(

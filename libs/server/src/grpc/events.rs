@@ -16,7 +16,6 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use stategate_api::{Delivery, Problem, answer::Sent};
-use stategate_model::Timestamp;
 use stategate_protocol::{compression::Packing, event::encode_progress, status};
 use tonic::{Code, Status};
 
@@ -127,7 +126,7 @@ impl Body for Events {
                 Poll::Ready(Some(Ok(delivery))) => match delivery.into_sent() {
                     Sent::Event { encoded, .. } => this.gather(&encoded),
                     Sent::Progress(lane, position) => {
-                        this.gather(&encode_progress(lane, position, Timestamp(0)).0);
+                        this.gather(&encode_progress(lane, position).0);
                     }
                     Sent::First { length, bytes } => {
                         let mut piece = BytesMut::with_capacity(HEADER_BYTES + bytes.len());
@@ -179,7 +178,8 @@ mod tests {
     use http_body_util::BodyExt as _;
     use stategate_api::{Access, Context, Start, Subscribe};
     use stategate_model::{
-        Claims, EntityRef, Event, EventId, Filter, Glob, Lane, Method, Position, Values, Version,
+        Claims, EntityRef, Event, EventId, Filter, Glob, Lane, Method, Position, Timestamp, Values,
+        Version,
     };
 
     use super::*;

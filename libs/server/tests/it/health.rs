@@ -3,20 +3,31 @@
 use std::sync::atomic::Ordering;
 
 use futures::{FutureExt as _, StreamExt as _};
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Streaming, transport::Channel};
 use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
 use stategate_server::{Tasks, Unfit};
 
-use crate::support::{Fitness, entity, start};
+use crate::support::{Fitness, Started, entity, start};
 
 async fn status(client: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
     let service = service.to_owned();
     let answer = client.check(HealthCheckRequest { service }).await.unwrap();
     answer.into_inner().status()
+}
+
+/// A watch of the process's health, which serves.
+async fn watch(started: &Started) -> Streaming<HealthCheckResponse> {
+    let mut client = HealthClient::new(started.channel().await);
+    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    let seen = watched.next().await.unwrap().unwrap().status();
+    assert_eq!(seen, ServingStatus::Serving);
+    watched
 }
 
 #[tokio::test]
@@ -103,11 +114,7 @@ async fn a_service_that_cannot_do_its_work_is_not_ready_and_says_why_until_it_ca
 async fn one_question_without_an_answer_changes_nothing() {
     let started = start(&[]).await;
     started.running.ready().await;
-    let mut client = HealthClient::new(started.channel().await);
-    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
-    let mut watched = watched.into_inner();
-    let seen = watched.next().await.unwrap().unwrap().status();
-    assert_eq!(seen, ServingStatus::Serving);
+    let mut watched = watch(&started).await;
 
     *started.service.fitness.lock().unwrap() = Fitness::SilentOnce;
     let before = started.service.asked.load(Ordering::Relaxed);
@@ -166,11 +173,7 @@ async fn an_essential_task_that_ends_ends_the_process_as_a_failure() {
 async fn a_watch_sees_the_end_coming_and_does_not_hold_it_up() {
     let started = start(&[]).await;
     started.running.ready().await;
-    let mut client = HealthClient::new(started.channel().await);
-    let watched = client.watch(HealthCheckRequest::default()).await.unwrap();
-    let mut watched = watched.into_inner();
-    let seen = watched.next().await.unwrap().unwrap().status();
-    assert_eq!(seen, ServingStatus::Serving);
+    let mut watched = watch(&started).await;
 
     started.drain.begin();
     let ended = tokio::spawn(started.running.ended());

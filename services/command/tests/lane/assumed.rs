@@ -15,6 +15,7 @@ use stategate_command::{
 use stategate_model::{Command, Expect, Refusal, Values, Version};
 
 use crate::{
+    contended,
     faulty::{Fault, Faulty},
     lane, log, set, with_key, write,
 };
@@ -136,18 +137,7 @@ async fn no_answer_shows_what_was_assumed() {
     const CALLERS: usize = 4;
     const EACH: usize = 800;
     const WAY: Duration = Duration::from_millis(1);
-    let mut faults = Vec::new();
-    for fault in [Fault::Conflict, Fault::WrittenUnknown, Fault::LostUnknown] {
-        faults.extend([fault; 8]);
-    }
-    let storage = Faulty::far(WAY..WAY * 4, &faults);
-    let handles: Vec<_> = (0..2)
-        .map(|_| {
-            let (writer, handle) = lane(&storage);
-            tokio::spawn(writer.run());
-            handle
-        })
-        .collect();
+    let (storage, handles) = contended(WAY);
     // Each caller has entities and keys of its own, so that it knows what has to come.
     let caller = |caller: usize| {
         let handles = &handles;

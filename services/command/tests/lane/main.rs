@@ -78,6 +78,22 @@ fn lane(storage: &Arc<Faulty>) -> (LaneWriter, LaneHandle) {
     )
 }
 
+/// Two writers at work on one lane of a storage some way off that goes wrong in every way, again and again.
+fn contended(way: Duration) -> (Arc<Faulty>, Vec<LaneHandle>) {
+    let mut faults = Vec::new();
+    for fault in [Fault::Conflict, Fault::WrittenUnknown, Fault::LostUnknown] {
+        faults.extend([fault; 8]);
+    }
+    let storage = Faulty::far(way..way * 4, &faults);
+    let handles = (0..2).map(|_| {
+        let (writer, handle) = lane(&storage);
+        tokio::spawn(writer.run());
+        handle
+    });
+    let handles = handles.collect();
+    (storage, handles)
+}
+
 async fn log(storage: &Faulty) -> Vec<Event> {
     let limit = ReadLimit {
         events: 10_000,

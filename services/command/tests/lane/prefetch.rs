@@ -16,11 +16,7 @@ use stategate_model::{Command, Expect, Position, Values, Version};
 use stategate_storage::Storage as _;
 use tokio::time::Instant;
 
-use crate::{
-    entity,
-    faulty::{Fault, Faulty},
-    lane, log, set, with_key, write,
-};
+use crate::{contended, entity, faulty::Faulty, lane, log, set, with_key, write};
 
 const WAY: Duration = Duration::from_millis(1);
 
@@ -51,18 +47,7 @@ async fn increment(handle: &LaneHandle, storage: &Faulty, key: &str) {
 async fn nothing_is_decided_on_what_does_not_hold_any_more() {
     const CALLERS: usize = 24;
     const INCREMENTS: usize = 40;
-    let mut faults = Vec::new();
-    for fault in [Fault::Conflict, Fault::WrittenUnknown, Fault::LostUnknown] {
-        faults.extend([fault; 8]);
-    }
-    let storage = Faulty::far(WAY..WAY * 4, &faults);
-    let handles: Vec<_> = (0..2)
-        .map(|_| {
-            let (writer, handle) = lane(&storage);
-            tokio::spawn(writer.run());
-            handle
-        })
-        .collect();
+    let (storage, handles) = contended(WAY);
     let caller = |caller: usize| {
         let (storage, handles) = (&storage, &handles);
         async move {
