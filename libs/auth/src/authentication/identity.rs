@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, time::SystemTime};
 use stategate_model::{Claims, Limits, Object, Value, Values, value::Corrupt};
 
 use super::{Refused, TOKEN_BYTES};
-use crate::Document;
+use stategate_policy::Document;
 
 /// A caller whose token is verified.
 ///

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::program::{Decision, Denied, Policy};
-use crate::Document;
+use crate::document::Document;
 
 /// A policy for requests and one for answers, which are loaded together. One that is not configured
 /// denies everything.

@@ -13,14 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stategate_auth::{
-    Decision, Document, Policies, Policy,
-    authorization::{
-        Denied, Limits, Members, Module, PolicyError, PolicySet, PolicySettings, PolicySource,
-        SourceError,
-    },
-};
 use stategate_model::{Object, json};
+use stategate_policy::{
+    Decision, Denied, Document, Limits, Members, Module, Policies, Policy, PolicyError, PolicySet,
+    PolicySettings, PolicySource, SourceError,
+};
 use tokio::sync::watch;
 
 fn object(text: &str) -> Object {

@@ -28,7 +28,7 @@ use super::{
     recursion, screen,
     tokens::{self, Token},
 };
-use crate::Document;
+use crate::document::Document;
 
 /// What a policy has to answer.
 const ENTRY_POINT: &str = "data.stategate.authz.allow";
