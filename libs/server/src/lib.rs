@@ -36,6 +36,7 @@ mod in_flight;
 mod log_throttle;
 mod methods;
 mod panics;
+mod peer;
 pub mod pem;
 mod readiness;
 pub mod serve;
