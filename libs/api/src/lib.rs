@@ -11,6 +11,7 @@
 pub mod access;
 pub mod answer;
 pub mod context;
+pub mod documents;
 pub mod page_token;
 pub mod policy;
 pub mod problem;

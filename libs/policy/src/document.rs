@@ -1,8 +1,9 @@
 //! JSON as policies see it: the input of a decision, built part by part and shared between decisions.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use stategate_model::{Object, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use stategate_model::{Object, Value, Values, value::Corrupt};
 
 /// A JSON document for a policy. Cheap to clone.
 #[derive(Clone, PartialEq)]
@@ -31,6 +32,16 @@ impl Document {
         Self(regorus::Value::from(items))
     }
 
+    /// As JSON text.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// What the engine has.
+    pub(crate) fn of(value: regorus::Value) -> Self {
+        Self(value)
+    }
+
     /// What the engine takes.
     pub(crate) fn into_value(self) -> regorus::Value {
         self.0
@@ -46,6 +57,12 @@ impl From<&str> for Document {
 impl From<bool> for Document {
     fn from(value: bool) -> Self {
         Self(regorus::Value::Bool(value))
+    }
+}
+
+impl From<i32> for Document {
+    fn from(number: i32) -> Self {
+        Self(regorus::Value::from(i64::from(number)))
     }
 }
 
@@ -84,9 +101,116 @@ impl From<&Object> for Document {
     }
 }
 
+/// Read from their bytes: no tree is made beside the document.
+impl TryFrom<&Values> for Document {
+    type Error = Corrupt;
+
+    fn try_from(values: &Values) -> Result<Self, Corrupt> {
+        let document: Self = serde_json::from_str(values.json()).map_err(|_| Corrupt)?;
+        match document.0 {
+            regorus::Value::Object(_) => Ok(document),
+            _ => Err(Corrupt),
+        }
+    }
+}
+
+/// With the numbers of the model: doubles.
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Document;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E>(self) -> Result<Document, E> {
+                Ok(Document::null())
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Document, E> {
+                Ok(value.into())
+            }
+
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "numbers are doubles, as everywhere in values"
+            )]
+            fn visit_i64<E>(self, value: i64) -> Result<Document, E> {
+                Ok((value as f64).into())
+            }
+
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "numbers are doubles, as everywhere in values"
+            )]
+            fn visit_u64<E>(self, value: u64) -> Result<Document, E> {
+                Ok((value as f64).into())
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Document, E> {
+                Ok(value.into())
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Document, E> {
+                Ok(value.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Document, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Document::array(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+                let mut members: Vec<(Key, Document)> = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Document::object(members))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A member's name, read into where it stays.
+struct Key(Arc<str>);
+
+impl From<Key> for Arc<str> {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Key, E> {
+                Ok(Key(text.into()))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
 /// Its contents are somebody's: a log has no use for them.
-impl std::fmt::Debug for Document {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Document")
     }
 }

@@ -11,6 +11,7 @@
 
 mod document;
 mod files;
+mod message;
 mod patterns;
 mod policies;
 mod program;
@@ -22,6 +23,7 @@ mod tokens;
 pub use self::{
     document::Document,
     files::{PolicyReloader, PolicySettings, PolicySource, SourceError},
+    message::{Message, Name, int64},
     policies::{Policies, PolicySet},
     program::{Decision, Denied, Limits, Module, Policy, PolicyError},
     reads::{Members, Reads, SharingKey},
