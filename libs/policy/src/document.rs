@@ -50,12 +50,6 @@ impl Document {
         Some(Self(member.clone()))
     }
 
-    /// As JSON, the members of objects in order.
-    pub fn json(&self) -> String {
-        // Every value that is made here has a form in JSON.
-        self.0.to_json_str().unwrap_or_default()
-    }
-
     /// What the engine takes.
     pub(crate) fn into_value(self) -> regorus::Value {
         self.0

@@ -117,12 +117,12 @@ impl Reads {
         part(&policy.to_string());
         for (members, document) in [(&self.claims, claims), (&self.metadata, Some(metadata))] {
             match members {
-                Members::All => part(&document.map_or_else(String::new, Document::json)),
+                Members::All => part(&document.map_or_else(String::new, Document::to_json)),
                 Members::Named(names) => {
                     for name in names {
                         // What is not there has no JSON.
                         let member = document.and_then(|document| document.member(name));
-                        part(&member.map_or_else(String::new, |member| member.json()));
+                        part(&member.map_or_else(String::new, |member| member.to_json()));
                     }
                 }
             }
