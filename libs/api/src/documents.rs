@@ -8,7 +8,7 @@ use stategate_model::{EntityRef, Event, Values, Version, value::Corrupt};
 use stategate_policy::{Document, Message, names};
 use uuid::Uuid;
 
-use crate::{Entity, policy::View};
+use crate::{Entity, operation::View};
 
 names! {
     CLAIMS = "claims";

@@ -42,6 +42,14 @@ impl Document {
         Self(value)
     }
 
+    /// A member of an object.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<Self> {
+        let members = self.0.as_object().ok()?;
+        let member = members.get(&regorus::Value::from(name))?;
+        Some(Self(member.clone()))
+    }
+
     /// What the engine takes.
     pub(crate) fn into_value(self) -> regorus::Value {
         self.0
@@ -51,6 +59,12 @@ impl Document {
 impl From<&str> for Document {
     fn from(text: &str) -> Self {
         Self(regorus::Value::from(text))
+    }
+}
+
+impl From<Arc<str>> for Document {
+    fn from(text: Arc<str>) -> Self {
+        Self(regorus::Value::String(text))
     }
 }
 

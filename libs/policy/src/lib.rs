@@ -27,5 +27,5 @@ pub use self::{
     message::{Message, Name, int64},
     policies::{Policies, PolicySet},
     program::{Decision, Denied, Limits, Module, Policy, PolicyError},
-    reads::{Members, Reads, SharingKey},
+    reads::{Class, Members, Reads},
 };

@@ -23,8 +23,8 @@ use regorus::{
 };
 use stategate_model::Object;
 
-use super::{
-    reads::Reads,
+use crate::{
+    reads::{Class, Reads},
     recursion, screen,
     tokens::{self, Token},
 };
@@ -253,6 +253,30 @@ impl Policy {
     /// What of its input it looks at.
     pub fn reads(&self) -> &Reads {
         &self.0.reads
+    }
+
+    /// What callers share its decisions by, where method and body are equal.
+    pub fn class(
+        &self,
+        claims: Option<&Document>,
+        metadata: &Document,
+        certificate: Option<&str>,
+    ) -> Class {
+        self.0.reads.class(self.0.id, claims, metadata, certificate)
+    }
+}
+
+impl Denied {
+    /// As metrics name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::NotAllowed => "not_allowed",
+            Self::NotBoolean => "not_boolean",
+            Self::TooSlow => "too_slow",
+            Self::TooLong => "too_long",
+            Self::Failed => "failed",
+        }
     }
 }
 

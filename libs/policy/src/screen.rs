@@ -5,7 +5,7 @@
 //! instruction and makes as much as its argument says is out of its reach. Such functions are
 //! accepted where the argument is a number in the source, and refused where it may come from a caller.
 
-use super::{patterns, tokens::Token};
+use crate::{patterns, tokens::Token};
 
 /// Most elements of a range in a policy's source.
 const RANGE: i64 = 10_000;
