@@ -11,6 +11,7 @@
 
 mod document;
 mod files;
+pub mod kit;
 mod message;
 mod patterns;
 mod policies;

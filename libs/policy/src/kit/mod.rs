@@ -4,6 +4,7 @@
 //! with the engine's interpreter. Wherever both can answer, both are asked, and a difference is an error: a
 //! test that passes here says what the gateway will decide.
 
+mod calls;
 mod explain;
 mod testing;
 mod workbench;

@@ -11,7 +11,7 @@ use std::{
 
 use regorus::{
     Value,
-    unstable::{Expr, Literal, LiteralStmt, Query, Rule},
+    unstable::{Expr, Literal, LiteralStmt, Query, Rule, Span},
 };
 use stategate_model::Object;
 
@@ -300,28 +300,21 @@ fn put(data: &mut Value, path: &[String], value: Value) -> Option<()> {
 }
 
 /// Finds every statement with a `with`, and what has to hold before it for its variables to have values.
-fn withs(
-    query: &Query,
-    before: &mut Vec<String>,
-    found: &mut impl FnMut(&[String], &LiteralStmt),
-) {
+fn withs(query: &Query, before: &mut Vec<String>, found: &mut impl FnMut(&[String], &LiteralStmt)) {
     let depth = before.len();
     for statement in &query.stmts {
         if !statement.with_mods.is_empty() {
             found(before, statement);
         }
         match &statement.literal {
-            Literal::Every {
-                key,
-                value,
-                domain,
-                query,
-                ..
-            } => {
-                let key = key.as_ref().map_or("", |key| key.text());
-                let comma = if key.is_empty() { "" } else { ", " };
-                let (value, domain) = (value.text(), domain.span().text());
-                before.push(format!("some {key}{comma}{value} in {domain}"));
+            Literal::Every { span, query, .. } => {
+                // `every x in xs {` gives its variables their values as `some x in xs` does.
+                let until = Span {
+                    end: query.span.start,
+                    ..span.clone()
+                };
+                let each = until.text().strip_prefix("every").unwrap_or_default();
+                before.push(format!("some{each}"));
                 withs(query, before, found);
                 before.pop();
             }
@@ -347,7 +340,13 @@ fn piece(before: &[String], statement: &LiteralStmt) -> Option<(String, Vec<Vec<
     let (mut values, mut replaced) = (Vec::new(), Vec::new());
     let mut modifiers = String::new();
     for modifier in &statement.with_mods {
-        let value = modifier.r#as.span().text();
+        // The spans of objects do not begin where these do.
+        let refr = modifier.refr.span();
+        let rest = Span {
+            start: refr.end,
+            ..modifier.span.clone()
+        };
+        let value = rest.text().trim_start().strip_prefix("as")?.to_owned();
         match path(&modifier.refr)?.split_first()? {
             (first, []) if first == "input" => input = Some(value),
             (first, rest @ [_, ..]) if first == "data" => {

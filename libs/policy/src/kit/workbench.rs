@@ -8,24 +8,30 @@ use std::{
 
 use regorus::{
     Engine, Value,
-    unstable::{Expr, Module as Parsed, Ref, Rule, RuleHead},
+    languages::rego::compiler::Compiler,
+    rvm::RegoVM,
+    unstable::{Expr, Module as Parsed, Ref, Rule, RuleHead, Span},
     utils::limits::ExecutionTimerConfig,
 };
 use stategate_model::Object;
 
+use super::calls;
 use crate::{
-    document::Document,
     program::{ENTRY_POINT, Limits, Module, Policy, PolicyError, add_module},
-    screen,
+    recursion, screen,
     tokens::tokens,
 };
 
 /// The longest that one evaluation may take: a mistake ends, and what a policy really does is far below.
-const TIME: Duration = Duration::from_secs(10);
-/// Steps between two looks at the clock.
-const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(64).unwrap();
+const TIMER: ExecutionTimerConfig = ExecutionTimerConfig {
+    limit: Duration::from_secs(10),
+    check_interval: NonZeroU32::new(64).unwrap(),
+};
 /// The rule that a piece is evaluated as.
 const PIECE: &str = "stategate_kit_piece";
+
+/// A rule beside it that has a value.
+const PROBE: &str = "stategate_kit_probe";
 
 /// Everything that is wrong with modules as a policy of the gateway; nothing if it would take them.
 pub fn refusals(modules: &[Module], data: Option<&Object>) -> Vec<PolicyError> {
@@ -49,9 +55,9 @@ pub fn refusals(modules: &[Module], data: Option<&Object>) -> Vec<PolicyError> {
 /// Whether a module defines what the gateway asks a policy for.
 pub fn defines_allow(module: &Module) -> bool {
     Workbench::new(std::slice::from_ref(module), None).is_ok_and(|bench| {
-        bench.rules().any(|(module, rule)| {
-            module.package == ENTRY_PACKAGE && is_allow(rule)
-        })
+        bench
+            .rules()
+            .any(|(module, rule)| module.package == ENTRY_PACKAGE && is_allow(rule))
     })
 }
 
@@ -83,6 +89,14 @@ pub(super) struct Workbench {
 /// Why something could not be evaluated.
 pub(super) type Failed = String;
 
+/// Why a piece has no value.
+pub(super) enum NotEvaluated {
+    /// It does not stand by itself.
+    NotCompiled(Failed),
+    /// It failed.
+    Failed,
+}
+
 impl Workbench {
     pub(super) fn new(modules: &[Module], data: Option<Value>) -> Result<Self, PolicyError> {
         catch_unwind(AssertUnwindSafe(|| Self::build(modules, data))).unwrap_or_else(|_panic| {
@@ -96,10 +110,7 @@ impl Workbench {
         // A function that fails is undefined, as it is in OPA and in the gateway.
         engine.set_strict_builtin_errors(false);
         engine.set_gather_prints(true);
-        engine.set_execution_timer_config(ExecutionTimerConfig {
-            limit: TIME,
-            check_interval: CLOCK_INTERVAL,
-        });
+        engine.set_execution_timer_config(TIMER);
         let mut v0 = Vec::new();
         for module in modules {
             v0.push(add_module(&mut engine, module, &tokens(&module.text))?);
@@ -108,6 +119,12 @@ impl Workbench {
             engine
                 .add_data(data)
                 .map_err(|error| PolicyError::Data(error.to_string()))?;
+        }
+        if let Some(circle) = calls::circle(engine.get_modules()) {
+            return Err(PolicyError::Compile(format!(
+                "rules call themselves, which Rego does not have: {}",
+                circle.join(" -> ")
+            )));
         }
         let parsed = engine.get_modules().iter().zip(v0);
         let parsed = parsed.map(|(parsed, is_v0)| Parsing {
@@ -155,17 +172,25 @@ impl Workbench {
         module: &Parsing,
         expression: &str,
         input: Option<Value>,
-    ) -> Result<Value, Failed> {
+    ) -> Result<Value, NotEvaluated> {
         let mut engine = self.engine.clone();
         let package = &module.package;
-        let text = format!("{}\n{PIECE} := {expression}\n", module.head);
-        guarded(|| {
+        let text = format!("{}\n{PIECE} := {expression}\n{PROBE} := 1\n", module.head);
+        let value = guarded(|| {
             engine.set_rego_v0(module.is_v0);
             engine.add_policy(PIECE.to_owned(), text)?;
             if let Some(input) = input {
                 engine.set_input(input);
             }
             engine.eval_rule(format!("data.{package}.{PIECE}"))
+        });
+        value.map_err(|failed| {
+            // The rule beside it can be evaluated if both were compiled.
+            let probe = guarded(|| engine.eval_rule(format!("data.{package}.{PROBE}")));
+            match probe {
+                Ok(_) => NotEvaluated::Failed,
+                Err(_) => NotEvaluated::NotCompiled(failed),
+            }
         })
     }
 
@@ -173,21 +198,21 @@ impl Workbench {
     pub(super) fn machine_says(&self, path: &str) -> Option<bool> {
         let mut engine = self.engine.clone();
         let data = engine.get_data();
-        let run = guarded(|| {
-            let compiled = engine.compile_with_entrypoint(&path.into())?;
-            let program = Compiler::compile_from_policy(&compiled, &[path])?;
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let compiled = engine.compile_with_entrypoint(&path.into()).ok()?;
+            let program = Compiler::compile_from_policy(&compiled, &[path]).ok()?;
             if recursion::circle(&program).is_some() {
-                return Ok(None);
+                return None;
             }
             let mut machine = RegoVM::new();
             machine.load_program(program);
-            machine.set_data(data).map_err(regorus_error)?;
-            machine.set_execution_timer_config(Some(timer()));
-            machine.set_max_instructions(INSTRUCTIONS);
+            machine.set_data(data).ok()?;
+            machine.set_execution_timer_config(Some(TIMER));
             machine.set_input(Value::Undefined);
-            machine.execute_entry_point_by_index(0).map(Some)
-        });
-        run.ok().flatten().map(|value| value == Value::Bool(true))
+            let value = machine.execute_entry_point_by_index(0);
+            Some(matches!(value, Ok(Value::Bool(true))))
+        }));
+        run.ok().flatten()
     }
 
     /// What the interpreter says of the policy.
