@@ -471,15 +471,14 @@ mod tests {
             (("STATEGATE_STORAGE_PROVIDER", "{}"), "no \"name\""),
             (("STATEGATE_CHANNEL_PROVIDER", "[]"), "expected a map"),
             (("STATEGATE_CHANNEL_KEY", "short"), "16 bytes"),
-            (("STATEGATE_JWKS_URI", "https://x"), "cannot verify tokens"),
-            (("STATEGATE_REQUEST_POLICY", "eA=="), "cannot evaluate"),
-            (("STATEGATE_RESPONSE_POLICY", "eA=="), "cannot evaluate"),
-            (("STATEGATE_POLICY_TIMEOUT_MS", "10"), "cannot evaluate"),
-            (("STATEGATE_POLICY_TIMEOUT_MS", "soon"), "cannot evaluate"),
-            (
-                ("STATEGATE_EVENT_CLAIMS", "iss,sub"),
-                "cannot verify tokens",
-            ),
+            (("STATEGATE_JWKS_URI", "https://x"), "turns off"),
+            (("STATEGATE_OIDC_ISSUER", "https://x"), "turns off"),
+            (("STATEGATE_JWT_ISSUER", "https://x"), "turns off"),
+            (("STATEGATE_JWT_AUDIENCE", "x"), "turns off"),
+            (("STATEGATE_REQUEST_POLICY", "eA=="), "turns off"),
+            (("STATEGATE_RESPONSE_POLICY_FILE", "x.rego"), "turns off"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "10"), "turns off"),
+            (("STATEGATE_EVENT_CLAIMS", "iss,sub"), "turns off"),
             (("STATEGATE_PROT", "1"), "did you mean STATEGATE_PORT?"),
             (("STATEGATE_WHATEVER", "1"), "docs/configuration.md"),
         ] {
@@ -492,11 +491,41 @@ mod tests {
     }
 
     #[test]
-    fn it_starts_open_or_not_at_all() {
+    fn it_starts_with_something_to_verify_with_or_open_and_not_otherwise() {
         for closed in [&[][..], &[("STATEGATE_AUTH_DISABLED", "false")]] {
-            let refused = read(closed).unwrap_err().to_string();
-            assert!(refused.contains("set it to true to run open"), "{refused}");
+            let refused = read(closed).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.starts_with("STATEGATE_JWKS_URI"), "{refused}");
+            assert!(refused.contains("true to run open"), "{refused}");
         }
+        const KEYS: (&str, &str) = ("STATEGATE_JWKS_URI", "file:/keys.json");
+        for (bad, mention) in [
+            (("STATEGATE_JWKS_URI", "http://keys.example/"), "use https"),
+            (("STATEGATE_OIDC_ISSUER", "https://x"), "unset one of them"),
+            (("STATEGATE_JWT_AUDIENCE", "a,,b"), "names separated by commas"),
+            (("STATEGATE_EVENT_CLAIMS", "a,,b"), "empty name"),
+            (("STATEGATE_REQUEST_POLICY", "%"), "not base64"),
+            (("STATEGATE_REQUEST_POLICY_FILE", "a.rego,"), "empty path"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "soon"), "from 1 to 10000"),
+            (("STATEGATE_MAX_CALLER_RATE", "-1"), "integer"),
+        ] {
+            let set: std::collections::BTreeMap<_, _> = [KEYS, bad].into();
+            let set: Vec<_> = set.into_iter().collect();
+            let refused = read(&set).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.starts_with("STATEGATE_"), "{refused}");
+            assert!(refused.contains(mention), "{refused}");
+        }
+        let both = read(&[
+            KEYS,
+            ("STATEGATE_RESPONSE_POLICY", "eA=="),
+            ("STATEGATE_RESPONSE_POLICY_FILE", "a.rego"),
+        ]);
+        let both = both.map(|_| ()).unwrap_err().to_string();
+        assert!(both.contains("unset one of them"), "{both}");
+        let protected = read(&[KEYS]).unwrap().protection.unwrap();
+        assert!(protected.tokens.rules.issuers.is_empty());
+        let of_issuer = read(&[("STATEGATE_OIDC_ISSUER", "https://issuer.example/")]);
+        let rules = of_issuer.unwrap().protection.unwrap().tokens.rules;
+        assert_eq!(rules.issuers, ["https://issuer.example/"]);
     }
 
     #[test]

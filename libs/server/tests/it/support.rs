@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use stategate_api::{
-    Access, Answer, Command, Del, Delivery, Edit, Entity, Permitted, Problem, Revert, Set, Stream,
+    Answer, Command, Del, Delivery, Edit, Entity, Permitted, Problem, Revert, Set, Stream,
     Subscribe, Subscription, Transact,
 };
 use stategate_model::{Event, Glob, Lane, Position, Values};
@@ -21,7 +21,7 @@ use stategate_protocol::{
         self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
     },
 };
-use stategate_server::{
+use stategate_server::{AccessControl, 
     Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
 };
 use tokio::{
@@ -195,6 +195,7 @@ pub(crate) struct Started {
 pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     let ports = [
         ("STATEGATE_AUTH_DISABLED", "true"),
+        ("STATEGATE_REFLECTION", "true"),
         ("STATEGATE_PORT", "0"),
         ("STATEGATE_HOST", "127.0.0.1"),
     ];
@@ -217,7 +218,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
-        .start(services, Access::open(), &Telemetry::detached(), &drain)
+        .start(services, AccessControl::open(), &Telemetry::detached(), &drain)
         .await
         .unwrap();
     Started {
