@@ -365,8 +365,7 @@ impl Ask {
 pub struct Subscription {
     /// Where it starts.
     pub start: Token,
-    /// What comes.
-    pub stream: Streaming<pb::Event>,
+    stream: Streaming<pb::Event>,
 }
 
 impl Subscription {

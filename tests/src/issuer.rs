@@ -68,7 +68,10 @@ impl Issuer {
 
     /// A file of policies or data beside the keys, replaced whole.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
-        let (next, path) = (self.folder.path().join("next"), self.folder.path().join(name));
+        let (next, path) = (
+            self.folder.path().join("next"),
+            self.folder.path().join(name),
+        );
         fs::write(&next, text).expect("write a file");
         fs::rename(next, &path).expect("put a file in place");
         path
@@ -76,11 +79,15 @@ impl Issuer {
 
     /// A token of these claims beside the usual ones, which they replace.
     pub fn token(&self, claims: &Value) -> String {
-        let mut all = json!({"iss": ISSUER, "aud": "stategate", "exp": now() + 3_600, "iat": now()});
+        let mut all =
+            json!({"iss": ISSUER, "aud": "stategate", "exp": now() + 3_600, "iat": now()});
         for (name, value) in claims.as_object().expect("an object") {
             all[name] = value.clone();
         }
-        self.token_of(&json!({"alg": "EdDSA", "typ": "JWT", "kid": self.key_id}), &all)
+        self.token_of(
+            &json!({"alg": "EdDSA", "typ": "JWT", "kid": self.key_id}),
+            &all,
+        )
     }
 
     /// A token of this header and these claims, as they stand.
@@ -99,17 +106,28 @@ impl Issuer {
         };
         options
             .env("STATEGATE_AUTH_DISABLED", "false")
-            .env("STATEGATE_JWKS_URI", format!("file:{}", text_of(&self.jwks())))
+            .env(
+                "STATEGATE_JWKS_URI",
+                format!("file:{}", text_of(&self.jwks())),
+            )
             .env("STATEGATE_JWT_ISSUER", ISSUER)
             .env("STATEGATE_JWT_AUDIENCE", "stategate")
-            .env("STATEGATE_REQUEST_POLICY_FILE", path("request.rego", request))
-            .env("STATEGATE_RESPONSE_POLICY_FILE", path("response.rego", response))
+            .env(
+                "STATEGATE_REQUEST_POLICY_FILE",
+                path("request.rego", request),
+            )
+            .env(
+                "STATEGATE_RESPONSE_POLICY_FILE",
+                path("response.rego", response),
+            )
     }
 }
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock");
     now.as_secs()
 }
 

@@ -80,7 +80,9 @@ struct Governed {
 
 impl std::fmt::Debug for Governed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Governed").field("rule", &self.rule).finish_non_exhaustive()
+        f.debug_struct("Governed")
+            .field("rule", &self.rule)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,7 +195,10 @@ impl Gate {
     /// What wakes a subscription that waits, because [`Gate::check`] may say something else.
     pub fn watch(&self) -> GateWatch {
         GateWatch {
-            replaced: self.governed.as_ref().map(|governed| governed.policies.replacements()),
+            replaced: self
+                .governed
+                .as_ref()
+                .map(|governed| governed.policies.replacements()),
             expires: self.expires(),
         }
     }

@@ -18,8 +18,8 @@ use stategate_api::{
     Start, Step, Subscribe, Transact, Verdicts,
 };
 use stategate_model::{
-    Claims, Domain, EntityRef, Event, EventId, Expect, Filter, Glob, Lane, Limits, Method, Position,
-    Timestamp, Values, Version, json,
+    Claims, Domain, EntityRef, Event, EventId, Expect, Filter, Glob, Lane, Limits, Method,
+    Position, Timestamp, Values, Version, json,
 };
 use stategate_policy::{Document, Module, Policies, Policy, PolicySet};
 
@@ -101,11 +101,17 @@ const ALL: &str = "allow := true";
 fn what_is_not_permitted_does_not_get_to_its_service() {
     let access = Access::governed(Policies::new(set_of(NOT_DEL, ALL)));
     let del = Del { entity: entity() };
-    assert_eq!(call(&access, del, context("{}"), ()), (Some(Problem::Denied), false));
+    assert_eq!(
+        call(&access, del, context("{}"), ()),
+        (Some(Problem::Denied), false)
+    );
     assert_eq!(call(&access, set(), context("{}"), ()), (None, true));
     // No policy is no permission.
     let nothing = Access::governed(Policies::new(PolicySet::default()));
-    assert_eq!(call(&nothing, set(), context("{}"), ()), (Some(Problem::Denied), false));
+    assert_eq!(
+        call(&nothing, set(), context("{}"), ()),
+        (Some(Problem::Denied), false)
+    );
 }
 
 #[test]
@@ -137,8 +143,14 @@ fn a_transaction_does_nothing_that_its_operations_may_not() {
 
 #[test]
 fn a_write_whose_answer_is_refused_is_said_to_be_written() {
-    let access = Access::governed(Policies::new(set_of(ALL, "allow if input.body.version == \"8\"")));
-    assert_eq!(call(&access, set(), context("{}"), ()), (Some(Problem::ResponseDenied), true));
+    let access = Access::governed(Policies::new(set_of(
+        ALL,
+        "allow if input.body.version == \"8\"",
+    )));
+    assert_eq!(
+        call(&access, set(), context("{}"), ()),
+        (Some(Problem::ResponseDenied), true)
+    );
     let get = || Get {
         entity: entity(),
         at: None,
@@ -148,13 +160,21 @@ fn a_write_whose_answer_is_refused_is_said_to_be_written() {
         values: values(r#"{"a": 1}"#),
         version: Some(Version::new(version)),
     };
-    assert_eq!(call(&access, get(), context("{}"), answer(7)), (Some(Problem::Denied), true));
+    assert_eq!(
+        call(&access, get(), context("{}"), answer(7)),
+        (Some(Problem::Denied), true)
+    );
     assert_eq!(call(&access, get(), context("{}"), answer(8)), (None, true));
 }
 
 #[test]
 fn what_cannot_be_shown_or_encoded_after_a_write_may_have_been_written() {
-    let damaged = || Values::from_canonical("x").object().map(|_| ()).unwrap_err();
+    let damaged = || {
+        Values::from_canonical("x")
+            .object()
+            .map(|_| ())
+            .unwrap_err()
+    };
     let rules = Access::open().rules();
     let message = rules.message(Document::null);
     let answered = rules.call(set(), message, Context::anonymous(), |_| async {
@@ -228,10 +248,17 @@ fn a_subscriber_sees_what_the_policy_lets_it_see_and_decisions_are_shared_by_wha
         assert!(!sees(&bob, &a, &of_a) && sees(&bob, &b, &of_b));
         assert!(!sees(&nobody, &a, &of_a) && !sees(&nobody, &b, &of_b));
     }
-    assert_eq!((of_a.len(), of_b.len()), (3, 3), "one decision for each tenant");
+    assert_eq!(
+        (of_a.len(), of_b.len()),
+        (3, 3),
+        "one decision for each tenant"
+    );
     // Another policy is another decision.
     let gate = of(r#"{"tenant": "a"}"#);
-    policies.replace(set_of(ALL, "allow if input.body.entity.domain != input.claims.tenant"));
+    policies.replace(set_of(
+        ALL,
+        "allow if input.body.entity.domain != input.claims.tenant",
+    ));
     assert!(!sees(&gate, &a, &of_a) && sees(&gate, &b, &of_b));
 }
 
@@ -239,8 +266,16 @@ fn a_subscriber_sees_what_the_policy_lets_it_see_and_decisions_are_shared_by_wha
 fn what_does_not_depend_on_the_event_is_decided_once() {
     let policies = Policies::new(set_of(ALL, r#"allow if input.claims.tenant == "a""#));
     let (a, verdicts) = (event("a"), Verdicts::default());
-    assert!(sees(&gate(&policies, context(r#"{"tenant": "a"}"#)), &a, &verdicts));
-    assert!(!sees(&gate(&policies, context(r#"{"tenant": "b"}"#)), &a, &verdicts));
+    assert!(sees(
+        &gate(&policies, context(r#"{"tenant": "a"}"#)),
+        &a,
+        &verdicts
+    ));
+    assert!(!sees(
+        &gate(&policies, context(r#"{"tenant": "b"}"#)),
+        &a,
+        &verdicts
+    ));
     assert_eq!(verdicts.len(), 0);
     // The time of day is another for each event.
     let policies = Policies::new(set_of(ALL, "allow if time.now_ns() > input.body.x"));
@@ -254,8 +289,16 @@ fn a_policy_that_fails_shows_nothing_and_only_to_those_it_fails_for() {
 allow := 7 if { input.claims.x == 2 }"#;
     let policies = Policies::new(set_of(ALL, rule));
     let (a, verdicts) = (event("a"), Verdicts::default());
-    assert!(!sees(&gate(&policies, context(r#"{"x": 2}"#)), &a, &verdicts));
-    assert!(sees(&gate(&policies, context(r#"{"x": 1}"#)), &a, &verdicts));
+    assert!(!sees(
+        &gate(&policies, context(r#"{"x": 2}"#)),
+        &a,
+        &verdicts
+    ));
+    assert!(sees(
+        &gate(&policies, context(r#"{"x": 1}"#)),
+        &a,
+        &verdicts
+    ));
 }
 
 #[tokio::test]
@@ -266,7 +309,10 @@ async fn a_subscription_ends_with_its_token_and_when_policies_no_longer_permit_i
         ..Context::anonymous()
     };
     let expired = gate(&policies, expired).check();
-    assert!(matches!(expired, Err(Problem::Unauthenticated { .. })), "{expired:?}");
+    assert!(
+        matches!(expired, Err(Problem::Unauthenticated { .. })),
+        "{expired:?}"
+    );
     let gate = gate(&policies, context("{}"));
     let mut watch = gate.watch();
     assert_eq!(gate.check(), Ok(()));

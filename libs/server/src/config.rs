@@ -501,7 +501,10 @@ mod tests {
         for (bad, mention) in [
             (("STATEGATE_JWKS_URI", "http://keys.example/"), "use https"),
             (("STATEGATE_OIDC_ISSUER", "https://x"), "unset one of them"),
-            (("STATEGATE_JWT_AUDIENCE", "a,,b"), "names separated by commas"),
+            (
+                ("STATEGATE_JWT_AUDIENCE", "a,,b"),
+                "names separated by commas",
+            ),
             (("STATEGATE_EVENT_CLAIMS", "a,,b"), "empty name"),
             (("STATEGATE_REQUEST_POLICY", "%"), "not base64"),
             (("STATEGATE_REQUEST_POLICY_FILE", "a.rego,"), "empty path"),

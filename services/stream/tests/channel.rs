@@ -24,7 +24,7 @@ use stategate_channel::{
 use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
-use stategate_protocol::{documents, decode_event, encode_event, pb, requests};
+use stategate_protocol::{decode_event, documents, encode_event, pb, requests};
 use stategate_runtime::{Drain, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};

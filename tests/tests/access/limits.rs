@@ -13,7 +13,9 @@ async fn one_callers_rate_is_no_other_callers() {
     let mut gateway = Gateway::start(options.env("STATEGATE_MAX_CALLER_RATE", "10")).await;
     let ask = Ask::new(&mut gateway);
     let (ada, bob) = (of(&issuer, "acme", "ada"), of(&issuer, "acme", "bob"));
-    let calls = (0..100).map(|_| ask.bearing(&ada)).map(|ask| async move { ask.get("d/t/k").await });
+    let calls = (0..100)
+        .map(|_| ask.bearing(&ada))
+        .map(|ask| async move { ask.get("d/t/k").await });
     let answers = futures::future::join_all(calls).await;
     let refused: Vec<_> = answers
         .into_iter()
@@ -40,7 +42,10 @@ async fn forged_tokens_of_one_address_are_not_verified_without_end() {
         let forged = ask.bearing(&of(&forger, "acme", &n.to_string()));
         codes.push(forged.get("d/t/k").await.unwrap_err().code());
     }
-    let busy = codes.iter().filter(|code| **code == Code::ResourceExhausted).count();
+    let busy = codes
+        .iter()
+        .filter(|code| **code == Code::ResourceExhausted)
+        .count();
     assert!(busy >= 50, "{codes:?}");
     // Whoever was verified before is known.
     assert_eq!(good.get("d/t/k").await.unwrap_err().code(), Code::NotFound);

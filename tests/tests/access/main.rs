@@ -12,9 +12,9 @@ mod streams;
 mod tokens;
 
 use serde_json::json;
+use stategate_protocol::pb;
 use stategate_tests::{Ask, Form, Gateway, Issuer, Options};
 use tonic::{Response, Status};
-use stategate_protocol::pb;
 
 /// Everything is allowed.
 const ALL: &str = "allow := true";
@@ -49,7 +49,10 @@ async fn every_call(ask: &Ask) -> Vec<(&'static str, Result<(), Status>)> {
         ("Edit", done(ask.edit("acme/user/k", r#"{"a":2}"#).await)),
         ("Revert", done(ask.revert("acme/user/k", id).await)),
         ("Del", done(ask.del("acme/user/k").await)),
-        ("Transact", done(ask.transact("acme", vec![operation]).await)),
+        (
+            "Transact",
+            done(ask.transact("acme", vec![operation]).await),
+        ),
         ("Get", done(ask.get("acme/user/k").await)),
         (
             "Search",

@@ -62,19 +62,39 @@ async fn tenants_are_kept_apart() {
             ("Set", code(globex.set("acme/user/k", "{}").await)),
             ("Edit", code(globex.edit("acme/user/k", "{}").await)),
             ("Del", code(globex.del("acme/user/k").await)),
-            ("Revert", code(globex.revert("acme/user/k", &event.id).await)),
-            ("Transact", code(globex.transact("acme", vec![foreign("")]).await)),
+            (
+                "Revert",
+                code(globex.revert("acme/user/k", &event.id).await),
+            ),
+            (
+                "Transact",
+                code(globex.transact("acme", vec![foreign("")]).await),
+            ),
             ("Search", code(globex.search(search("acme")).await)),
             ("history", code(globex.history(history("acme")).await)),
             ("event", code(globex.event("acme/user/k", &event.id).await)),
             ("stream", code(globex.stream(stream("acme")).await)),
             ("stream of all", code(globex.stream(stream("*")).await)),
-            ("stream of some", code(globex.stream(stream("{acme,globex}")).await)),
+            (
+                "stream of some",
+                code(globex.stream(stream("{acme,globex}")).await),
+            ),
         ] {
             assert_eq!(answer, Code::PermissionDenied, "{what}");
         }
-        assert_eq!(code(globex.transact("globex", vec![foreign("globex"), foreign("")]).await), Code::Ok);
-        assert_eq!(acme.history_of("acme/user/k").await.len(), 1, "somebody wrote");
+        assert_eq!(
+            code(
+                globex
+                    .transact("globex", vec![foreign("globex"), foreign("")])
+                    .await
+            ),
+            Code::Ok
+        );
+        assert_eq!(
+            acme.history_of("acme/user/k").await.len(),
+            1,
+            "somebody wrote"
+        );
         gateway.assert_no_errors();
     }
 }
@@ -111,9 +131,17 @@ allow if {
 "#;
     let mut gateway = Gateway::start(issuer.protects(Options::new(Form::Three), seen, shown)).await;
     let ask = Ask::new(&mut gateway).bearing(&issuer.token(&json!({"sub": "ada", "n": 7})));
-    let set = ask.with("x-a", "1").with("x-a", "2").with("idempotency-key", "k").with("x-forwarded-for", "y");
-    set.set("acme/user/k", r#"{"a":[1,"x",null],"b":{}}"#).await.unwrap();
-    ask.get_at("acme/user/k", pb::entity_ref::At::AtVersion(1)).await.unwrap();
+    let set = ask
+        .with("x-a", "1")
+        .with("x-a", "2")
+        .with("idempotency-key", "k")
+        .with("x-forwarded-for", "y");
+    set.set("acme/user/k", r#"{"a":[1,"x",null],"b":{}}"#)
+        .await
+        .unwrap();
+    ask.get_at("acme/user/k", pb::entity_ref::At::AtVersion(1))
+        .await
+        .unwrap();
     assert_eq!(code(ask.get("acme/user/k").await), Code::PermissionDenied);
 }
 
@@ -139,7 +167,11 @@ allow if not secret
     ] {
         let status = answer.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{what}");
-        assert_eq!(status.get_details_error_info().unwrap().reason, "PERMISSION_DENIED", "{what}");
+        assert_eq!(
+            status.get_details_error_info().unwrap().reason,
+            "PERMISSION_DENIED",
+            "{what}"
+        );
     }
     let step = pb::Operation {
         operation: Some(pb::operation::Operation::Edit(pb::Entity {
@@ -150,8 +182,14 @@ allow if not secret
         ..pb::Operation::default()
     };
     for (what, answer) in [
-        ("Edit", ask.edit("acme/user/k", r#"{"b":1}"#).await.map(|_| ())),
-        ("Transact", ask.transact("acme", vec![step]).await.map(|_| ())),
+        (
+            "Edit",
+            ask.edit("acme/user/k", r#"{"b":1}"#).await.map(|_| ()),
+        ),
+        (
+            "Transact",
+            ask.transact("acme", vec![step]).await.map(|_| ()),
+        ),
     ] {
         let status = answer.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{what}");
@@ -164,7 +202,10 @@ allow if not secret
     let version = loop {
         match ask.get("acme/user/k").await {
             Ok(answer) => break answer.into_inner().version,
-            Err(_) => assert!(begun.elapsed() < stategate_tests::PATIENCE, "never reloaded"),
+            Err(_) => assert!(
+                begun.elapsed() < stategate_tests::PATIENCE,
+                "never reloaded"
+            ),
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };

@@ -23,30 +23,73 @@ async fn no_call_gets_in_without_a_token_that_is_accepted() {
             }
             header
         };
-        let claims = json!({"iss": stategate_tests::issuer::ISSUER, "aud": "stategate", "exp": now() + 60});
+        let claims =
+            json!({"iss": stategate_tests::issuer::ISSUER, "aud": "stategate", "exp": now() + 60});
         let good = of(&issuer, "acme", "ada");
         let nobody: Vec<(&str, Ask)> = vec![
             ("no token", ask.clone()),
             ("two headers", ask.bearing(&good).bearing(&good)),
-            ("another scheme", ask.with("authorization", format!("Basic {good}"))),
+            (
+                "another scheme",
+                ask.with("authorization", format!("Basic {good}")),
+            ),
             ("nothing", ask.with("authorization", "Bearer ")),
-            ("another's signature", ask.bearing(&forger.token(&json!({"sub": "ada"})))),
-            ("no signature", ask.bearing(&issuer.token_of(&header(json!({"alg": "none"})), &claims))),
-            ("a shared secret", ask.bearing(&issuer.token_of(&header(json!({"alg": "HS256"})), &claims))),
-            ("another family", ask.bearing(&issuer.token_of(&header(json!({"alg": "ES256"})), &claims))),
-            ("an unknown key", ask.bearing(&issuer.token_of(&header(json!({"kid": "x"})), &claims))),
-            ("a critical extension", ask.bearing(&issuer.token_of(&header(json!({"crit": ["x"], "x": 1})), &claims))),
-            ("no expiry", ask.bearing(&issuer.token(&json!({"exp": null})))),
-            ("expired", ask.bearing(&issuer.token(&json!({"exp": now() - 31})))),
-            ("not yet", ask.bearing(&issuer.token(&json!({"nbf": now() + 600})))),
-            ("another issuer", ask.bearing(&issuer.token(&json!({"iss": "https://issuer.example"})))),
-            ("another audience", ask.bearing(&issuer.token(&json!({"aud": ["stategate2"]})))),
+            (
+                "another's signature",
+                ask.bearing(&forger.token(&json!({"sub": "ada"}))),
+            ),
+            (
+                "no signature",
+                ask.bearing(&issuer.token_of(&header(json!({"alg": "none"})), &claims)),
+            ),
+            (
+                "a shared secret",
+                ask.bearing(&issuer.token_of(&header(json!({"alg": "HS256"})), &claims)),
+            ),
+            (
+                "another family",
+                ask.bearing(&issuer.token_of(&header(json!({"alg": "ES256"})), &claims)),
+            ),
+            (
+                "an unknown key",
+                ask.bearing(&issuer.token_of(&header(json!({"kid": "x"})), &claims)),
+            ),
+            (
+                "a critical extension",
+                ask.bearing(&issuer.token_of(&header(json!({"crit": ["x"], "x": 1})), &claims)),
+            ),
+            (
+                "no expiry",
+                ask.bearing(&issuer.token(&json!({"exp": null}))),
+            ),
+            (
+                "expired",
+                ask.bearing(&issuer.token(&json!({"exp": now() - 31}))),
+            ),
+            (
+                "not yet",
+                ask.bearing(&issuer.token(&json!({"nbf": now() + 600}))),
+            ),
+            (
+                "another issuer",
+                ask.bearing(&issuer.token(&json!({"iss": "https://issuer.example"}))),
+            ),
+            (
+                "another audience",
+                ask.bearing(&issuer.token(&json!({"aud": ["stategate2"]}))),
+            ),
             ("cut", ask.bearing(&good[..good.len() - 1])),
         ];
         for (what, ask) in &nobody {
             for (call, answer) in every_call(ask).await {
-                let status = answer.err().unwrap_or_else(|| panic!("{what}: {call} was let in"));
-                assert_eq!(status.code(), Code::Unauthenticated, "{what}: {call}: {status:?}");
+                let status = answer
+                    .err()
+                    .unwrap_or_else(|| panic!("{what}: {call} was let in"));
+                assert_eq!(
+                    status.code(),
+                    Code::Unauthenticated,
+                    "{what}: {call}: {status:?}"
+                );
                 let reason = status.get_details_error_info().unwrap().reason;
                 assert_eq!(reason, "UNAUTHENTICATED");
                 assert_eq!(status.metadata().get("www-authenticate").unwrap(), "Bearer");
@@ -79,8 +122,8 @@ async fn events_keep_who_made_them() {
     let ask = ask.bearing(&issuer.token(&claims));
     ask.set("acme/user/k", "{}").await.unwrap();
     let history = ask.history_of("acme/user/k").await;
-    let kept = history[0].claims.as_ref().unwrap();
-    let kept: Vec<&str> = kept.fields().map(|(name, _)| name).collect();
+    let kept = history[0].claims.clone().unwrap().into_object();
+    let kept: Vec<&str> = kept.keys().map(String::as_str).collect();
     assert_eq!(kept, ["email", "sub"]);
 }
 
@@ -93,12 +136,19 @@ async fn an_idempotency_key_is_one_of_its_caller() {
     let ask = Ask::new(&mut gateway).with("idempotency-key", "same");
     for (subject, version) in [("ada", 1), ("bob", 2), ("ada", 1)] {
         // A renewed token is the same caller's.
-        let token = issuer.token(&json!({"sub": subject, "jti": version, "exp": now() + 500 + version}));
+        let token =
+            issuer.token(&json!({"sub": subject, "jti": version, "exp": now() + 500 + version}));
         let answer = ask.bearing(&token).set("acme/user/k", "{}").await.unwrap();
         let etag = answer.metadata().get("etag").unwrap().to_str().unwrap();
         assert_eq!(etag, format!("\"{version}\""), "{subject}");
     }
-    assert_eq!(ask.bearing(&of(&issuer, "acme", "x")).history_of("acme/user/k").await.len(), 2);
+    assert_eq!(
+        ask.bearing(&of(&issuer, "acme", "x"))
+            .history_of("acme/user/k")
+            .await
+            .len(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -132,7 +182,10 @@ async fn keys_are_rotated_under_load_without_a_refusal_and_a_withdrawn_key_is_re
     issuer.publish(&[issuer.jwk()]);
     let begun = std::time::Instant::now();
     while ask.bearing(&old).get("acme/user/k").await.is_ok() {
-        assert!(begun.elapsed() < PATIENCE, "a withdrawn key is still believed");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "a withdrawn key is still believed"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     ask.bearing(&new).get("acme/user/k").await.unwrap();
@@ -155,7 +208,10 @@ async fn without_keys_it_is_not_ready_and_calls_may_be_tried_again() {
     let info = refused.get_details_error_info().unwrap();
     assert_eq!(info.reason, "KEYS_UNAVAILABLE");
     assert!(refused.get_details_retry_info().is_some());
-    assert!(process.http("/readyz").await.is_none(), "it says that it is ready");
+    assert!(
+        process.http("/readyz").await.is_none(),
+        "it says that it is ready"
+    );
     std::fs::copy(issuer.jwks(), &missing).unwrap();
     let begun = std::time::Instant::now();
     while process.http("/readyz").await.is_none() {
@@ -180,20 +236,33 @@ async fn nothing_of_a_token_or_a_value_is_in_a_log_a_metric_or_an_error() {
     let mut told = String::new();
     for token in [&token, &forged] {
         let ask = ask.bearing(token).with("x-secret", "canary-header");
-        let refused = ask.set("acme/user/k", r#"{"a":"canary-value"}"#).await.unwrap_err();
+        let refused = ask
+            .set("acme/user/k", r#"{"a":"canary-value"}"#)
+            .await
+            .unwrap_err();
         told.push_str(&format!("{refused:?}"));
     }
     let process = gateway.process(Role::Everything);
     process
-        .line(0, "writes down that it was denied", |line| line.contains("\"denied\""))
+        .line(0, "writes down that it was denied", |line| {
+            line.contains("\"denied\"")
+        })
         .await;
     process
-        .line(0, "writes down that it was refused", |line| line.contains("not authenticated"))
+        .line(0, "writes down that it was refused", |line| {
+            line.contains("not authenticated")
+        })
         .await;
     told.push_str(&process.said("").join("\n"));
     let metrics = process.http("/metrics").await.unwrap();
-    assert!(metrics.contains("stategate_policy_denials_total{policy=\"request\",reason=\"not_allowed\"} 1"));
-    assert!(metrics.contains("stategate_authentication_refusals_total{reason=\"signature_invalid\"} 1"));
+    assert!(
+        metrics.contains(
+            "stategate_policy_denials_total{policy=\"request\",reason=\"not_allowed\"} 1"
+        )
+    );
+    assert!(
+        metrics.contains("stategate_authentication_refusals_total{reason=\"signature_invalid\"} 1")
+    );
     told.push_str(&metrics);
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     for secret in ["canary", &signature(&token), &signature(&forged)] {

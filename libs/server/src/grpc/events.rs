@@ -176,7 +176,7 @@ impl fmt::Debug for Events {
 mod tests {
     use futures::{FutureExt as _, stream};
     use http_body_util::BodyExt as _;
-    use stategate_api::{Access, Verdicts, Context, Start, Subscribe};
+    use stategate_api::{Access, Context, Start, Subscribe, Verdicts};
     use stategate_model::{
         Claims, EntityRef, Event, EventId, Filter, Glob, Lane, Method, Position, Timestamp, Values,
         Version,

@@ -21,8 +21,8 @@ use stategate_protocol::{
         self, entity_service_client::EntityServiceClient, event_service_client::EventServiceClient,
     },
 };
-use stategate_server::{AccessControl, 
-    Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
+use stategate_server::{
+    AccessControl, Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -218,7 +218,12 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
-        .start(services, AccessControl::open(), &Telemetry::detached(), &drain)
+        .start(
+            services,
+            AccessControl::open(),
+            &Telemetry::detached(),
+            &drain,
+        )
         .await
         .unwrap();
     Started {
