@@ -1,69 +1,163 @@
 //! Where it is decided what a caller may do and see.
 //!
-//! A policy sees the typed request before the service does, and the typed answer or the decoded event
-//! after, each with the caller's context. While authentication is off the policy is [`Open`].
+//! A policy judges the request before the service gets it, and the answer or the event after. While authentication is
+//! off, everything is permitted. There is no third way: a service takes a [`Permitted`] request, a transport encodes a
+//! [`Released`] answer, a stream sends a [`Delivery`](crate::Delivery) that its [`Gate`] made, and all three are made
+//! here alone.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use stategate_model::{Event, value::Corrupt};
+use stategate_model::value::Corrupt;
+use stategate_policy::{Decision, Document, Policies, Policy, PolicySet};
 
 use crate::{
-    Problem,
-    answer::{Answer, Delivery, Sent},
+    Problem, audit,
+    answer::Answer,
     context::Context,
-    policy::{Open, Operation, Policy, Shown as _, Subject, stands_for},
+    documents,
+    gate::Gate,
+    input::input,
+    operation::{Operation, Shown as _, Subject, View, stands_for},
     request::Subscribe,
 };
 
 /// The one way from a decoded request to a service, and from its answer back.
 #[derive(Debug, Clone)]
-pub struct Access(Arc<dyn Policy>);
+pub struct Access(Option<Policies>);
 
 impl Access {
-    /// Everybody may do and see everything.
+    /// Everybody may do and see everything: authentication is off.
     pub fn open() -> Self {
-        Self(Arc::new(Open))
+        Self(None)
     }
 
-    /// Has `policy` decide.
-    pub fn new(policy: Arc<dyn Policy>) -> Self {
-        Self(policy)
+    /// Verified callers may do and see what the policies say.
+    pub fn governed(policies: Policies) -> Self {
+        Self(Some(policies))
     }
 
-    /// Has a call carried out by `handle`, if the policy permits it.
-    pub async fn call<'a, R, F>(
-        &'a self,
+    /// The rules in force now, for one call: its request and its answer are judged by the same ones.
+    pub fn rules(&self) -> Rules {
+        Rules(self.0.as_ref().map(|policies| Governed {
+            set: policies.current(),
+            policies: policies.clone(),
+        }))
+    }
+}
+
+/// What one call is judged by.
+#[derive(Debug)]
+pub struct Rules(Option<Governed>);
+
+/// The policies of a call, and where those of later events come from.
+#[derive(Debug)]
+struct Governed {
+    set: Arc<PolicySet>,
+    policies: Policies,
+}
+
+/// The message of a request as policies see it; made by [`Rules::message`] or [`Rules::transaction`].
+#[derive(Debug)]
+pub struct Message {
+    body: Document,
+    /// Of a transaction: each operation as the message of the call it stands for.
+    operations: Vec<Document>,
+}
+
+impl Rules {
+    /// Whether a policy looks at headers of the call.
+    pub fn read_metadata(&self) -> bool {
+        self.0.as_ref().is_some_and(|governed| {
+            let PolicySet { request, response } = &*governed.set;
+            let policies = [request, response].into_iter().flatten();
+            let mut read = policies.map(|policy| !policy.reads().metadata.is_none());
+            read.any(|reads| reads)
+        })
+    }
+
+    /// The message of a request, which is made into a document only if the policy looks at it.
+    pub fn message(&self, body: impl FnOnce() -> Document) -> Message {
+        Message {
+            body: self.read(body),
+            operations: Vec::new(),
+        }
+    }
+
+    /// The message of a transaction, and its operations as the messages of the calls they stand for.
+    pub fn transaction(
+        &self,
+        body: impl FnOnce() -> Document,
+        operations: impl FnOnce() -> Vec<Document>,
+    ) -> Message {
+        Message {
+            body: self.read(body),
+            operations: match self.reads_body() {
+                true => operations(),
+                false => Vec::new(),
+            },
+        }
+    }
+
+    /// The message of a subscription. It is judged again when the policies are replaced, perhaps by some that look at
+    /// it where these do not.
+    pub fn subscription(&self, body: impl FnOnce() -> Document) -> Message {
+        Message {
+            body: self.0.as_ref().map_or_else(Document::null, |_| body()),
+            operations: Vec::new(),
+        }
+    }
+
+    fn read(&self, body: impl FnOnce() -> Document) -> Document {
+        match self.reads_body() {
+            true => body(),
+            false => Document::null(),
+        }
+    }
+
+    fn reads_body(&self) -> bool {
+        let request = self.0.as_ref().and_then(|governed| governed.set.request.as_ref());
+        request.is_some_and(|policy| policy.reads().body)
+    }
+
+    /// Has a call carried out by `handle`, if its policy permits it.
+    pub async fn call<'r, R, F>(
+        &'r self,
         request: R,
+        message: Message,
         context: Context,
-        handle: impl FnOnce(Permitted<'a, R>) -> F,
+        handle: impl FnOnce(Permitted<'r, R>) -> F,
     ) -> Result<Released<R::Answer>, Problem>
     where
         R: Operation,
         F: Future<Output = Result<Answer<R::Answer>, Problem>>,
     {
-        let policy = &self.0;
         let subject = request.subject();
-        policy.permits(subject, &context)?;
-        if let Subject::Transact(transact) = subject {
-            // A transaction can do nothing that its operations alone could not.
-            for (index, step) in transact.steps.iter().enumerate() {
-                let permitted = policy.permits(stands_for(&step.action), &context);
-                permitted.map_err(|problem| problem.of_operation(index))?;
+        let Message { body, operations } = message;
+        if let Some(governed) = &self.0 {
+            governed.permits(R::METHOD, subject, body.clone(), &context)?;
+            if let Subject::Transact(transact) = subject {
+                // A transaction can do nothing that its operations alone could not.
+                let mut operations = operations.into_iter();
+                for (index, step) in transact.steps.iter().enumerate() {
+                    let (method, subject) = stands_for(&step.action);
+                    let body = operations.next().unwrap_or_else(Document::null);
+                    let permitted = governed.permits(method, subject, body, &context);
+                    permitted.map_err(|problem| problem.of_operation(index))?;
+                }
             }
         }
         let context = Arc::new(context);
         let answer = handle(Permitted {
             request,
+            body,
             context: Arc::clone(&context),
-            access: self,
+            rules: self,
         });
         let answer = answer.await?;
-        let released = policy.releases(R::METHOD, answer.value.view(), &context);
-        released.map_err(|problem| match R::WRITES {
-            true => Problem::ResponseDenied,
-            false => problem,
-        })?;
+        if let Some(governed) = &self.0 {
+            let released = governed.releases(R::METHOD, answer.value.view(), &context);
+            released.map_err(|withheld| withheld.problem(R::WRITES))?;
+        }
         Ok(Released {
             answer,
             writes: R::WRITES,
@@ -71,12 +165,83 @@ impl Access {
     }
 }
 
-/// A request that the policy permits. Only [`Access`] makes one.
+/// An answer that its caller does not get.
+enum Withheld {
+    /// The policy does not let it.
+    Denied,
+    /// It cannot be shown to the policy.
+    Corrupt(Corrupt),
+}
+
+impl Withheld {
+    /// What is written stays written, and no error may say otherwise.
+    fn problem(self, writes: bool) -> Problem {
+        match (self, writes) {
+            (Self::Denied, true) => Problem::ResponseDenied,
+            (Self::Denied, false) => Problem::Denied,
+            (Self::Corrupt(corrupt), true) => Problem::after_write(&corrupt),
+            (Self::Corrupt(corrupt), false) => Problem::internal(&corrupt),
+        }
+    }
+}
+
+impl Governed {
+    fn permits(
+        &self,
+        method: &'static str,
+        subject: Subject<'_>,
+        body: Document,
+        context: &Context,
+    ) -> Result<(), Problem> {
+        if context.caller.is_none() {
+            // A transport that lets calls get here without a verified token has a fault: they are refused all the same.
+            return Err(Problem::unauthenticated("a bearer token is required"));
+        }
+        let decision = self.set.request(|| input(method, context, body));
+        match decision {
+            Decision::Allow => Ok(()),
+            Decision::Deny(why) => {
+                audit::denied(context, method, "request", &why, || subject.about());
+                Err(Problem::Denied)
+            }
+        }
+    }
+
+    fn releases(
+        &self,
+        method: &'static str,
+        view: View<'_>,
+        context: &Context,
+    ) -> Result<(), Withheld> {
+        if matches!(view, View::Subscription) {
+            // There is nothing to see in it but its events, which are judged one by one.
+            return Ok(());
+        }
+        let body = match reads_body(self.set.response.as_ref()) {
+            true => documents::answer(view).map_err(Withheld::Corrupt)?,
+            false => Document::null(),
+        };
+        match self.set.response(|| input(method, context, body)) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(why) => {
+                audit::denied(context, method, "response", &why, String::new);
+                Err(Withheld::Denied)
+            }
+        }
+    }
+}
+
+pub(crate) fn reads_body(policy: Option<&Policy>) -> bool {
+    policy.is_some_and(|policy| policy.reads().body)
+}
+
+/// A request that the policy permits. Only [`Rules`] make one.
 #[derive(Debug)]
-pub struct Permitted<'a, R> {
+pub struct Permitted<'r, R> {
     request: R,
+    body: Document,
     context: Arc<Context>,
-    access: &'a Access,
+    rules: &'r Rules,
 }
 
 impl<R> Permitted<'_, R> {
@@ -99,14 +264,17 @@ impl<R> Permitted<'_, R> {
 impl Permitted<'_, Subscribe> {
     /// What every event of the subscription goes through.
     pub fn gate(&self) -> Gate {
-        Gate {
-            context: Arc::clone(&self.context),
-            policy: Arc::clone(&self.access.0),
-        }
+        let policies = self.rules.0.as_ref().map(|governed| governed.policies.clone());
+        let permitted_by = self.rules.0.as_ref().map(|governed| Arc::clone(&governed.set));
+        Gate::new(
+            Arc::clone(&self.context),
+            self.body.clone(),
+            policies.zip(permitted_by),
+        )
     }
 }
 
-/// An answer that its caller may see. Only [`Access`] makes one.
+/// An answer that its caller may see. Only [`Rules`] make one.
 #[derive(Debug)]
 pub struct Released<T> {
     answer: Answer<T>,
@@ -121,159 +289,6 @@ impl<T> Released<T> {
 
     /// The answer as a transport has it. If that cannot be made, what was written stays written.
     pub fn encode<M>(self, encode: impl FnOnce(T) -> Result<M, Corrupt>) -> Result<M, Problem> {
-        encode(self.answer.value).map_err(|corrupt| match self.writes {
-            true => Problem::after_write(&corrupt),
-            false => Problem::internal(&corrupt),
-        })
-    }
-}
-
-/// Decides on each event for one subscriber.
-#[derive(Debug, Clone)]
-pub struct Gate {
-    context: Arc<Context>,
-    policy: Arc<dyn Policy>,
-}
-
-impl Gate {
-    /// The event as it is sent, if the subscriber may see it. It is encoded only then.
-    pub fn deliver(
-        &self,
-        event: &Event,
-        encode: impl FnOnce() -> Result<Bytes, Corrupt>,
-    ) -> Result<Option<Delivery>, Corrupt> {
-        if !self.policy.delivers(event, &self.context) {
-            return Ok(None);
-        }
-        Ok(Some(Delivery(Sent::Event {
-            lane: event.lane,
-            position: event.position,
-            id: event.id,
-            encoded: encode()?,
-        })))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fmt;
-
-    use futures::FutureExt as _;
-    use stategate_model::{Domain, EntityRef, Expect, Values};
-
-    use super::*;
-    use crate::{
-        policy::View,
-        request::{Action, Del, Get, Set, Step, Transact},
-    };
-
-    /// Nobody may delete, and nobody sees an answer.
-    #[derive(Debug)]
-    struct Strict;
-
-    impl Policy for Strict {
-        fn permits(&self, request: Subject<'_>, _: &Context) -> Result<(), Problem> {
-            match request {
-                Subject::Del(_) => Err(Problem::Denied),
-                _ => Ok(()),
-            }
-        }
-
-        fn releases(&self, _: &'static str, _: View<'_>, _: &Context) -> Result<(), Problem> {
-            Err(Problem::Denied)
-        }
-
-        fn delivers(&self, _: &Event, _: &Context) -> bool {
-            false
-        }
-    }
-
-    fn entity() -> EntityRef {
-        EntityRef::new("d", "t", "k").unwrap()
-    }
-
-    fn set() -> Set {
-        Set {
-            entity: entity(),
-            values: Values::empty(),
-        }
-    }
-
-    /// What becomes of a call, and whether it got to its service.
-    fn call<R: Operation + fmt::Debug>(request: R, value: R::Answer) -> (Problem, bool) {
-        let mut was_called = false;
-        let access = Access::new(Arc::new(Strict));
-        let refused = access.call(request, Context::anonymous(), |_| {
-            was_called = true;
-            async {
-                Ok(Answer {
-                    value,
-                    position: None,
-                    version: None,
-                    replayed: false,
-                })
-            }
-        });
-        let refused = refused.now_or_never().unwrap();
-        (refused.err().unwrap(), was_called)
-    }
-
-    #[test]
-    fn what_is_not_permitted_does_not_get_to_its_service() {
-        let del = Del { entity: entity() };
-        assert_eq!(call(del, ()), (Problem::Denied, false));
-    }
-
-    #[test]
-    fn a_transaction_does_nothing_that_its_operations_may_not() {
-        let step = |action| Step {
-            action,
-            precondition: Expect::Anything,
-        };
-        let transact = Transact {
-            domain: Domain::new("d").unwrap(),
-            steps: vec![
-                step(Action::Set(set())),
-                step(Action::Del(Del { entity: entity() })),
-            ],
-        };
-        let (refused, was_called) = call(transact, Vec::new());
-        assert_eq!(refused, Problem::Denied.of_operation(1));
-        assert!(!was_called);
-    }
-
-    #[test]
-    fn a_write_whose_answer_is_refused_is_said_to_be_written() {
-        assert_eq!(call(set(), ()), (Problem::ResponseDenied, true));
-        let get = Get {
-            entity: entity(),
-            at: None,
-        };
-        let answer = crate::Entity {
-            entity: entity(),
-            values: Values::empty(),
-            version: None,
-        };
-        assert_eq!(call(get, answer), (Problem::Denied, true));
-    }
-
-    #[test]
-    fn what_cannot_be_encoded_after_a_write_may_have_been_written() {
-        let access = Access::open();
-        let released = |request: Set| {
-            let answer = |_| async {
-                Ok(Answer {
-                    value: (),
-                    position: None,
-                    version: None,
-                    replayed: false,
-                })
-            };
-            let call = access.call(request, Context::anonymous(), answer);
-            call.now_or_never().unwrap().unwrap()
-        };
-        let damaged = Values::from_canonical("x").object().unwrap_err();
-        let problem = released(set()).encode(|()| Err::<(), _>(damaged));
-        assert!(matches!(problem, Err(Problem::OutcomeUnknown { .. })));
+        encode(self.answer.value).map_err(|corrupt| Withheld::Corrupt(corrupt).problem(self.writes))
     }
 }

@@ -13,6 +13,11 @@ pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// … which is this.
 pub const ACCEPTED_ENCODINGS: &str = "identity,gzip,zstd";
 
+/// The header that says how to authenticate (RFC 6750) …
+pub const CHALLENGE: &str = "www-authenticate";
+/// … which is this.
+const CHALLENGE_BEARER: &str = "Bearer";
+
 /// Everything that can go wrong with a call, as the client is to see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
@@ -39,6 +44,13 @@ pub enum Problem {
     LogChanged,
     /// A token beyond the head.
     PositionAhead,
+    /// No token, or one that is not accepted.
+    Unauthenticated {
+        /// Which rule it breaks, and what to do; nothing of the token.
+        why: String,
+    },
+    /// Tokens cannot be verified: their keys cannot be fetched.
+    KeysUnavailable,
     /// A policy does not permit it.
     Denied,
     /// A policy does not let the caller see what its write was answered with. It is written.
@@ -115,6 +127,7 @@ pub enum Code {
     Internal = 13,
     Unavailable = 14,
     DataLoss = 15,
+    Unauthenticated = 16,
 }
 
 /// A problem as it is rendered on any transport.
@@ -140,6 +153,8 @@ pub struct Rendering {
 
 /// When to try again, where a retry cannot write twice.
 const RETRY_SOON: Duration = Duration::from_millis(100);
+/// The same, where it will not be over at once.
+const RETRY_LATER: Duration = Duration::from_secs(1);
 
 impl Problem {
     /// The row of contract §8. No arm for the rest: a new problem needs a row.
@@ -197,6 +212,14 @@ impl Problem {
                 "POSITION_AHEAD",
                 "the token is beyond the end of the log; read the current state again and go on from its token".to_owned(),
             ),
+            Self::Unauthenticated { why } => Rendering {
+                headers: vec![(CHALLENGE, CHALLENGE_BEARER)],
+                ..row(Code::Unauthenticated, 401, "UNAUTHENTICATED", why)
+            },
+            Self::KeysUnavailable => Rendering {
+                retry: Some(RETRY_LATER),
+                ..row(Code::Unavailable, 503, "KEYS_UNAVAILABLE", "the keys that tokens are verified with cannot be fetched; nothing was written".to_owned())
+            },
             Self::Denied => row(Code::PermissionDenied, 403, "PERMISSION_DENIED", "the policy does not permit this".to_owned()),
             Self::ResponseDenied => Rendering {
                 metadata: vec![("committed", "true".to_owned())],
@@ -260,6 +283,11 @@ impl Problem {
                 row
             }
         }
+    }
+
+    /// A token that is missing or not accepted, and why.
+    pub fn unauthenticated(why: impl Into<String>) -> Self {
+        Self::Unauthenticated { why: why.into() }
     }
 
     /// The problem of a transaction that fails for one of its operations, which it names.

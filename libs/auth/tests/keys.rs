@@ -102,7 +102,7 @@ async fn keys_rotate_under_load_without_a_wrong_refusal() {
                 // The key may have been withdrawn between signing and verifying.
                 let withdrawn = !Arc::ptr_eq(&signer, &current.lock().unwrap());
                 match identity {
-                    Ok(identity) => assert_eq!(identity.subject(), sub),
+                    Ok(identity) => assert_eq!(identity.name().1, sub),
                     Err(refused) => {
                         assert!(withdrawn && refused == Refused::KeyUnknown, "{refused:?}");
                     }

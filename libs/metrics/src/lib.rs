@@ -118,6 +118,16 @@ table! {
         CONNECTIONS_REFUSED: CounterOf<0> = "counter" "stategate_connections_refused_total", Count, [],
             "Connections that were closed at once because there were as many as STATEGATE_MAX_CONNECTIONS.";
     }
+    "Access (every service)" {
+        AUTHENTICATION_REFUSALS: CounterOf<1> = "counter" "stategate_authentication_refusals_total", Count, ["reason"],
+            "Calls that were refused because they had no token, or one that is not accepted. `reason` names the rule.";
+        POLICY_DENIALS: CounterOf<2> = "counter" "stategate_policy_denials_total", Count, ["policy", "reason"],
+            "Requests that a policy denied and answers that it withheld. `policy` is `request` or `response`; any reason but `not_allowed` is a fault of the policy.";
+        CALLS_OVER_RATE: CounterOf<1> = "counter" "stategate_calls_over_rate_total", Count, ["of"],
+            "Calls that were refused because there were too many in a second. `of` is `caller`, or `peer` for those with a token that was not known yet.";
+        EVENTS_DENIED: CounterOf<0> = "counter" "stategate_events_denied_total", Count, [],
+            "Events that a policy kept from a subscription; one event counts once for each.";
+    }
     "Writes (command)" {
         EVENTS_APPENDED: CounterOf<1> = "counter" "stategate_events_appended_total", Count, ["lane"],
             "Events that this process appended to the log.";

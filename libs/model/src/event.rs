@@ -137,17 +137,11 @@ impl Claims {
             _ => None,
         }
     }
-
-    /// Who calls: `iss` and `sub`, joined so that no two pairs are alike. `None` without a `sub`, as
-    /// for everybody while authentication is off.
-    pub fn caller(&self) -> Option<Box<str>> {
-        let subject = self.text("sub")?;
-        Some(caller(self.text("iss").unwrap_or_default(), subject))
-    }
 }
 
-/// The length in front keeps ("a", "b\nc") and ("a\nb", "c") apart.
-fn caller(issuer: &str, subject: &str) -> Box<str> {
+/// Issuer and subject of a caller, joined so that no two pairs are alike: the length in front keeps ("a", "b\nc") and
+/// ("a\nb", "c") apart.
+pub fn caller_key(issuer: &str, subject: &str) -> Box<str> {
     format!("{}\n{issuer}\n{subject}", issuer.len()).into()
 }
 
@@ -258,7 +252,7 @@ impl IdempotencyKey {
         Self::check(key)?;
         Ok(Self {
             domain: domain.into(),
-            caller: caller(issuer, subject),
+            caller: caller_key(issuer, subject),
             key: key.into(),
         })
     }

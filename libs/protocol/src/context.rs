@@ -3,9 +3,12 @@
 //!
 //! A malformed header is refused, never ignored: the caller relies on it.
 
-use http::HeaderMap;
-use stategate_api::Context;
-use stategate_model::{Claims, Expect, IdempotencyKey, Invalid, Token, TraceParent, Version};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+use stategate_api::{Caller, Context, Seen};
+use stategate_policy::Document;
+use stategate_model::{Expect, IdempotencyKey, Invalid, Token, TraceParent, Version};
 use tokio::time::Instant;
 
 use crate::headers;
@@ -25,15 +28,50 @@ pub enum Reads {
     Read,
 }
 
+/// Headers that are the transport's, or a proxy's, and hidden from policies: a decision is the same whatever the
+/// transport. A name that ends with `*` stands for all that begin so.
+const HIDDEN: [&str; 13] = [
+    "authorization",
+    "host",
+    "user-agent",
+    "content-*",
+    "accept*",
+    "te",
+    "grpc-*",
+    "x-grpc-web",
+    "origin",
+    "sec-*",
+    "x-forwarded-*",
+    "forwarded",
+    "connection",
+];
+
+/// The headers of a call as policies see them: each name with its first value.
+pub fn metadata(headers: &HeaderMap) -> Document {
+    let is_hidden = |name: &&HeaderName| {
+        HIDDEN.iter().any(|hidden| match hidden.strip_suffix('*') {
+            Some(beginning) => name.as_str().starts_with(beginning),
+            None => name.as_str() == *hidden,
+        })
+    };
+    let seen = headers.keys().filter(|name| !is_hidden(name));
+    Document::object(seen.filter_map(|name| {
+        let value = String::from_utf8_lossy(headers.get(name)?.as_bytes());
+        Some((name.as_str(), Document::from(&*value)))
+    }))
+}
+
 /// The context of a call.
 pub fn context(
     headers: &HeaderMap,
     reads: Reads,
-    claims: Claims,
+    caller: Option<Arc<Caller>>,
+    seen: Seen,
     deadline: Option<Instant>,
 ) -> Result<Context, Invalid> {
     let mut context = Context {
-        claims,
+        caller,
+        seen,
         deadline,
         ..Context::anonymous()
     };

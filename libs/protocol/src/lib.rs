@@ -8,6 +8,7 @@ pub mod codec;
 pub mod compression;
 pub mod context;
 pub mod convert;
+pub mod documents;
 pub mod event;
 pub mod frames;
 mod framing;

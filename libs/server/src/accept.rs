@@ -16,9 +16,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
-use crate::{LogThrottle, methods::Methods};
+use crate::{LogThrottle, methods::Methods, peer::Peer};
 
 /// How long a new connection may keep silent.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -40,8 +40,8 @@ pub(crate) fn connections(
         (listener, slots, refused, calls, LogThrottle::default()),
         |(listener, slots, refused, calls, failing)| async move {
             loop {
-                let socket = match listener.accept().await {
-                    Ok((socket, _)) => socket,
+                let (socket, address) = match listener.accept().await {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         if let Some(left_out) = failing.is_due() {
                             tracing::warn!(%error, left_out, "cannot accept a connection");
@@ -59,7 +59,8 @@ pub(crate) fn connections(
                     tracing::debug!(%error, "connection gone before it began");
                     continue;
                 }
-                let connection = Connection::new(socket, slot, Arc::clone(&calls));
+                let peer = Peer::new(address);
+                let connection = Connection::new(socket, peer, slot, Arc::clone(&calls));
                 return Some((Ok(connection), (listener, slots, refused, calls, failing)));
             }
         },
@@ -71,6 +72,7 @@ pub(crate) fn connections(
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,
+    peer: Peer,
     greeting: Option<Greeting>,
     /// Whether what is being flushed has given way to the answers behind it.
     gathered: bool,
@@ -86,13 +88,14 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, slot: OwnedSemaphorePermit, calls: Arc<Methods>) -> Self {
+    fn new(socket: TcpStream, peer: Peer, slot: OwnedSemaphorePermit, calls: Arc<Methods>) -> Self {
         let greeting = Greeting {
             left: GREETING_BYTES,
             silence: Box::pin(sleep(SILENCE)),
         };
         Self {
             socket,
+            peer,
             greeting: Some(greeting),
             gathered: false,
             calls,
@@ -118,10 +121,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 

@@ -1,5 +1,5 @@
 //! What happens to every call between the connection and the service, whatever the transport: it is
-//! counted, bounded in number, ended at its deadline, isolated from other calls when it panics, and
+//! counted, bounded in number, its caller verified, ended at its deadline, isolated from other calls when it panics, and
 //! answered with a named error when it cannot be served. How a transport asks and answers is in
 //! [`grpc::framing`](crate::grpc::framing).
 //!
@@ -16,21 +16,24 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use stategate_api::Problem;
+use stategate_api::{Caller, Problem};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    Services,
+    AccessControl, Services,
+    access_control::Authenticated,
     deadline::Deadline,
     grpc::framing::{Arriving, Asked, Framing},
     in_flight::InFlight,
     methods::{Call, Methods, Shape},
     panics,
+    peer::Peer,
 };
 
 /// tonic ends a call at its deadline too, but as CANCELLED; being a tick of the clock earlier makes
@@ -41,15 +44,22 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 pub(crate) struct AdmissionLayer {
     methods: Arc<Methods>,
+    control: AccessControl,
     ending: CancellationToken,
 }
 
 impl AdmissionLayer {
-    /// At most `most_calls` unary calls of `services` at once. When `ending` is cancelled, health watches and
-    /// reflection streams end, which nobody else would end.
-    pub(crate) fn new(most_calls: usize, services: &Services, ending: CancellationToken) -> Self {
+    /// At most `most_calls` unary calls of `services` at once, by those whom `control` lets in. When `ending` is
+    /// cancelled, health watches and reflection streams end, which nobody else would end.
+    pub(crate) fn new(
+        most_calls: usize,
+        services: &Services,
+        control: AccessControl,
+        ending: CancellationToken,
+    ) -> Self {
         Self {
             methods: Arc::new(Methods::new(most_calls, services)),
+            control,
             ending,
         }
     }
@@ -95,12 +105,12 @@ fn admit(request: &Request<Body>, call: &Call) -> Result<Asked, Problem> {
 
 impl<S> Service<Request<Body>> for AdmissionService<S>
 where
-    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible> + Clone + Unpin,
     S::Future: Unpin,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -116,12 +126,25 @@ where
                 request.extensions_mut().insert(Deadline(at));
                 deadline = Some(Box::pin(sleep_until(at)));
             }
-            let (request, answering) = asked.request(request);
+            let caller = self.authenticate(&request, &call);
+            let (mut request, answering) = asked.request(request);
             framing = answering;
-            self.inner.call(request)
+            match caller {
+                Authenticated::Open => Serving::Called(self.inner.call(request)),
+                Authenticated::Known(caller) => {
+                    request.extensions_mut().insert(caller);
+                    Serving::Called(self.inner.call(request))
+                }
+                Authenticated::Refused(problem) => Serving::Refused(Some(problem)),
+                Authenticated::Verifying(verifying) => Serving::Verifying {
+                    verifying,
+                    request: Some(Box::new(request)),
+                    service: self.inner.clone(),
+                },
+            }
         });
         ResponseFuture {
-            inner: inner.map_err(Some),
+            inner: inner.unwrap_or_else(|problem| Serving::Refused(Some(problem))),
             call: Some(call),
             deadline,
             framing,
@@ -131,10 +154,74 @@ where
     }
 }
 
+impl<S> AdmissionService<S> {
+    /// Who makes a call. Health and reflection are asked by anybody, and what is no method at all is not there for
+    /// anybody.
+    fn authenticate(&self, request: &Request<Body>, call: &Call) -> Authenticated {
+        match call.shape() {
+            Shape::Infrastructure | Shape::Unknown => Authenticated::Open,
+            Shape::Unary | Shape::Stream => {
+                let peer = request.extensions().get::<Peer>();
+                let control = &self.admission.control;
+                control.authenticate(call.name(), request.headers(), peer)
+            }
+        }
+    }
+}
+
+/// How far a call is on its way to its service.
+enum Serving<S: Service<Request<Arriving>>> {
+    /// It does not get there.
+    Refused(Option<Problem>),
+    /// Its token is being verified; nothing of its message was read yet.
+    Verifying {
+        verifying: BoxFuture<'static, Result<Arc<Caller>, Problem>>,
+        request: Option<Box<Request<Arriving>>>,
+        service: S,
+    },
+    /// The service has it.
+    Called(S::Future),
+}
+
+impl<S> Serving<S>
+where
+    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Problem>> {
+        loop {
+            match self {
+                Self::Called(future) => {
+                    let Ok(response) = std::task::ready!(Pin::new(future).poll(cx));
+                    return Poll::Ready(Ok(response));
+                }
+                Self::Refused(problem) => {
+                    return Poll::Ready(Err(problem.take().unwrap_or(Problem::ShuttingDown)));
+                }
+                Self::Verifying {
+                    verifying,
+                    request,
+                    service,
+                } => {
+                    let caller = std::task::ready!(verifying.as_mut().poll(cx));
+                    *self = match (caller, request.take()) {
+                        (Ok(caller), Some(mut request)) => {
+                            request.extensions_mut().insert(caller);
+                            // What routes calls takes them at any time.
+                            Self::Called(service.call(*request))
+                        }
+                        (Err(problem), _) => Self::Refused(Some(problem)),
+                        (Ok(_), None) => Self::Refused(None),
+                    };
+                }
+            }
+        }
+    }
+}
+
 /// A call whose answer has not begun.
-#[derive(Debug)]
-pub(crate) struct ResponseFuture<F> {
-    inner: Result<F, Option<Problem>>,
+pub(crate) struct ResponseFuture<S: Service<Request<Arriving>>> {
+    inner: Serving<S>,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     framing: Framing,
@@ -142,26 +229,23 @@ pub(crate) struct ResponseFuture<F> {
     span: tracing::Span,
 }
 
-impl<F> Future for ResponseFuture<F>
+impl<S> Future for ResponseFuture<S>
 where
-    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+    S: Service<Request<Arriving>, Response = Response<Body>, Error = Infallible> + Unpin,
+    S::Future: Unpin,
 {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let polled = match &mut this.inner {
-            Ok(inner) => this
-                .span
-                // A bug in a handler is its call's problem and nobody else's.
-                .in_scope(|| catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx)))),
-            Err(problem) => {
-                let problem = problem.take().unwrap_or(Problem::ShuttingDown);
-                return Poll::Ready(Ok(this.refuse(problem)));
-            }
-        };
+        let inner = &mut this.inner;
+        let polled = this
+            .span
+            // A bug in a handler is its call's problem and nobody else's.
+            .in_scope(|| catch_unwind(AssertUnwindSafe(|| inner.poll(cx))));
         let response = match polled {
             Ok(Poll::Ready(Ok(response))) => this.answer(response),
+            Ok(Poll::Ready(Err(problem))) => this.refuse(problem),
             Ok(Poll::Pending) => match &mut this.deadline {
                 Some(deadline) => {
                     std::task::ready!(deadline.as_mut().poll(cx));
@@ -185,7 +269,7 @@ where
     }
 }
 
-impl<F> ResponseFuture<F> {
+impl<S: Service<Request<Arriving>>> ResponseFuture<S> {
     fn refuse(&mut self, problem: Problem) -> Response<ResponseBody> {
         self.answer(Framing::refusal(problem))
     }

@@ -3,11 +3,14 @@
 //! Everything wrong is reported at once, each with the variable, what was wrong and what to do.
 //! Values of secrets and of providers' settings, which hold passwords, appear nowhere.
 
+mod access;
+
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::de::DeserializeOwned;
 use stategate_model::limits::Limits;
 
+pub use self::access::Protected;
 use crate::{
     env::Env,
     variables::{self, Takes, Variable},
@@ -20,6 +23,10 @@ pub struct Config {
     pub host: IpAddr,
     /// The port of gRPC; metrics and health are on the next one. 0: any two free ports.
     pub port: u16,
+    /// Who may do what; `None`: everybody everything.
+    pub protection: Option<Protected>,
+    /// Whether the API is described to whoever asks.
+    pub reflection: bool,
     /// The certificate and key of gRPC.
     pub tls: Option<Tls>,
     /// The storage's settings: `config.storage.parse::<StorageConfig>()`.
@@ -72,10 +79,11 @@ impl Config {
             faults: Vec::new(),
         };
         read.refuse_unknown();
-        read.refuse_what_this_build_cannot_do();
         let config = Self {
             host: read.address(&variables::HOST),
             port: u16::try_from(read.number(&variables::PORT)).unwrap_or_default(),
+            protection: read.protection(),
+            reflection: read.flag(&variables::REFLECTION),
             tls: read.tls(),
             storage: read.provider(&variables::STORAGE_PROVIDER),
             channel: read.provider(&variables::CHANNEL_PROVIDER),
@@ -148,34 +156,6 @@ impl Reader<'_> {
                 None => "docs/configuration.md has the ones there are; unset it".to_owned(),
             };
             self.fault(name, format!("is no variable of stategate; {hint}"));
-        }
-    }
-
-    /// Refused by name, for a policy that is not enforced is worse than none, and a setting without
-    /// effect is taken for one that has it.
-    fn refuse_what_this_build_cannot_do(&mut self) {
-        let needs_verification = [
-            (variables::JWKS_URI, "verify tokens"),
-            (variables::EVENT_CLAIMS, "verify tokens"),
-            (variables::REQUEST_POLICY, "evaluate policies"),
-            (variables::RESPONSE_POLICY, "evaluate policies"),
-            (variables::POLICY_TIMEOUT_MS, "evaluate policies"),
-        ];
-        for (variable, what) in needs_verification {
-            // Set in the environment: a default of the table is no wish of anybody's.
-            if self.env.get(variable.name).is_some() {
-                self.fault(
-                    variable.name,
-                    format!("is set, but this build cannot {what} yet; unset it"),
-                );
-            }
-        }
-        if !self.flag(&variables::AUTH_DISABLED) {
-            self.fault(
-                variables::AUTH_DISABLED.name,
-                "is not true, but this build cannot verify tokens yet; set it to true to run open, \
-                 where everyone who can reach the port may read and write everything",
-            );
         }
     }
 

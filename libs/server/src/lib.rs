@@ -6,8 +6,7 @@
 //! A main reads as a list:
 //!
 //! ```no_run
-//! # use stategate_api::Access;
-//! # use stategate_server::{Config, Drain, Env, Services, Telemetry};
+//! # use stategate_server::{AccessControl, Config, Drain, Env, Services, Telemetry};
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::read(&Env::of_process(), &[])?;
 //! let telemetry = Telemetry::install(config.debug)?;
@@ -15,7 +14,7 @@
 //! // let storage = stategate_storage::open(&config.storage.parse()?).await?;
 //! // drain.on_close("storage", async move { storage.close().await });
 //! let services = Services::default();
-//! let running = stategate_server::start(&config, services, Access::open(), &telemetry, &drain).await?;
+//! let running = stategate_server::start(&config, services, AccessControl::open(), &telemetry, &drain).await?;
 //! running.ready().await;
 //! running.ended().await?;
 //! # Ok(())
@@ -26,6 +25,7 @@
 //! ([`config::Provider`]), and only services join the three.
 
 mod accept;
+mod access_control;
 mod admission;
 pub mod config;
 mod deadline;
@@ -33,9 +33,9 @@ pub mod drain;
 pub mod env;
 pub mod grpc;
 mod in_flight;
-mod log_throttle;
 mod methods;
 mod panics;
+mod peer;
 pub mod pem;
 mod readiness;
 pub mod serve;
@@ -45,12 +45,14 @@ pub mod tasks;
 pub mod telemetry;
 pub mod variables;
 
+pub use stategate_api::LogThrottle;
+
 pub use self::{
+    access_control::{AccessControl, RateSettings},
     config::Config,
     drain::Drain,
     env::Env,
     grpc::Grpc,
-    log_throttle::LogThrottle,
     panics::caught,
     serve::{Addresses, Running, Server, start},
     services::{Foundation, Services, Unfit},

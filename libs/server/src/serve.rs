@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use stategate_api::Access;
 use stategate_model::{limits::MESSAGE_BYTES, times};
 use stategate_protocol::server::{
     entity_service_server::EntityServiceServer, event_service_server::EventServiceServer,
@@ -32,6 +31,7 @@ use tonic_health::{
 };
 
 use crate::{
+    AccessControl,
     Config, Drain, Grpc, Services, Telemetry,
     accept::connections,
     admission::AdmissionLayer,
@@ -139,14 +139,14 @@ pub enum Error {
 pub async fn start(
     config: &Config,
     services: Services,
-    access: Access,
+    control: AccessControl,
     telemetry: &Telemetry,
     drain: &Drain,
 ) -> Result<Running, Error> {
     let started = async {
         signals::listen(drain).map_err(Error::Signals)?;
         let server = Server::bind(config).await?;
-        server.start(services, access, telemetry, drain).await
+        server.start(services, control, telemetry, drain).await
     };
     let started = started.await;
     if started.is_err() {
@@ -166,6 +166,8 @@ pub struct Server {
     limits: Limits,
     /// Limits of values.
     values: stategate_model::Limits,
+    /// Whether the API is described to whoever asks.
+    reflection: bool,
     grace: Duration,
 }
 
@@ -207,6 +209,7 @@ impl Server {
             tls,
             limits,
             values: config.limits,
+            reflection: config.reflection,
             grace: config.grace,
         })
     }
@@ -221,14 +224,16 @@ impl Server {
     pub async fn start(
         self,
         services: Services,
-        access: Access,
+        control: AccessControl,
         telemetry: &Telemetry,
         drain: &Drain,
     ) -> Result<Running, Error> {
-        tracing::warn!(
-            variable = variables::AUTH_DISABLED.name,
-            "authentication is off: everyone who can reach the port may read and write everything"
-        );
+        if control.is_open() {
+            tracing::warn!(
+                variable = variables::AUTH_DISABLED.name,
+                "authentication is off: everyone who can reach the port may read and write everything"
+            );
+        }
         if services.command.is_some() && times::for_calls(self.grace) <= times::WRITE {
             tracing::warn!(
                 variable = variables::GRACE_SECONDS.name,
@@ -241,13 +246,15 @@ impl Server {
         let names = services.names();
         let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
-        let admission = AdmissionLayer::new(self.limits.calls, &services, ending.clone());
+        let access = control.access();
+        let admission =
+            AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
         let calls = admission.methods();
         let adapter = Grpc::new(services, access, self.values);
         let grpc = self
             .transport()?
             .layer(admission)
-            .add_routes(routes(adapter, readiness.reporter())?)
+            .add_routes(routes(adapter, readiness.reporter(), self.reflection)?)
             .serve_with_incoming_shutdown(
                 connections(self.grpc, self.limits.connections, Arc::clone(&calls)),
                 drain.token().cancelled_owned(),
@@ -351,21 +358,25 @@ fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
 }
 
 /// Everything that is on the gRPC port.
-fn routes(adapter: Grpc, health: HealthReporter) -> Result<Routes, Error> {
-    let reflection = || {
+fn routes(adapter: Grpc, health: HealthReporter, reflection: bool) -> Result<Routes, Error> {
+    let health = HealthService::from_health_reporter(health);
+    let entities = EntityServiceServer::new(adapter.clone());
+    let events = EventServiceServer::new(adapter);
+    let routes = Routes::default()
+        .add_service(entities.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(events.max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(HealthServer::new(health));
+    if !reflection {
+        return Ok(routes);
+    }
+    let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(stategate_protocol::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let health = HealthService::from_health_reporter(health);
-    let entities = EntityServiceServer::new(adapter.clone());
-    let events = EventServiceServer::new(adapter);
-    Ok(Routes::default()
-        .add_service(entities.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(events.max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(HealthServer::new(health))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+    Ok(routes
+        .add_service(described().build_v1()?)
+        .add_service(described().build_v1alpha()?))
 }
 
 /// A server at work.

@@ -87,17 +87,35 @@ variables! {
     }
     "Who may do what" {
         AUTH_DISABLED = "AUTH_DISABLED", Takes::Flag, "false",
-            "Run open: everyone who can reach the port may read and write everything. Until tokens can be verified, the services start no other way.";
+            "Run open: everyone who can reach the port may read and write everything. Otherwise STATEGATE_JWKS_URI or STATEGATE_OIDC_ISSUER has to be set.";
         JWKS_URI = "JWKS_URI", Takes::Text, "",
-            "Where the keys are that tokens are verified with. Refused until tokens can be verified.";
-        REQUEST_POLICY = "REQUEST_POLICY", Takes::Text, "",
-            "Rego policy over requests, in base64. Refused until policies can be evaluated.";
-        RESPONSE_POLICY = "RESPONSE_POLICY", Takes::Text, "",
-            "Rego policy over responses, in base64. Refused until policies can be evaluated.";
-        POLICY_TIMEOUT_MS = "POLICY_TIMEOUT_MS", Takes::Number { min: 1, max: 10_000 }, "10",
-            "Longest that one policy decision may take; what runs past it is denied. Refused until policies can be evaluated.";
+            "Where the keys are that tokens are verified with, as a JSON Web Key Set: an https: address, an http: one on the loopback interface, or file: with an absolute path. Fetched every five minutes (a file every ten seconds) and when a token names a key that is not known, at most every 30 seconds. The last set stays in force for 24 hours while no other can be had.";
+        OIDC_ISSUER = "OIDC_ISSUER", Takes::Text, "",
+            "The OpenID issuer whose discovery document says where the keys are, instead of STATEGATE_JWKS_URI. Tokens have to be of this issuer.";
+        JWT_ISSUER = "JWT_ISSUER", Takes::Names, "",
+            "The issuers (`iss`) whose tokens are accepted. Unset: STATEGATE_OIDC_ISSUER, or any that signs with the keys.";
+        JWT_AUDIENCE = "JWT_AUDIENCE", Takes::Names, "",
+            "The audiences (`aud`) of which a token has to name one. Unset: any. Set it where the issuer has other applications, or their tokens are accepted here.";
         EVENT_CLAIMS = "EVENT_CLAIMS", Takes::Names, "",
-            "The verified claims kept with each event. Unset: all of them. Refused until tokens can be verified.";
+            "The verified claims that are kept with each event. Unset: all of them, up to 16 KiB.";
+        REQUEST_POLICY = "REQUEST_POLICY", Takes::Text, "",
+            "The Rego policy of requests, in base64. Without one, every request is denied.";
+        REQUEST_POLICY_FILE = "REQUEST_POLICY_FILE", Takes::Names, "",
+            "The same as files, or directories of which every *.rego but *_test.rego counts. Read again when they change.";
+        RESPONSE_POLICY = "RESPONSE_POLICY", Takes::Text, "",
+            "The Rego policy of answers and events, in base64. Without one, every answer is withheld.";
+        RESPONSE_POLICY_FILE = "RESPONSE_POLICY_FILE", Takes::Names, "",
+            "The same as files or directories.";
+        POLICY_DATA_FILE = "POLICY_DATA_FILE", Takes::Text, "",
+            "A JSON object that both policies see as `data`. Read again when it changes.";
+        POLICY_TIMEOUT_MS = "POLICY_TIMEOUT_MS", Takes::Number { min: 1, max: 10_000 }, "10",
+            "Longest that one policy decision may take; what runs past it is denied.";
+        MAX_CALLER_RATE = "MAX_CALLER_RATE", Takes::Number { min: 0, max: 4_294_967_295 }, "10000",
+            "Most calls in a second of one caller (`iss` and `sub` of its token) at each process; one more is RESOURCE_EXHAUSTED. 0: any number.";
+        MAX_PEER_RATE = "MAX_PEER_RATE", Takes::Number { min: 0, max: 4_294_967_295 }, "1000",
+            "Most calls in a second from one address (of IPv6, one /64) with tokens that were not verified before; one more is RESOURCE_EXHAUSTED. A proxy is one address for all its clients. 0: any number.";
+        REFLECTION = "REFLECTION", Takes::Flag, "false",
+            "Describe the API to whoever asks (gRPC server reflection; `stategate dev`: true).";
     }
     "What stands behind it" {
         STORAGE_PROVIDER = "STORAGE_PROVIDER", Takes::Provider, r#"{"name":"sqlite","path":"stategate.db"}"#,
@@ -123,7 +141,7 @@ variables! {
         MAX_SUBSCRIBERS = "MAX_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
             "Most streams at once; one more is RESOURCE_EXHAUSTED.";
         MAX_CALLER_SUBSCRIBERS = "MAX_CALLER_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "1000",
-            "Most streams at once of one caller (`iss` and `sub` of its token); one more is RESOURCE_EXHAUSTED. Callers without a `sub`, as all are while authentication is off, share STATEGATE_MAX_SUBSCRIBERS alone.";
+            "Most streams at once of one caller (`iss` and `sub` of its token); one more is RESOURCE_EXHAUSTED. While authentication is off nobody is told from anybody, and only STATEGATE_MAX_SUBSCRIBERS counts.";
         TAIL_BYTES = "TAIL_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",
             "Memory for the newest events, which subscribers that keep up are served from.";
         CATCHUP_BYTES = "CATCHUP_BYTES", Takes::Number { min: 1_048_576, max: 17_179_869_184 }, "67108864",

@@ -209,8 +209,7 @@ impl CommandService {
         let domain = entity.domain().to_owned();
         let write = Write {
             idempotency,
-            // They wait with the write.
-            claims: context.claims.lean(),
+            claims: context.claims(),
             trace_parent: context.trace.clone(),
             operations: vec![Operation {
                 entity,
@@ -295,15 +294,8 @@ fn key(context: &Context, domain: &str) -> Result<Option<IdempotencyKey>, Proble
     let Some(key) = &context.idempotency_key else {
         return Ok(None);
     };
-    // The copy goes with what is made of it; the claims wait with the write.
-    let claims = context.claims.lean();
-    let text = |name| claims.text(name).unwrap_or_default();
-    Ok(Some(IdempotencyKey::new(
-        domain,
-        text("iss"),
-        text("sub"),
-        key,
-    )?))
+    let (issuer, subject) = context.name().unwrap_or_default();
+    Ok(Some(IdempotencyKey::new(domain, issuer, subject, key)?))
 }
 
 /// What an idempotency key stands for: a write of one entity.
@@ -446,7 +438,7 @@ impl CommandApi for CommandService {
         let write = Write {
             operations,
             idempotency,
-            claims: context.claims.lean(),
+            claims: context.claims(),
             trace_parent: context.trace.clone(),
         };
         let written = self

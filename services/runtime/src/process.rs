@@ -7,10 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use stategate_api::Access;
+use stategate_auth::Authenticator;
 use stategate_channel::{Channel, ChannelConfig, Key, Log};
+use stategate_policy::PolicySource;
 use stategate_server::{
-    Config, Drain, Running, Services, Tasks, Telemetry, config, serve, variables,
+    AccessControl, Config, Drain, Running, Services, Tasks, Telemetry, config, serve, variables,
 };
 use stategate_storage::{Storage, StorageConfig, Work};
 
@@ -44,6 +45,7 @@ pub struct Process {
     storage: Arc<dyn Storage>,
     channel: Option<Arc<dyn Channel>>,
     positions: Arc<Positions>,
+    control: AccessControl,
 }
 
 impl Process {
@@ -89,6 +91,9 @@ impl Process {
         };
         let telemetry = Telemetry::install(config.debug)?;
         let drain = Drain::new();
+        let tasks = Tasks::of(&drain);
+        // What is wrong with it is said before a storage is opened, and perhaps made.
+        let control = access_control(&config, &tasks)?;
         let storage = stategate_storage::open(&storage).await;
         let storage = storage.map_err(|error| match option {
             Some(name) => anyhow::anyhow!("{name} cannot be used: {}", error.reason()),
@@ -104,13 +109,14 @@ impl Process {
             Arc::new(stategate_storage::heads_of(&storage)),
         ));
         Ok(Self {
-            tasks: Tasks::of(&drain),
+            tasks,
             config,
             telemetry,
             drain,
             storage,
             channel: None,
             positions,
+            control,
         })
     }
 
@@ -151,10 +157,10 @@ impl Process {
                 Some(_) => Work::Write,
                 None => Work::Read,
             },
+            control: self.control.clone(),
         }));
-        // Authentication is off: the configuration refuses everything else.
-        let access = Access::open();
-        stategate_server::start(&self.config, services, access, &self.telemetry, &self.drain).await
+        let control = self.control.clone();
+        stategate_server::start(&self.config, services, control, &self.telemetry, &self.drain).await
     }
 
     /// Serves until the process is told to end, and ends it well.
@@ -163,6 +169,38 @@ impl Process {
         running.ready().await;
         Ok(running.ended().await?)
     }
+}
+
+/// Who may do what, and the tasks that keep keys and policies as they are published.
+fn access_control(config: &Config, tasks: &Tasks) -> anyhow::Result<AccessControl> {
+    let Some(protected) = &config.protection else {
+        return Ok(AccessControl::open());
+    };
+    let (policies, reloader) = protected
+        .policies
+        .clone()
+        .load()
+        .map_err(|error| protected.unusable(&error))?;
+    for (policy, variable) in [
+        (&protected.policies.request, &variables::REQUEST_POLICY),
+        (&protected.policies.response, &variables::RESPONSE_POLICY),
+    ] {
+        if *policy == PolicySource::None {
+            tracing::warn!(
+                variable = variable.name,
+                "there is no such policy, so everything is denied; set it, or its _FILE"
+            );
+        }
+    }
+    if reloader.has_files() {
+        tasks.essential("the reading of policies", reloader.run());
+    }
+    let (authenticator, refresher) = Authenticator::new(protected.tokens.clone())
+        .map_err(|error| config::Protected::keys_unusable(&error))?;
+    tasks.essential("the fetching of keys", refresher.run());
+    let control = AccessControl::on(Arc::new(authenticator), policies, protected.rates);
+    tasks.essential("the forgetting of rates", control.clone().tidy());
+    Ok(control)
 }
 
 /// The main of a process: what it ends with, and on standard error why.

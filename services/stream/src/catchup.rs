@@ -15,7 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stategate_api::{Delivery, Problem};
+use stategate_api::{Delivery, Problem, Verdicts};
 use stategate_metrics::{Counter, Gauge};
 use stategate_model::{Event, Lane, Position, value::Corrupt};
 use stategate_protocol::encode_event;
@@ -553,7 +553,9 @@ impl Reading {
         {
             return Ok(Some(delivery));
         }
-        self.subscriber.deliver(event, || encode_event(event))
+        // Nobody else has this copy of it, so that there is nobody to share the decision with.
+        let verdicts = Verdicts::default();
+        self.subscriber.deliver(event, &verdicts, || encode_event(event))
     }
 
     async fn run(mut self, lane: Lane, after: Position) -> Result<Option<Read>, Problem> {

@@ -201,8 +201,8 @@ impl StreamApi for StreamService {
         let info = self.storage.info();
         let lanes = selection.lanes(info.lanes);
         let fresh = Freshness::of(&context, info.log_id, info.lanes)?;
-        // The context stays with the subscription; what is made of its claims does not.
-        let permit = self.admission.admit(context.claims.lean().caller())?;
+        let caller = context.caller.as_ref().map(|caller| caller.key().into());
+        let permit = self.admission.admit(caller)?;
         let heads = self.heads(&fresh).await?;
         let start = self.start_of(&start, &lanes, &heads).await?;
         let token = Token::of_heads(info.log_id, &start);

@@ -176,7 +176,9 @@ fn the_model_is_plain() {
 fn who_calls_and_what_they_may_do_is_decided_on_the_model_alone() {
     let graph = Graph::read();
     let strangers = [PROTOCOL, SERVER, STORAGE, CHANNEL, RUNTIME, "tonic", "axum"];
-    graph.assert_apart("stategate-auth", &[Normal, Build], &strangers);
+    for decides in ["stategate-auth", "stategate-policy"] {
+        graph.assert_apart(decides, &[Normal, Build], &strangers);
+    }
 }
 
 #[test]

@@ -9,13 +9,15 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::{Identity, claims::Times};
+use stategate_api::Caller;
+
+use super::claims::Times;
 
 /// Parts of the cache, each behind a lock of its own, so that cores seldom wait for each other.
 const PARTS: usize = 16;
 /// Most tokens in one part.
 const PART_TOKENS: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
-/// Most bytes of claims in one part, as [`Identity::size`] counts them.
+/// Most bytes of claims in one part, as [`Caller::size`] counts them.
 const PART_BYTES: usize = 8 << 20;
 
 pub(super) type Digest = [u8; 32];
@@ -23,7 +25,7 @@ pub(super) type Digest = [u8; 32];
 /// A token that was verified.
 #[derive(Debug, Clone)]
 pub(super) struct Verified {
-    pub(super) identity: Arc<Identity>,
+    pub(super) caller: Arc<Caller>,
     /// The fingerprint of the key: a token lives no longer than the key that verified it.
     pub(super) key: [u8; 32],
     pub(super) times: Times,
@@ -57,21 +59,21 @@ impl Cache {
     pub(super) fn remove(&self, digest: &Digest) {
         let mut part = self.part(digest).lock();
         if let Some(gone) = part.tokens.pop(digest) {
-            part.bytes -= gone.identity.size();
+            part.bytes -= gone.caller.size();
         }
     }
 
     pub(super) fn insert(&self, digest: Digest, verified: Verified) {
         let mut part = self.part(&digest).lock();
-        part.bytes += verified.identity.size();
+        part.bytes += verified.caller.size();
         if let Some((_, replaced)) = part.tokens.push(digest, verified) {
-            part.bytes -= replaced.identity.size();
+            part.bytes -= replaced.caller.size();
         }
         while part.bytes > PART_BYTES {
             let Some((_, gone)) = part.tokens.pop_lru() else {
                 break;
             };
-            part.bytes -= gone.identity.size();
+            part.bytes -= gone.caller.size();
         }
     }
 

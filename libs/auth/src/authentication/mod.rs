@@ -8,7 +8,7 @@ mod bearer;
 mod cache;
 mod claims;
 mod compact;
-mod identity;
+mod event_claims;
 mod refused;
 
 use std::{sync::Arc, time::SystemTime};
@@ -17,13 +17,15 @@ pub use self::{
     bearer::bearer,
     claims::{LEEWAY, TokenRules},
     compact::TOKEN_BYTES,
-    identity::{EventClaims, Identity, UnknownClaim},
+    event_claims::{EventClaims, UnknownClaim},
     refused::Refused,
 };
 use self::{
-    cache::{Cache, Verified},
+    cache::{Cache, Digest, Verified},
     compact::Compact,
 };
+use stategate_api::Caller;
+
 use crate::keys::{Held, KeyRefresher, KeySettings, Keyring, Missing, Renewal, SettingsError};
 
 /// What tokens are verified by, and what becomes of their claims.
@@ -71,30 +73,47 @@ impl Authenticator {
         self.keyring.until_ready().await;
     }
 
+    /// Who the bearer of a token is, if the token was verified lately: at the cost of one digest.
+    pub fn known(&self, token: &str) -> Option<Result<Arc<Caller>, Refused>> {
+        let keys = self.keyring.current()?;
+        self.known_at(&keys, &Cache::digest(token), SystemTime::now())
+    }
+
+    fn known_at(
+        &self,
+        keys: &Held,
+        digest: &Digest,
+        now: SystemTime,
+    ) -> Option<Result<Arc<Caller>, Refused>> {
+        let verified = self.cache.get(digest)?;
+        if !keys.set().holds(&verified.key) {
+            self.cache.remove(digest);
+            return None;
+        }
+        let valid = self.rules.check_times(&verified.times, now);
+        if valid == Err(Refused::Expired) {
+            self.cache.remove(digest);
+        }
+        Some(valid.map(|()| verified.caller))
+    }
+
     /// Who the bearer of a token is.
     ///
     /// Waits only where the token names a key that is not known and the keys may be asked for again: for
     /// as long as that fetch may take.
-    pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Refused> {
+    pub async fn verify(&self, token: &str) -> Result<Arc<Caller>, Refused> {
         self.verify_at(token, SystemTime::now()).await
     }
 
     /// As [`Authenticator::verify`], at another time than now.
-    pub async fn verify_at(&self, token: &str, now: SystemTime) -> Result<Arc<Identity>, Refused> {
+    pub async fn verify_at(&self, token: &str, now: SystemTime) -> Result<Arc<Caller>, Refused> {
         if token.len() > TOKEN_BYTES {
             return Err(Refused::TooLong);
         }
         let keys = self.keyring.current().ok_or(Refused::KeysUnavailable)?;
         let digest = Cache::digest(token);
-        if let Some(verified) = self.cache.get(&digest) {
-            if keys.set().holds(&verified.key) {
-                let valid = self.rules.check_times(&verified.times, now);
-                if valid == Err(Refused::Expired) {
-                    self.cache.remove(&digest);
-                }
-                return valid.map(|()| verified.identity);
-            }
-            self.cache.remove(&digest);
+        if let Some(known) = self.known_at(&keys, &digest, now) {
+            return known;
         }
         let compact = Compact::parse(token)?;
         let key = match verify_signature(&keys, &compact) {
@@ -116,17 +135,17 @@ impl Authenticator {
         let claims = compact.claims()?;
         let times = self.rules.check(&claims, now)?;
         let expires = self.rules.expires(&times);
-        let identity = Identity::new(claims, &self.event_claims, expires)?;
-        let identity = Arc::new(identity);
+        let caller = event_claims::caller(claims, &self.event_claims, expires)?;
+        let caller = Arc::new(caller);
         self.cache.insert(
             digest,
             Verified {
-                identity: Arc::clone(&identity),
+                caller: Arc::clone(&caller),
                 key,
                 times,
             },
         );
-        Ok(identity)
+        Ok(caller)
     }
 }
 

@@ -134,6 +134,52 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// As metrics and the log name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HeaderMissing => "header_missing",
+            Self::HeaderRepeated => "header_repeated",
+            Self::SchemeUnsupported => "scheme_unsupported",
+            Self::HeaderMalformed => "header_malformed",
+            Self::TooLong => "too_long",
+            Self::NotSigned => "not_signed",
+            Self::Encrypted => "encrypted",
+            Self::HeaderEncoding => "header_encoding",
+            Self::HeaderJson => "header_json",
+            Self::AlgorithmMissing => "algorithm_missing",
+            Self::AlgorithmNone => "algorithm_none",
+            Self::AlgorithmSymmetric => "algorithm_symmetric",
+            Self::AlgorithmUnsupported => "algorithm_unsupported",
+            Self::Critical => "critical",
+            Self::TypeUnsupported => "type_unsupported",
+            Self::Nested => "nested",
+            Self::KeyIdMalformed => "key_id_malformed",
+            Self::KeyUnknown => "key_unknown",
+            Self::KeyAmbiguous => "key_ambiguous",
+            Self::AlgorithmNotOfKey => "algorithm_not_of_key",
+            Self::SignatureEncoding => "signature_encoding",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::ClaimsEncoding => "claims_encoding",
+            Self::ClaimsJson => "claims_json",
+            Self::ClaimsTooLarge => "claims_too_large",
+            Self::ExpiryMissing => "expiry_missing",
+            Self::ExpiryMalformed => "expiry_malformed",
+            Self::Expired => "expired",
+            Self::NotBeforeMalformed => "not_before_malformed",
+            Self::NotYetValid => "not_yet_valid",
+            Self::IssuedAtMalformed => "issued_at_malformed",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::IssuerMissing => "issuer_missing",
+            Self::IssuerMalformed => "issuer_malformed",
+            Self::IssuerWrong => "issuer_wrong",
+            Self::AudienceMissing => "audience_missing",
+            Self::AudienceMalformed => "audience_malformed",
+            Self::AudienceWrong => "audience_wrong",
+            Self::SubjectMalformed => "subject_malformed",
+            Self::KeysUnavailable => "keys_unavailable",
+        }
+    }
+
     /// Whether the same token may be accepted later, unchanged: UNAVAILABLE, not UNAUTHENTICATED.
     pub fn is_temporary(self) -> bool {
         self == Self::KeysUnavailable

@@ -3,20 +3,22 @@
 //! The protocol has two gRPC services, the architecture three processes: `EntityService` is served
 //! by the command and the query service, `EventService` by the query and the stream service.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::stream;
-use stategate_api::{Access, Command, Query, Released, Stream};
-use stategate_model::{Claims, Limits, value::Corrupt};
+use stategate_api::{Access, Caller, Command, Context, Query, Released, Rules, Seen, Stream};
+use stategate_model::{Limits, value::Corrupt};
 use stategate_protocol::{
     Encoded, EventPage, Transacted, answers,
-    context::{Reads, context},
-    pb, requests,
+    context::{Reads, context, metadata as metadata_of},
+    documents, pb, requests,
     server::{entity_service_server::EntityService, event_service_server::EventService},
     status,
 };
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use crate::{Services, deadline::Deadline, services::Home};
+use crate::{Services, deadline::Deadline, peer::Peer, services::Home};
 
 mod events;
 pub(crate) mod framing;
@@ -62,15 +64,38 @@ fn elsewhere(home: Home, method: &'static str) -> Status {
     status(home.elsewhere(method))
 }
 
-/// A call's message and its context.
-fn open<T>(request: Request<T>, reads: Reads) -> Result<(T, stategate_api::Context), Status> {
-    let deadline = request.extensions().get().map(|Deadline(at)| *at);
-    let (metadata, extensions, message) = request.into_parts();
-    let claims = extensions.get::<Claims>().cloned();
-    let claims = claims.unwrap_or_else(Claims::none);
-    let context = context(&metadata.into_headers(), reads, claims, deadline);
-    let context = context.map_err(|invalid| status(invalid.into()))?;
-    Ok((message, context))
+/// A call as it arrived: its message, what came with it, and what it is judged by.
+struct Opened<T> {
+    message: T,
+    context: Context,
+    rules: Rules,
+}
+
+impl Grpc {
+    fn open<T>(&self, request: Request<T>, reads: Reads) -> Result<Opened<T>, Status> {
+        let rules = self.access.rules();
+        let (metadata, mut extensions, message) = request.into_parts();
+        let headers = metadata.into_headers();
+        let deadline = extensions.get().map(|Deadline(at)| *at);
+        let caller = extensions.remove::<Arc<Caller>>();
+        let certificate = extensions.remove::<Peer>().and_then(|peer| peer.certificate_subject);
+        let seen = Seen {
+            certificate,
+            ..match rules.read_metadata() {
+                true => Seen {
+                    metadata: metadata_of(&headers),
+                    ..Seen::nothing()
+                },
+                false => Seen::nothing(),
+            }
+        };
+        let context = context(&headers, reads, caller, seen, deadline);
+        Ok(Opened {
+            message,
+            context: context.map_err(|invalid| status(invalid.into()))?,
+            rules,
+        })
+    }
 }
 
 /// An answer as a message with its metadata.
@@ -89,19 +114,27 @@ fn respond<T, M>(
 impl EntityService for Grpc {
     async fn set(&self, request: Request<pb::Entity>) -> Result<Response<()>, Status> {
         let service = self.command("EntityService/Set")?;
-        let (message, context) = open(request, Reads::Write)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Write)?;
+        let shown = rules.message(|| documents::set(&message));
         let request = requests::set(message, &self.limits).map_err(status)?;
-        let call = self.access.call(request, context, |call| service.set(call));
+        let call = rules.call(request, shown, context, |call| service.set(call));
         respond(call.await.map_err(status)?, Ok)
     }
 
     async fn edit(&self, request: Request<pb::Entity>) -> Result<Response<pb::Entity>, Status> {
         let service = self.command("EntityService/Edit")?;
-        let (message, context) = open(request, Reads::Write)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Write)?;
+        let shown = rules.message(|| documents::edit(&message));
         let request = requests::edit(message, &self.limits).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.edit(call));
+        let call = rules.call(request, shown, context, |call| service.edit(call));
         respond(call.await.map_err(status)?, |entity| {
             answers::entity(&entity)
         })
@@ -109,11 +142,14 @@ impl EntityService for Grpc {
 
     async fn revert(&self, request: Request<pb::EventRef>) -> Result<Response<pb::Entity>, Status> {
         let service = self.command("EntityService/Revert")?;
-        let (message, context) = open(request, Reads::Write)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Write)?;
+        let shown = rules.message(|| documents::revert(&message));
         let request = requests::revert(&message).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.revert(call));
+        let call = rules.call(request, shown, context, |call| service.revert(call));
         respond(call.await.map_err(status)?, |entity| {
             answers::entity(&entity)
         })
@@ -121,9 +157,14 @@ impl EntityService for Grpc {
 
     async fn del(&self, request: Request<pb::EntityRef>) -> Result<Response<()>, Status> {
         let service = self.command("EntityService/Del")?;
-        let (message, context) = open(request, Reads::Write)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Write)?;
+        let shown = rules.message(|| documents::del(&message));
         let request = requests::del(&message).map_err(status)?;
-        let call = self.access.call(request, context, |call| service.del(call));
+        let call = rules.call(request, shown, context, |call| service.del(call));
         respond(call.await.map_err(status)?, Ok)
     }
 
@@ -132,11 +173,17 @@ impl EntityService for Grpc {
         request: Request<pb::TransactRequest>,
     ) -> Result<Response<Transacted>, Status> {
         let service = self.command("EntityService/Transact")?;
-        let (message, context) = open(request, Reads::Transaction)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Transaction)?;
+        let shown = rules.transaction(
+            || documents::transact(&message),
+            || documents::operations(&message),
+        );
         let request = requests::transact(message, &self.limits).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.transact(call));
+        let call = rules.call(request, shown, context, |call| service.transact(call));
         respond(call.await.map_err(status)?, |events| {
             answers::transaction(&events)
         })
@@ -144,9 +191,14 @@ impl EntityService for Grpc {
 
     async fn get(&self, request: Request<pb::EntityRef>) -> Result<Response<pb::Entity>, Status> {
         let service = self.query("EntityService/Get")?;
-        let (message, context) = open(request, Reads::Read)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Read)?;
+        let shown = rules.message(|| documents::get(&message));
         let request = requests::get(&message).map_err(status)?;
-        let call = self.access.call(request, context, |call| service.get(call));
+        let call = rules.call(request, shown, context, |call| service.get(call));
         respond(call.await.map_err(status)?, |entity| {
             answers::entity(&entity)
         })
@@ -157,11 +209,14 @@ impl EntityService for Grpc {
         request: Request<pb::SearchEntityOpts>,
     ) -> Result<Response<pb::Entities>, Status> {
         let service = self.query("EntityService/Search")?;
-        let (message, context) = open(request, Reads::Read)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Read)?;
+        let shown = rules.message(|| documents::search(&message));
         let request = requests::search(&message).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.search(call));
+        let call = rules.call(request, shown, context, |call| service.search(call));
         respond(call.await.map_err(status)?, |page| answers::entities(&page))
     }
 }
@@ -177,11 +232,14 @@ impl EventService for Grpc {
         request: Request<pb::StreamOpts>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let service = self.stream("EventService/Stream")?;
-        let (message, context) = open(request, Reads::Read)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Read)?;
+        let shown = rules.subscription(|| documents::subscribe(&message));
         let request = requests::subscribe(&message).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.stream(call));
+        let call = rules.call(request, shown, context, |call| service.stream(call));
         let mut handed = None;
         let mut response = respond(call.await.map_err(status)?, |subscription| {
             handed = Some(Handed::new(subscription.deliveries));
@@ -198,21 +256,27 @@ impl EventService for Grpc {
         request: Request<pb::SearchEventOpts>,
     ) -> Result<Response<EventPage>, Status> {
         let service = self.query("EventService/Search")?;
-        let (message, context) = open(request, Reads::Read)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Read)?;
+        let shown = rules.message(|| documents::search_events(&message));
         let request = requests::search_events(&message).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.search_events(call));
+        let call = rules.call(request, shown, context, |call| service.search_events(call));
         respond(call.await.map_err(status)?, |page| answers::events(&page))
     }
 
     async fn get(&self, request: Request<pb::EventRef>) -> Result<Response<Encoded>, Status> {
         let service = self.query("EventService/Get")?;
-        let (message, context) = open(request, Reads::Read)?;
+        let Opened {
+            message,
+            context,
+            rules,
+        } = self.open(request, Reads::Read)?;
+        let shown = rules.message(|| documents::get_event(&message));
         let request = requests::get_event(&message).map_err(status)?;
-        let call = self
-            .access
-            .call(request, context, |call| service.get_event(call));
+        let call = rules.call(request, shown, context, |call| service.get_event(call));
         respond(call.await.map_err(status)?, |event| answers::event(&event))
     }
 }

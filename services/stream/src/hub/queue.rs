@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use stategate_api::{Delivery, access::Gate};
+use stategate_api::{Delivery, Gate, Verdicts};
 use stategate_model::{Event, Lane, Position, value::Corrupt};
 use stategate_protocol::Encoded;
 use tokio::sync::Notify;
@@ -21,7 +21,7 @@ pub(super) const QUEUE_BYTES: usize = 1 << 20;
 pub(crate) struct Subscriber {
     pub(crate) selection: Selection,
     /// What every event for it goes through.
-    gate: Gate,
+    pub(crate) gate: Gate,
     pub(super) queue: Mutex<Queue>,
     /// Notified when an event was queued, or the subscriber was detached.
     pub(crate) changed: Notify,
@@ -82,8 +82,9 @@ impl Subscriber {
         use stategate_api::{Access, Context};
         let request = stategate_protocol::requests::subscribe(opts).unwrap();
         let mut subscriber = None;
-        let access = Access::open();
-        let call = access.call(request, Context::anonymous(), |call| {
+        let rules = Access::open().rules();
+        let message = rules.message(stategate_policy::Document::null);
+        let call = rules.call(request, message, Context::anonymous(), |call| {
             let gate = call.gate();
             let (request, _) = call.into_parts();
             subscriber = Some(Self::new(Selection::of(request), gate));
@@ -97,10 +98,11 @@ impl Subscriber {
     pub(crate) fn deliver(
         &self,
         event: &Event,
+        verdicts: &Verdicts,
         encode: impl FnOnce() -> Result<Encoded, Corrupt>,
     ) -> Result<Option<Delivery>, Corrupt> {
         self.gate
-            .deliver(event, || encode().map(|encoded| encoded.0))
+            .deliver(event, verdicts, || encode().map(|encoded| encoded.0))
     }
 
     /// Takes the first of what was queued, about `most` bytes of it.

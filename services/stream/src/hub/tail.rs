@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use stategate_api::Verdicts;
 use stategate_model::{Event, EventId, Position, value::Corrupt};
 use stategate_protocol::{Encoded, encode_event};
 
@@ -17,6 +18,8 @@ pub(crate) struct Entry {
     encoded: OnceLock<Encoded>,
     /// Of the encoding, where that is sent in pieces.
     digest: OnceLock<u64>,
+    /// Whether subscribers may see it, as far as that was decided.
+    pub(crate) verdicts: Verdicts,
 }
 
 impl Entry {
@@ -27,6 +30,7 @@ impl Entry {
             event,
             encoded: encoded.map_or_else(OnceLock::new, OnceLock::from),
             digest: OnceLock::new(),
+            verdicts: Verdicts::default(),
         }
     }
 

@@ -7,9 +7,8 @@
 use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
-use stategate_model::{Object, json};
 
-use super::tokens::Token;
+use crate::{document::Document, tokens::Token};
 
 /// Which members of an object are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +30,8 @@ pub struct Reads {
     pub method: bool,
     /// `input.body`: the request, the answer or the event.
     pub body: bool,
+    /// `input.client_certificate`.
+    pub certificate: bool,
     /// `input.client_stream` or `input.server_stream`.
     pub streams: bool,
     /// The input in another way, or members of it that it does not have.
@@ -39,9 +40,9 @@ pub struct Reads {
     pub ambient: bool,
 }
 
-/// Equal for two callers exactly if a policy cannot tell them apart by their claims and metadata.
+/// Equal for two callers and a policy exactly if the policy cannot tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SharingKey([u8; 32]);
+pub struct Class([u8; 16]);
 
 impl Reads {
     pub(super) fn nothing() -> Self {
@@ -50,6 +51,7 @@ impl Reads {
             metadata: Members::Named(BTreeSet::new()),
             method: false,
             body: false,
+            certificate: false,
             streams: false,
             other: false,
             ambient: false,
@@ -77,6 +79,7 @@ impl Reads {
                 Some(("metadata", rest)) => self.metadata.add(rest),
                 Some(("method", _)) => self.method = true,
                 Some(("body", _)) => self.body = true,
+                Some(("client_certificate", _)) => self.certificate = true,
                 Some(("client_stream" | "server_stream", _)) => self.streams = true,
                 _ => self.add_everything(),
             }
@@ -88,6 +91,7 @@ impl Reads {
         self.metadata = Members::All;
         self.method = true;
         self.body = true;
+        self.certificate = true;
         self.streams = true;
         self.other = true;
     }
@@ -97,19 +101,49 @@ impl Reads {
         *self == Self::nothing()
     }
 
-    /// What callers share decisions by, where method and body are equal.
-    pub fn sharing_key(&self, claims: &Object, metadata: &Object) -> SharingKey {
+    /// What callers share the decisions of a policy by, where method and body are equal.
+    pub(super) fn class(
+        &self,
+        policy: u64,
+        claims: Option<&Document>,
+        metadata: &Document,
+        certificate: Option<&str>,
+    ) -> Class {
         let mut digest = Sha256::new();
-        for (members, object) in [(&self.claims, claims), (&self.metadata, metadata)] {
-            let seen = members.of(object);
-            digest.update(seen.len().to_le_bytes());
-            digest.update(seen);
+        let mut part = |text: &str| {
+            digest.update(text.len().to_le_bytes());
+            digest.update(text);
+        };
+        part(&policy.to_string());
+        for (members, document) in [(&self.claims, claims), (&self.metadata, Some(metadata))] {
+            match members {
+                Members::All => part(&document.map_or_else(String::new, Document::to_json)),
+                Members::Named(names) => {
+                    for name in names {
+                        // What is not there has no JSON.
+                        let member = document.and_then(|document| document.member(name));
+                        part(&member.map_or_else(String::new, |member| member.to_json()));
+                    }
+                }
+            }
         }
-        SharingKey(digest.finalize().into())
+        if self.certificate {
+            part(if certificate.is_some() { "shown" } else { "" });
+            part(certificate.unwrap_or_default());
+        }
+        let digest: [u8; 32] = digest.finalize().into();
+        let mut class = [0; 16];
+        class.copy_from_slice(&digest[..16]);
+        Class(class)
     }
 }
 
 impl Members {
+    /// Whether none is looked at.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Named(names) if names.is_empty())
+    }
+
     fn add(&mut self, rest: &[Token<'_>]) {
         match (member(rest), &mut *self) {
             (Some((name, _)), Self::Named(names)) => {
@@ -117,18 +151,6 @@ impl Members {
             }
             (None, _) => *self = Self::All,
             (_, Self::All) => {}
-        }
-    }
-
-    /// The members that are looked at, in canonical form.
-    fn of(&self, object: &Object) -> String {
-        match self {
-            Self::All => json::canonical(object),
-            Self::Named(names) => {
-                let seen = object.iter().filter(|(name, _)| names.contains(*name));
-                let seen = seen.map(|(name, value)| (name.clone(), value.clone()));
-                json::canonical(&seen.collect())
-            }
         }
     }
 }
@@ -149,7 +171,8 @@ fn member<'t, 's>(tokens: &'t [Token<'s>]) -> Option<(&'s str, &'t [Token<'s>])>
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tokens::tokens, *};
+    use super::*;
+    use crate::tokens::tokens;
 
     fn reads(source: &str) -> Reads {
         let mut reads = Reads::nothing();

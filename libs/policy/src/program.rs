@@ -23,15 +23,15 @@ use regorus::{
 };
 use stategate_model::Object;
 
-use super::{
-    reads::Reads,
+use crate::{
+    reads::{Class, Reads},
     recursion, screen,
     tokens::{self, Token},
 };
-use crate::Document;
+use crate::document::Document;
 
 /// What a policy has to answer.
-const ENTRY_POINT: &str = "data.stategate.authz.allow";
+pub(crate) const ENTRY_POINT: &str = "data.stategate.authz.allow";
 /// Instructions between two looks at the clock: some microseconds.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(256).unwrap();
 /// Most bytes of a policy's modules together.
@@ -160,8 +160,19 @@ impl Policy {
         data: Option<&Object>,
         limits: Limits,
     ) -> Result<Self, PolicyError> {
+        let data = data.map_or_else(Value::new_object, |data| Document::from(data).into_value());
+        Self::compile_with(modules, data, limits)
+    }
+
+    /// The same with a data document that the engine has already.
+    pub(crate) fn compile_with(
+        modules: &[Module],
+        data: Value,
+        limits: Limits,
+    ) -> Result<Self, PolicyError> {
         // A policy that the compiler does not survive is refused like any other that is wrong.
-        catch_unwind(|| Self::compile_unguarded(modules, data, limits)).unwrap_or_else(|_panic| {
+        let compiled = AssertUnwindSafe(|| Self::compile_unguarded(modules, data, limits));
+        catch_unwind(compiled).unwrap_or_else(|_panic| {
             let text = "the compiler stopped in the middle of it".to_owned();
             Err(PolicyError::Compile(text))
         })
@@ -169,7 +180,7 @@ impl Policy {
 
     fn compile_unguarded(
         modules: &[Module],
-        data: Option<&Object>,
+        data: Value,
         limits: Limits,
     ) -> Result<Self, PolicyError> {
         let bytes = modules.iter().map(|module| module.text.len()).sum();
@@ -192,7 +203,6 @@ impl Policy {
             add_module(&mut engine, module, &tokens)?;
             known.push(tokens);
         }
-        let data = data.map_or_else(Value::new_object, |data| Document::from(data).into_value());
         let program = compile(&mut engine)?;
         if let Some(circle) = recursion::circle(&program) {
             return Err(PolicyError::Compile(format!(
@@ -243,6 +253,30 @@ impl Policy {
     /// What of its input it looks at.
     pub fn reads(&self) -> &Reads {
         &self.0.reads
+    }
+
+    /// What callers share its decisions by, where method and body are equal.
+    pub fn class(
+        &self,
+        claims: Option<&Document>,
+        metadata: &Document,
+        certificate: Option<&str>,
+    ) -> Class {
+        self.0.reads.class(self.0.id, claims, metadata, certificate)
+    }
+}
+
+impl Denied {
+    /// As metrics name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::NotAllowed => "not_allowed",
+            Self::NotBoolean => "not_boolean",
+            Self::TooSlow => "too_slow",
+            Self::TooLong => "too_long",
+            Self::Failed => "failed",
+        }
     }
 }
 
@@ -357,18 +391,18 @@ fn compile(engine: &mut Engine) -> Result<Arc<Program>, PolicyError> {
         .map_err(|error| PolicyError::Compile(error.to_string()))
 }
 
-/// Adds a module in v1 or, if it is not, in v0.
-fn add_module(
+/// Adds a module in v1 or, if it is not, in v0; whether it is in v0.
+pub(crate) fn add_module(
     engine: &mut Engine,
     module: &Module,
     known: &[Token<'_>],
-) -> Result<(), PolicyError> {
+) -> Result<bool, PolicyError> {
     let mut add = |v0: bool| {
         engine.set_rego_v0(v0);
         engine.add_policy(module.name.clone(), module.text.clone())
     };
     let Err(v1) = add(false) else {
-        return Ok(());
+        return Ok(false);
     };
     let syntax = |error: String| PolicyError::Syntax {
         name: module.name.clone(),
@@ -381,6 +415,6 @@ fn add_module(
         return Err(syntax(v1.to_string()));
     }
     add(true)
-        .map(|_| ())
+        .map(|_| true)
         .map_err(|v0| syntax(format!("{v1}; and as Rego v0: {v0}")))
 }

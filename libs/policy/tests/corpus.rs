@@ -18,11 +18,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use stategate_auth::{
-    Document, Policy,
-    authorization::{Limits, Module},
-};
 use stategate_model::{Object, json};
+use stategate_policy::{Document, Limits, Module, Policy};
 
 struct Case {
     path: PathBuf,

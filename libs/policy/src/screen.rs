@@ -5,7 +5,7 @@
 //! instruction and makes as much as its argument says is out of its reach. Such functions are
 //! accepted where the argument is a number in the source, and refused where it may come from a caller.
 
-use super::{patterns, tokens::Token};
+use crate::{patterns, tokens::Token};
 
 /// Most elements of a range in a policy's source.
 const RANGE: i64 = 10_000;
@@ -60,8 +60,22 @@ const FORMAT_WHY: &str = "the format must be a string in the source with widths 
 
 /// Refuses a source that uses what no policy may use.
 pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
+    match refusals(tokens).into_iter().next() {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
+    }
+}
+
+/// Everything that a source uses and no policy may use, each once.
+pub(super) fn refusals(tokens: &[Token<'_>]) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    let mut refuse = |refusal: Refusal| {
+        if !found.contains(&refusal) {
+            found.push(refusal);
+        }
+    };
     if patterns::has_object_pattern(tokens) {
-        return Err(Refusal {
+        refuse(Refusal {
             name: "object patterns",
             why: "the engine lets them match objects with further members, which OPA does not; take the members by name",
         });
@@ -72,7 +86,8 @@ pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
         if let Some((name, why)) = never
             && (arguments.is_some() || name.contains('.'))
         {
-            return Err(Refusal { name, why });
+            refuse(Refusal { name, why });
+            continue;
         }
         let (name, why, fine) = match path.as_str() {
             "numbers.range" => ("numbers.range", RANGE_WHY, is_range(&arguments)),
@@ -84,10 +99,10 @@ pub(super) fn screen(tokens: &[Token<'_>]) -> Result<(), Refusal> {
             _ => continue,
         };
         if !fine {
-            return Err(Refusal { name, why });
+            refuse(Refusal { name, why });
         }
     }
-    Ok(())
+    found
 }
 
 /// The functions that [`screen`] looks for, by name: for comparing with what was compiled.

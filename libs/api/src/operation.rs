@@ -1,13 +1,10 @@
-//! What a policy decides on: requests, answers and events, as they are to it.
+//! What may be asked for: one type for each RPC, with its name, its answer, and what is said of both to those who
+//! decide.
 
-use std::fmt;
-
-use stategate_model::Event;
+use stategate_model::{Event, KindRef};
 
 use crate::{
-    Problem,
     answer::{Entity, EntityPage, EventPage, Subscription},
-    context::Context,
     request::{
         Action, Del, Edit, Get, GetEvent, Revert, Search, SearchEvents, Set, Subscribe, Transact,
     },
@@ -59,13 +56,13 @@ operations! {
     read Subscribe: "EventService/Stream" -> Subscription;
 }
 
-/// An operation of a transaction as the call it stands for.
-pub(crate) fn stands_for(action: &Action) -> Subject<'_> {
+/// An operation of a transaction as the call it stands for, and the method of that.
+pub(crate) fn stands_for(action: &Action) -> (&'static str, Subject<'_>) {
     match action {
-        Action::Set(set) => set.subject(),
-        Action::Edit(edit) => edit.subject(),
-        Action::Revert(revert) => revert.subject(),
-        Action::Del(del) => del.subject(),
+        Action::Set(set) => (Set::METHOD, set.subject()),
+        Action::Edit(edit) => (Edit::METHOD, edit.subject()),
+        Action::Revert(revert) => (Revert::METHOD, revert.subject()),
+        Action::Del(del) => (Del::METHOD, del.subject()),
     }
 }
 
@@ -92,6 +89,28 @@ pub enum Subject<'a> {
     GetEvent(&'a GetEvent),
     /// `EventService/Stream`.
     Subscribe(&'a Subscribe),
+}
+
+impl Subject<'_> {
+    /// What it is about, for the log: names, never values.
+    pub fn about(&self) -> String {
+        match self {
+            Self::Set(set) => set.entity.to_string(),
+            Self::Edit(edit) => edit.entity.to_string(),
+            Self::Revert(revert) => revert.entity.to_string(),
+            Self::Del(del) => del.entity.to_string(),
+            Self::Transact(transact) => transact.domain.to_string(),
+            Self::Get(get) => get.entity.to_string(),
+            Self::Search(search) => kind(&search.query.of),
+            Self::SearchEvents(search) => kind(&search.query.of),
+            Self::GetEvent(get) => get.entity.to_string(),
+            Self::Subscribe(subscribe) => format!("{}/{}", subscribe.domain, subscribe.kind),
+        }
+    }
+}
+
+fn kind(of: &KindRef) -> String {
+    format!("{}/{}", of.domain, of.kind)
 }
 
 /// An answer, as a policy sees it.
@@ -138,43 +157,4 @@ shown! {
     EventPage: |page| View::Events(page);
     Vec<Event>: |events| View::Transaction(events);
     Subscription: |_subscription| View::Subscription;
-}
-
-/// What decides. It sees each thing as often as it is asked, and answers without waiting.
-///
-/// A policy that looks into values or claims takes a lean copy of them first: what it is shown may be kept
-/// by the thousand for long, and would keep the tree that was made of it.
-pub trait Policy: fmt::Debug + Send + Sync + 'static {
-    /// Whether a call may be carried out.
-    fn permits(&self, request: Subject<'_>, context: &Context) -> Result<(), Problem>;
-
-    /// Whether its caller may see the answer. A write whose answer is refused stays written, which its
-    /// caller is told whatever the problem is.
-    fn releases(
-        &self,
-        method: &'static str,
-        answer: View<'_>,
-        context: &Context,
-    ) -> Result<(), Problem>;
-
-    /// Whether a subscriber gets an event.
-    fn delivers(&self, event: &Event, context: &Context) -> bool;
-}
-
-/// Everybody may do and see everything: authentication is off.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
-
-impl Policy for Open {
-    fn permits(&self, _: Subject<'_>, _: &Context) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    fn releases(&self, _: &'static str, _: View<'_>, _: &Context) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    fn delivers(&self, _: &Event, _: &Context) -> bool {
-        true
-    }
 }

@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use stategate_model::{Object, json};
 use tokio::sync::watch;
 
-use super::{
+use crate::{
     policies::{Policies, PolicySet},
     program::{Limits, Module, Policy, PolicyError},
 };

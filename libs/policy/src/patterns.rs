@@ -5,7 +5,7 @@
 //! objects are refused: left of `:=`, between `some` and `in`, as a parameter of a function, and unified
 //! with something else by `=`.
 
-use super::tokens::Token::{self, Mark, Text, Word};
+use crate::tokens::Token::{self, Mark, Text, Word};
 
 /// Whether a source takes an object apart by a pattern.
 pub(super) fn has_object_pattern(tokens: &[Token<'_>]) -> bool {
@@ -134,7 +134,7 @@ fn is_parameter(left: &[Token<'_>], right: &[Token<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tokens::tokens, *};
+    use crate::{super::tokens::tokens, *};
 
     #[test]
     fn patterns_are_told_from_objects() {

@@ -13,14 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stategate_auth::{
-    Decision, Document, Policies, Policy,
-    authorization::{
-        Denied, Limits, Members, Module, PolicyError, PolicySet, PolicySettings, PolicySource,
-        SourceError,
-    },
-};
 use stategate_model::{Object, json};
+use stategate_policy::{
+    Decision, Denied, Document, Limits, Members, Module, Policies, Policy, PolicyError, PolicySet,
+    PolicySettings, PolicySource, SourceError,
+};
 use tokio::sync::watch;
 
 fn object(text: &str) -> Object {
@@ -546,7 +543,7 @@ fn what_a_policy_reads_decides_who_may_share_its_decisions() {
     assert_eq!(reads.claims, names(&["org", "tenant"]));
     assert_eq!(reads.metadata, names(&["x"]));
     assert!(reads.body && !reads.method && !reads.streams && !reads.other && !reads.ambient);
-    let key = |claims: &str, metadata: &str| reads.sharing_key(&object(claims), &object(metadata));
+    let key = |claims: &str, metadata: &str| policy.class(Some(&document(claims)), &document(metadata), None);
     let first = key(
         r#"{"tenant": "a", "org": 1, "sub": "alice", "iat": 1}"#,
         r#"{"x": "1", "y": "2"}"#,

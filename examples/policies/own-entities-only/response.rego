@@ -1,0 +1,24 @@
+# What is answered or delivered is the caller's own. In a stream this is what keeps the events of others away.
+package stategate.authz
+
+default allow := false
+
+allow if {
+	is_string(input.claims.sub)
+	every entity in entities {
+		entity.type == "profile"
+		entity.key == input.claims.sub
+	}
+}
+
+# Of an entity, of an event, of a page of entities, and of a page of events or a transaction. Set and Del answer
+# nothing, which is nobody else's.
+entities contains {"type": input.body.type, "key": input.body.key}
+
+entities contains named(input.body.entity)
+
+entities contains named(input.body.entities[_])
+
+entities contains named(input.body.events[_].entity)
+
+named(entity) := {"type": entity.type, "key": entity.key}

@@ -1,0 +1,4 @@
+# Whoever may ask may see.
+package stategate.authz
+
+allow := true
