@@ -30,6 +30,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+mod token;
 mod walk;
 mod watch;
 mod when;
@@ -109,6 +110,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Makes a log in an empty storage from an exported history, as it was
     Restore(restore::Args),
+    /// Makes a token to try `dev --auth` with
+    Token(token::Args),
     /// Prints the completions of a shell
     Completions(manual::CompletionsArgs),
     /// Prints the manual page, or writes one for every command
@@ -158,6 +161,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Export(args) => export::run(&way.open().await?, args, output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Restore(args) => restore::run(args, output).await,
+        Command::Token(args) => token::run(args, output),
         Command::Completions(args) => manual::completions(&args, output),
         Command::Man(args) => manual::man(&args, output),
     }
