@@ -11,8 +11,9 @@ use stategate_model::value::Corrupt;
 use stategate_policy::{Decision, Document, Policies, Policy, PolicySet};
 
 use crate::{
-    Problem, audit,
+    Problem,
     answer::Answer,
+    audit,
     context::Context,
     documents,
     gate::Gate,
@@ -115,7 +116,10 @@ impl Rules {
     }
 
     fn reads_body(&self) -> bool {
-        let request = self.0.as_ref().and_then(|governed| governed.set.request.as_ref());
+        let request = self
+            .0
+            .as_ref()
+            .and_then(|governed| governed.set.request.as_ref());
         request.is_some_and(|policy| policy.reads().body)
     }
 
@@ -264,8 +268,16 @@ impl<R> Permitted<'_, R> {
 impl Permitted<'_, Subscribe> {
     /// What every event of the subscription goes through.
     pub fn gate(&self) -> Gate {
-        let policies = self.rules.0.as_ref().map(|governed| governed.policies.clone());
-        let permitted_by = self.rules.0.as_ref().map(|governed| Arc::clone(&governed.set));
+        let policies = self
+            .rules
+            .0
+            .as_ref()
+            .map(|governed| governed.policies.clone());
+        let permitted_by = self
+            .rules
+            .0
+            .as_ref()
+            .map(|governed| Arc::clone(&governed.set));
         Gate::new(
             Arc::clone(&self.context),
             self.body.clone(),

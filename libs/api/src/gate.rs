@@ -173,7 +173,10 @@ impl Gate {
     /// What wakes a subscription that waits, because [`Gate::check`] may say something else.
     pub fn watch(&self) -> GateWatch {
         GateWatch {
-            replaced: self.governed.as_ref().map(|governed| governed.policies.replacements()),
+            replaced: self
+                .governed
+                .as_ref()
+                .map(|governed| governed.policies.replacements()),
             expires: self.expires(),
         }
     }

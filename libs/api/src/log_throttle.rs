@@ -44,7 +44,10 @@ impl LogThrottle {
     /// How many lines were left out, if one is due now; counts this one as left out otherwise.
     pub fn is_due(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.begun.is_none_or(|begun| begun.elapsed() >= self.within) {
+        if state
+            .begun
+            .is_none_or(|begun| begun.elapsed() >= self.within)
+        {
             state.begun = Some(Instant::now());
             state.said = 0;
         }

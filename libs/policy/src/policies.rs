@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::program::{Decision, Denied, Policy};
 use crate::document::Document;
+use crate::program::{Decision, Denied, Policy};
 
 /// A policy for requests and one for answers, which are loaded together. One that is not configured
 /// denies everything.

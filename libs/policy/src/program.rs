@@ -23,12 +23,12 @@ use regorus::{
 };
 use stategate_model::Object;
 
+use crate::document::Document;
 use crate::{
     reads::{Class, Reads},
     recursion, screen,
     tokens::{self, Token},
 };
-use crate::document::Document;
 
 /// What a policy has to answer.
 pub(crate) const ENTRY_POINT: &str = "data.stategate.authz.allow";

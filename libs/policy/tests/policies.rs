@@ -543,7 +543,9 @@ fn what_a_policy_reads_decides_who_may_share_its_decisions() {
     assert_eq!(reads.claims, names(&["org", "tenant"]));
     assert_eq!(reads.metadata, names(&["x"]));
     assert!(reads.body && !reads.method && !reads.streams && !reads.other && !reads.ambient);
-    let key = |claims: &str, metadata: &str| policy.class(Some(&document(claims)), &document(metadata), None);
+    let key = |claims: &str, metadata: &str| {
+        policy.class(Some(&document(claims)), &document(metadata), None)
+    };
     let first = key(
         r#"{"tenant": "a", "org": 1, "sub": "alice", "iat": 1}"#,
         r#"{"x": "1", "y": "2"}"#,

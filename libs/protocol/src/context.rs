@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use stategate_api::{Caller, Context, Seen};
-use stategate_policy::Document;
 use stategate_model::{Expect, IdempotencyKey, Invalid, Token, TraceParent, Version};
+use stategate_policy::Document;
 use tokio::time::Instant;
 
 use crate::headers;

@@ -62,17 +62,17 @@ impl AccessControl {
     }
 
     /// Verified callers may do and see what the policies say, so and so often.
-    pub fn on(
-        authenticator: Arc<Authenticator>,
-        policies: Policies,
-        rates: RateSettings,
-    ) -> Self {
+    pub fn on(authenticator: Arc<Authenticator>, policies: Policies, rates: RateSettings) -> Self {
         Self(Some(Arc::new(Control {
             authenticator,
             policies,
             rates: Rates {
-                callers: rates.caller.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
-                peers: rates.peer.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+                callers: rates
+                    .caller
+                    .map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+                peers: rates
+                    .peer
+                    .map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
             },
         })))
     }
@@ -167,7 +167,9 @@ impl Rates {
     fn refusal_of_caller(&self, caller: &Caller) -> Option<Problem> {
         let callers = self.callers.as_ref()?;
         callers.check_key(&caller.key().into()).err()?;
-        stategate_metrics::CALLS_OVER_RATE.with(["caller"]).increment(1);
+        stategate_metrics::CALLS_OVER_RATE
+            .with(["caller"])
+            .increment(1);
         Some(Problem::Busy {
             what: "the caller makes more calls in a second than it may",
         })
@@ -181,7 +183,9 @@ impl Rates {
             IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         };
         peers.check_key(&of).err()?;
-        stategate_metrics::CALLS_OVER_RATE.with(["peer"]).increment(1);
+        stategate_metrics::CALLS_OVER_RATE
+            .with(["peer"])
+            .increment(1);
         Some(Problem::Busy {
             what: "too many calls with new tokens come from this address",
         })

@@ -31,8 +31,7 @@ use tonic_health::{
 };
 
 use crate::{
-    AccessControl,
-    Config, Drain, Grpc, Services, Telemetry,
+    AccessControl, Config, Drain, Grpc, Services, Telemetry,
     accept::connections,
     admission::AdmissionLayer,
     config::Tls,
@@ -247,8 +246,7 @@ impl Server {
         let readiness = Readiness::new(&services, drain).await;
         let ending = CancellationToken::new();
         let access = control.access();
-        let admission =
-            AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
+        let admission = AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
         let calls = admission.methods();
         let adapter = Grpc::new(services, access, self.values);
         let grpc = self

@@ -160,7 +160,14 @@ impl Process {
             control: self.control.clone(),
         }));
         let control = self.control.clone();
-        stategate_server::start(&self.config, services, control, &self.telemetry, &self.drain).await
+        stategate_server::start(
+            &self.config,
+            services,
+            control,
+            &self.telemetry,
+            &self.drain,
+        )
+        .await
     }
 
     /// Serves until the process is told to end, and ends it well.

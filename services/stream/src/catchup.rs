@@ -555,7 +555,8 @@ impl Reading {
         }
         // Nobody else has this copy of it, so that there is nobody to share the decision with.
         let verdicts = Verdicts::default();
-        self.subscriber.deliver(event, &verdicts, || encode_event(event))
+        self.subscriber
+            .deliver(event, &verdicts, || encode_event(event))
     }
 
     async fn run(mut self, lane: Lane, after: Position) -> Result<Option<Read>, Problem> {

@@ -223,7 +223,9 @@ impl Subscription {
         if position <= self.cursor.get(lane) {
             return Ok(());
         }
-        let delivery = self.subscriber.deliver(&entry.event, &entry.verdicts, || entry.encoded());
+        let delivery = self
+            .subscriber
+            .deliver(&entry.event, &entry.verdicts, || entry.encoded());
         let delivery = delivery.map_err(|corrupt| Problem::internal(&corrupt))?;
         let Some(delivery) = delivery else {
             self.move_to(lane, position);

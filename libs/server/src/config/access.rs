@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use stategate_auth::{EventClaims, KeySettings, KeySource, TokenRules, authentication::AuthenticatorSettings};
+use stategate_auth::{
+    EventClaims, KeySettings, KeySource, TokenRules, authentication::AuthenticatorSettings,
+};
 use stategate_policy::{PolicySettings, PolicySource, SourceError};
 
 use super::{Error, Reader};
@@ -75,7 +77,10 @@ impl Reader<'_> {
         };
         let policies = PolicySettings {
             request: self.policy(&variables::REQUEST_POLICY, &variables::REQUEST_POLICY_FILE),
-            response: self.policy(&variables::RESPONSE_POLICY, &variables::RESPONSE_POLICY_FILE),
+            response: self.policy(
+                &variables::RESPONSE_POLICY,
+                &variables::RESPONSE_POLICY_FILE,
+            ),
             data: self.text(&variables::POLICY_DATA_FILE).map(PathBuf::from),
             limits: stategate_policy::Limits {
                 time: self.millis(&variables::POLICY_TIMEOUT_MS),

@@ -78,7 +78,9 @@ impl Grpc {
         let headers = metadata.into_headers();
         let deadline = extensions.get().map(|Deadline(at)| *at);
         let caller = extensions.remove::<Arc<Caller>>();
-        let certificate = extensions.remove::<Peer>().and_then(|peer| peer.certificate_subject);
+        let certificate = extensions
+            .remove::<Peer>()
+            .and_then(|peer| peer.certificate_subject);
         let seen = Seen {
             certificate,
             ..match rules.read_metadata() {

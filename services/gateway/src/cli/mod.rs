@@ -20,6 +20,7 @@ mod migrate;
 mod near;
 mod output;
 mod pager;
+mod policy;
 mod progress;
 mod restore;
 mod search;
@@ -109,6 +110,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Makes a log in an empty storage from an exported history, as it was
     Restore(restore::Args),
+    /// Tests policies, explains their decisions, and judges the history by them
+    Policy(policy::Args),
     /// Prints the completions of a shell
     Completions(manual::CompletionsArgs),
     /// Prints the manual page, or writes one for every command
@@ -158,6 +161,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Export(args) => export::run(&way.open().await?, args, output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Restore(args) => restore::run(args, output).await,
+        Command::Policy(args) => policy::run(way, args, output).await,
         Command::Completions(args) => manual::completions(&args, output),
         Command::Man(args) => manual::man(&args, output),
     }
