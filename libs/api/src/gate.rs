@@ -248,9 +248,12 @@ impl GateWatch {
     /// Waits until [`Gate::check`] may say something else than before.
     pub async fn changed(&mut self) {
         let replaced = async {
-            match &mut self.replaced {
-                Some(replaced) if replaced.changed().await.is_ok() => {}
-                _ => std::future::pending().await,
+            let gone = match &mut self.replaced {
+                Some(replaced) => replaced.changed().await.is_err(),
+                None => true,
+            };
+            if gone {
+                std::future::pending::<()>().await;
             }
         };
         let expired = async {
@@ -259,7 +262,7 @@ impl GateWatch {
                     let left = at.duration_since(SystemTime::now()).unwrap_or_default();
                     sleep_until(Instant::now() + left.min(Self::LONGEST)).await;
                 }
-                None => std::future::pending().await,
+                None => std::future::pending::<()>().await,
             }
         };
         tokio::select! {

@@ -1,7 +1,7 @@
 //! What may be asked for: one type for each RPC, with its name, its answer, and what is said of both to those who
 //! decide.
 
-use stategate_model::Event;
+use stategate_model::{Event, KindRef};
 
 use crate::{
     answer::{Entity, EntityPage, EventPage, Subscription},
@@ -101,12 +101,16 @@ impl Subject<'_> {
             Self::Del(del) => del.entity.to_string(),
             Self::Transact(transact) => transact.domain.to_string(),
             Self::Get(get) => get.entity.to_string(),
-            Self::Search(search) => search.query.of.to_string(),
-            Self::SearchEvents(search) => search.query.of.to_string(),
+            Self::Search(search) => kind(&search.query.of),
+            Self::SearchEvents(search) => kind(&search.query.of),
             Self::GetEvent(get) => get.entity.to_string(),
             Self::Subscribe(subscribe) => format!("{}/{}", subscribe.domain, subscribe.kind),
         }
     }
+}
+
+fn kind(of: &KindRef) -> String {
+    format!("{}/{}", of.domain, of.kind)
 }
 
 /// An answer, as a policy sees it.

@@ -3,6 +3,8 @@
 use std::{
     fmt,
     future::Future,
+    net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use stategate_model::{Token, limits::MESSAGE_BYTES, times};
+use stategate_model::{Invalid, Token, limits::MESSAGE_BYTES, times};
 use stategate_protocol::{
     headers,
     pb::{
@@ -20,12 +22,13 @@ use stategate_protocol::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Request, Response, Status,
-    metadata::{Ascii, MetadataMap, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    metadata::MetadataMap,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 use crate::{
-    Error, ErrorKind, Outcome, Retry,
+    BearerToken, Error, ErrorKind, Outcome, Retry, TokenFile, TokenSource,
+    bearer::Tokens,
     error::Effect,
     known::{Answer, Change, Known, View},
     turns::Turns,
@@ -50,7 +53,7 @@ struct Inner {
     command: Connections,
     query: Connections,
     stream: Connections,
-    authorization: Option<MetadataValue<Ascii>>,
+    tokens: Tokens,
     deadline: Duration,
     retry: Retry,
     /// What was seen of the log; `None` when reads are not to wait for it.
@@ -147,7 +150,8 @@ impl fmt::Debug for Tls {
 pub struct Builder {
     address: String,
     services: Option<[String; 3]>,
-    token: Option<String>,
+    tokens: Result<Tokens, Invalid>,
+    allows_token_in_clear: bool,
     tls: Tls,
     connections: usize,
     deadline: Duration,
@@ -158,8 +162,31 @@ pub struct Builder {
 impl Builder {
     /// The bearer token of every call.
     #[must_use]
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+    pub fn token(mut self, token: impl AsRef<str>) -> Self {
+        self.tokens = BearerToken::new(token.as_ref()).map(Tokens::Fixed);
+        self
+    }
+
+    /// The file with the bearer token, which is read now, and again when it changes: see [`TokenFile`].
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        let file = TokenFile::open(path);
+        self.tokens = file.map(|file| Tokens::Source(Arc::new(file)));
+        self
+    }
+
+    /// What gives the bearer token of each call.
+    #[must_use]
+    pub fn token_source(mut self, source: impl TokenSource + 'static) -> Self {
+        self.tokens = Ok(Tokens::Source(Arc::new(source)));
+        self
+    }
+
+    /// Sends tokens without TLS to other machines, too. Whoever sees the traffic on the way can act as
+    /// the bearer of what they saw: for networks where something else encrypts it.
+    #[must_use]
+    pub fn allow_token_in_clear(mut self) -> Self {
+        self.allows_token_in_clear = true;
         self
     }
 
@@ -243,22 +270,12 @@ impl Builder {
     }
 
     fn client(self, [command, query, stream]: [Connections; 3]) -> Result<Client, Error> {
-        let authorization = match &self.token {
-            Some(token) => {
-                let mut value: MetadataValue<Ascii> =
-                    format!("Bearer {token}").parse().map_err(|_| {
-                        invalid("token", "has characters that no header can hold".to_owned())
-                    })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            None => None,
-        };
+        let tokens = self.tokens.clone()?;
         Ok(Client(Arc::new(Inner {
             command,
             query,
             stream,
-            authorization,
+            tokens,
             deadline: self.deadline,
             retry: self.retry,
             known: self.reads_its_writes.then(Known::default),
@@ -290,6 +307,10 @@ impl Builder {
             .keep_alive_timeout(KEEP_ALIVE)
             .tcp_nodelay(true);
         if endpoint.uri().scheme_str() != Some("https") {
+            let has_token = !self.tokens.as_ref().is_ok_and(Tokens::is_none);
+            if has_token && !self.allows_token_in_clear && is_in_clear(endpoint.uri()) {
+                return Err(invalid("address", format!("{address} {IN_CLEAR}")));
+            }
             return Ok(endpoint);
         }
         endpoint.tls_config(self.tls.config()).map_err(|error| {
@@ -314,6 +335,29 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// What is wrong with an address, if a token is to be sent there.
+const IN_CLEAR: &str = "is without TLS on another machine, and whoever sees a token on the way can act as its bearer; \
+     give an address that begins with https://";
+
+/// Whether what is sent to an address such as `http://gateway.example:8080` can be read on the way: it is
+/// another machine's, and without TLS. A [`Client`] sends no token there, unless told so by
+/// [`Builder::allow_token_in_clear`].
+pub fn sends_in_clear(address: &str) -> bool {
+    address.parse().as_ref().is_ok_and(is_in_clear)
+}
+
+fn is_in_clear(address: &Uri) -> bool {
+    if address.scheme_str() == Some("https") {
+        return false;
+    }
+    let host = address.host().unwrap_or_default();
+    let within = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    match within.unwrap_or(host).parse::<IpAddr>() {
+        Ok(ip) => !ip.to_canonical().is_loopback(),
+        Err(_) => !host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 fn invalid(field: &str, problem: String) -> Error {
     let message = format!("{field}: {problem}");
     Error::new(
@@ -334,7 +378,8 @@ impl Client {
         Builder {
             address: address.into(),
             services: None,
-            token: None,
+            tokens: Ok(Tokens::None),
+            allows_token_in_clear: false,
             tls: Tls::new(),
             connections: 1,
             deadline: times::CALL,
@@ -459,8 +504,12 @@ impl Client {
         };
         let mut events = self.streams();
         let until = until.min(Instant::now() + DOUBT);
-        let opened = timeout_at(until, events.stream(self.request(everything))).await;
-        let heads = opened.ok().and_then(Result::ok);
+        let heads = async {
+            let bearer = self.bearer(until).await.ok()?;
+            let opened = events.stream(request(everything, bearer.as_ref()));
+            timeout_at(until, opened).await.ok()?.ok()
+        };
+        let heads = heads.await;
         match heads.and_then(|stream| token_of(stream.metadata())) {
             Some(heads) => known.answered(&view, &heads, Answer::Heads),
             // Not permitted, perhaps. Reads say what they say.
@@ -472,15 +521,30 @@ impl Client {
         EventServiceClient::new(self.0.stream.next()).max_decoding_message_size(ANSWER_BYTES)
     }
 
-    /// A request with what every one has.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(authorization) = &self.0.authorization {
-            request
-                .metadata_mut()
-                .insert("authorization", authorization.clone());
+    /// The token of the next try.
+    pub(crate) async fn bearer(&self, until: Instant) -> Result<Option<BearerToken>, Error> {
+        let Ok(given) = timeout_at(until, self.0.tokens.next()).await else {
+            return Err(Error::no_token_in_time());
+        };
+        given.map_err(|problem| Error::no_token(&problem))
+    }
+
+    /// A call failed: if that is for its token and there is another one, that. Otherwise with what the
+    /// call fails.
+    pub(crate) async fn other_token(
+        &self,
+        error: Error,
+        sent: Option<&BearerToken>,
+        until: Instant,
+    ) -> Result<BearerToken, Error> {
+        let (ErrorKind::Unauthenticated, Some(sent)) = (error.kind(), sent) else {
+            return Err(error);
+        };
+        match timeout_at(until, self.0.tokens.other_than(sent)).await {
+            Ok(Ok(Some(other))) => Ok(other),
+            Ok(Ok(None)) | Err(_) => Err(error),
+            Ok(Err(problem)) => Err(error.without_other_token(&problem)),
         }
-        request
     }
 
     /// Makes a read until it is answered, it fails for good, or the time is up.
@@ -514,32 +578,58 @@ impl Client {
         let mut waits = self.0.retry.waits();
         // What became of the tries so far.
         let mut before = Outcome::NotWritten;
-        loop {
-            let mut request = self.request(message.clone());
-            let (view, address) = match effect {
-                Effect::Read => {
-                    let address = self.0.query.address();
-                    let view = self.ask(address, until).await?;
-                    at_least(view.place.as_ref(), request.metadata_mut());
-                    (view, address)
+        // The token that took the place of one that was refused.
+        let mut other: Option<BearerToken> = None;
+        'tries: loop {
+            let error = 'try_once: {
+                let sent = match &other {
+                    Some(token) => Some(token.clone()),
+                    None => match self.bearer(until).await {
+                        Ok(token) => token,
+                        Err(error) => break 'try_once error,
+                    },
+                };
+                let mut request = request(message.clone(), sent.as_ref());
+                let (view, address) = match effect {
+                    Effect::Read => {
+                        let address = self.0.query.address();
+                        let view = self.ask(address, until).await?;
+                        at_least(view.place.as_ref(), request.metadata_mut());
+                        (view, address)
+                    }
+                    Effect::Write => (self.view(), self.0.command.address()),
+                };
+                request.set_timeout(until.saturating_duration_since(Instant::now()));
+                prepare(request.metadata_mut());
+                let error = match timeout_at(until, call(request)).await {
+                    Ok(Ok(response)) => {
+                        self.answered(&view, effect, response.metadata());
+                        return Ok(response);
+                    }
+                    Ok(Err(status)) => Error::of(status, effect, address),
+                    Err(_) => Error::out_of_time(effect),
+                };
+                let error = match effect {
+                    Effect::Write => error,
+                    Effect::Read => match self.refused(&view, error) {
+                        Some(error) => error,
+                        None => continue 'tries,
+                    },
+                };
+                // Once for each call: a source that always has another one is not asked for ever.
+                if other.is_some() {
+                    break 'try_once error;
                 }
-                Effect::Write => (self.view(), self.0.command.address()),
-            };
-            request.set_timeout(until.saturating_duration_since(Instant::now()));
-            prepare(request.metadata_mut());
-            let error = match timeout_at(until, call(request)).await {
-                Ok(Ok(response)) => {
-                    self.answered(&view, effect, response.metadata());
-                    return Ok(response);
+                match self.other_token(error, sent.as_ref(), until).await {
+                    Ok(token) => {
+                        other = Some(token);
+                        continue 'tries;
+                    }
+                    Err(error) => error,
                 }
-                Ok(Err(status)) => Error::of(status, effect, address),
-                Err(_) => Error::out_of_time(effect),
             };
             let error = match effect {
-                Effect::Read => match self.refused(&view, error) {
-                    Some(error) => error,
-                    None => continue,
-                },
+                Effect::Read => error,
                 Effect::Write => error.after(before),
             };
             before = error.outcome();
@@ -569,6 +659,16 @@ impl Client {
     }
 }
 
+/// A request with what every one has.
+pub(crate) fn request<T>(message: T, bearer: Option<&BearerToken>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(bearer) = bearer {
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", bearer.header());
+    }
+    request
+}
+
 /// Has the answer wait for a place in the log.
 pub(crate) fn at_least(position: Option<&Token>, metadata: &mut MetadataMap) {
     // Tokens are ASCII.
@@ -580,4 +680,68 @@ pub(crate) fn at_least(position: Option<&Token>, metadata: &mut MetadataMap) {
 /// The place in the log that an answer names.
 pub(crate) fn token_of(metadata: &MetadataMap) -> Option<Token> {
     metadata.get(headers::POSITION)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_sent_in_clear_to_this_machine_alone() {
+        for address in [
+            "http://127.0.0.1:8080",
+            "http://127.1.2.3:8080",
+            "http://localhost:8080",
+            "http://LOCALHOST",
+            "http://[::1]:8080",
+            "http://[::ffff:127.0.0.1]:8080",
+            "https://gateway.example",
+            "https://10.0.0.1:8080",
+        ] {
+            assert!(!sends_in_clear(address), "{address}");
+            let client = Client::builder(address).token("abc").build();
+            assert!(client.is_ok(), "{address}: {client:?}");
+        }
+        for address in [
+            "http://gateway.example:8080",
+            "http://10.0.0.1:8080",
+            "http://0.0.0.0:8080",
+            "http://128.0.0.1:8080",
+            "http://localhost.example:8080",
+            "http://127.0.0.1.example:8080",
+            "http://[::]:8080",
+            "http://[::ffff:10.0.0.1]:8080",
+            "HTTP://gateway.example",
+            "gateway.example:8080",
+        ] {
+            assert!(sends_in_clear(address), "{address}");
+            let with_token = || Client::builder(address).token("abc");
+            let refused = with_token().build().unwrap_err();
+            assert!(refused.to_string().contains("without TLS"), "{refused}");
+            assert!(with_token().open().await.is_err(), "{address}");
+            assert!(with_token().allow_token_in_clear().build().is_ok());
+            assert!(Client::connect(address).is_ok());
+            // One of three is enough.
+            let here = "http://127.0.0.1:1";
+            let services = Client::builder(here)
+                .token("abc")
+                .services(here, here, address);
+            assert!(services.build().is_err(), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_builder_says_what_is_wrong_with_its_token() {
+        let here = "http://127.0.0.1:1";
+        let refused = Client::builder(here).token("two secrets").build();
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("token: has white space"), "{refused}");
+        assert!(!refused.contains("secrets"), "{refused}");
+        let refused = Client::builder(here).token_file("/nowhere/at/all").build();
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("/nowhere/at/all does not exist"),
+            "{refused}"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use stategate_model::{Invalid, Version};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{handshake, known::Change};
+use crate::{TokenError, handshake, known::Change};
 
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,9 +69,10 @@ pub enum ErrorKind {
     /// The log was seen going back: it was restored as it once was, or lost its newest events; told as
     /// [`ErrorKind::LogChanged`] is.
     LogRewound,
-    /// No token, or one that is not valid.
+    /// No token, or one that is not valid; or the source of tokens has none. Nothing was written.
     Unauthenticated,
-    /// The policy says no.
+    /// The policy says no: to the call, or to showing its answer. [`Error::outcome`] says of a write which
+    /// it was, for a write whose answer is denied is done.
     Denied,
     /// Nobody answers at the address; nothing was sent.
     Unreachable,
@@ -206,6 +207,33 @@ impl Error {
                 outcome: Outcome::MayBeWritten,
                 ..Self::new(ErrorKind::DeadlineExceeded, left_open(OUT_OF_TIME))
             },
+        }
+    }
+
+    /// For a call whose token was not there in time. It was not sent.
+    pub(crate) fn no_token_in_time() -> Self {
+        Self::new(ErrorKind::DeadlineExceeded, "no token in time")
+    }
+
+    /// For a call that there is no token for. It was not sent.
+    pub(crate) fn no_token(problem: &TokenError) -> Self {
+        let kind = match problem.passes() {
+            true => ErrorKind::Unavailable,
+            false => ErrorKind::Unauthenticated,
+        };
+        Self::new(kind, format!("no token: {problem}"))
+    }
+
+    /// For a call whose token was refused, where the source says why it has no other.
+    pub(crate) fn without_other_token(self, problem: &TokenError) -> Self {
+        let kind = match problem.passes() {
+            true => ErrorKind::Unavailable,
+            false => self.kind,
+        };
+        Self {
+            kind,
+            message: format!("{}; there is no newer token: {problem}", self.message),
+            ..self
         }
     }
 

@@ -5,6 +5,8 @@
 //! are answered; streams reconnect and go on after the last event they delivered.
 //! When the log behind the address is replaced, one call says so ([`ErrorKind::LogChanged`]), and the client
 //! goes on with the log there is. A write that fails says what is known of it ([`Error::outcome`]).
+//! A token may expire while a call or a stream goes on: a [`TokenFile`] that is kept current, or a
+//! [`TokenSource`] of the application, has the next one.
 //!
 //! The whole of it in one program, which the tests run against a gateway:
 //!
@@ -12,6 +14,7 @@
 #![doc = include_str!("../examples/quickstart.rs")]
 //! ```
 
+mod bearer;
 mod client;
 mod error;
 mod handshake;
@@ -23,6 +26,7 @@ mod transaction;
 mod turns;
 mod writes;
 
+pub use async_trait::async_trait;
 pub use serde_json::{Value, json};
 pub use stategate_model::{
     At, EntityRef, Event, EventId, Invalid, KindRef, Lane, Method, Position, Timestamp, Token,
@@ -30,7 +34,8 @@ pub use stategate_model::{
 };
 
 pub use self::{
-    client::{Builder, Client, Tls},
+    bearer::{BearerToken, TokenError, TokenFile, TokenSource},
+    client::{Builder, Client, Tls, sends_in_clear},
     error::{Error, ErrorKind, Outcome, was_never_sent},
     reads::{Entity, Page, Search, SearchEvents},
     retry::Retry,

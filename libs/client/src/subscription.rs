@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Streaming;
 
 use crate::{
-    Client, Error, ErrorKind,
-    client::{at_least, token_of},
+    BearerToken, Client, Error, ErrorKind,
+    client::{at_least, request, token_of},
     known::View,
     reads,
     retry::{Retry, Waits},
@@ -105,6 +105,13 @@ pub struct Watch {
     stream: Option<Streaming<pb::Event>>,
     token: Option<Token>,
     waits: Waits,
+    /// The bearer token that the stream was opened with.
+    bearer: Option<BearerToken>,
+    /// The one to open it with, where the source was asked for it already.
+    other: Option<BearerToken>,
+    /// The stream ended because its token is not accepted any more, and the source is being asked for
+    /// another; kept here as `resume` is.
+    refused: Option<Error>,
     /// When to reconnect; kept here so that dropping a future that waits for it loses nothing.
     resume: Option<Instant>,
 }
@@ -117,7 +124,8 @@ pub enum Step {
     Event(Event),
     /// The log was read up to this place, and nothing in between matched.
     Progress(Lane, Position),
-    /// The connection was lost, or could not be made again; it will be tried again.
+    /// The connection was lost, or could not be made again; it will be tried again. With
+    /// [`ErrorKind::Unauthenticated`], the token is not accepted any more and there is a newer one.
     Lost(Error),
     /// The connection is there again, and the subscription goes on where it was.
     Resumed,
@@ -150,6 +158,9 @@ impl Client {
             stream: None,
             token: None,
             waits,
+            bearer: None,
+            other: None,
+            refused: None,
             resume: None,
         };
         watch.open().await?;
@@ -159,7 +170,7 @@ impl Client {
 
 impl Watch {
     /// The next event. Waits as long as it takes, reconnecting as often as it takes; fails only for
-    /// what does not pass.
+    /// what does not pass. A stream whose token has expired goes on with a newer one, if there is one.
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Event, Error> {
@@ -175,6 +186,9 @@ impl Watch {
     ///
     /// Dropping the future loses nothing.
     pub async fn step(&mut self) -> Result<Step, Error> {
+        if self.refused.is_some() {
+            return self.renew().await;
+        }
         let Some(stream) = &mut self.stream else {
             return self.reopen().await;
         };
@@ -185,7 +199,32 @@ impl Watch {
         };
         self.stream = None;
         self.learn(&lost);
+        if *lost.kind() == ErrorKind::Unauthenticated {
+            self.refused = Some(lost);
+            return self.renew().await;
+        }
         self.waits_after(lost)
+    }
+
+    /// Asks for another token, to go on with after the last event. Without one, the owner has to know.
+    async fn renew(&mut self) -> Result<Step, Error> {
+        let Some(refused) = self.refused.clone() else {
+            return self.reopen().await;
+        };
+        let until = Instant::now() + OPENING;
+        let client = self.client.clone();
+        let other = client.other_token(refused.clone(), self.bearer.as_ref(), until);
+        let renewed = other.await;
+        self.refused = None;
+        match renewed {
+            Ok(token) => {
+                self.other = Some(token);
+                // Not at once, for the newer one may be refused in the same way.
+                self.will_resume(&refused);
+                Ok(Step::Lost(refused))
+            }
+            Err(error) => self.waits_after(error),
+        }
     }
 
     /// What the owner of this subscription is told of the log, no other call has to say.
@@ -223,9 +262,13 @@ impl Watch {
         if !error.passes() && *error.kind() != ErrorKind::DeadlineExceeded {
             return Err(error);
         }
+        self.will_resume(&error);
+        Ok(Step::Lost(error))
+    }
+
+    fn will_resume(&mut self, error: &Error) {
         let wait = self.waits.next(error.retry_delay()).unwrap_or_default();
         self.resume = Some(Instant::now() + wait);
-        Ok(Step::Lost(error))
     }
 
     /// How far the log was read: a subscription that starts after it goes on with the next event.
@@ -253,8 +296,13 @@ impl Watch {
             (None, Start::Since(time)) => Some(Wire::Since(time.0)),
         };
         let until = Instant::now() + OPENING;
+        let mut is_renewed = false;
         let response = loop {
-            let mut request = self.client.request(opts.clone());
+            let bearer = match &self.other {
+                Some(token) => Some(token.clone()),
+                None => self.client.bearer(until).await?,
+            };
+            let mut request = request(opts.clone(), bearer.as_ref());
             let mut view = View::default();
             if self.token.is_none() {
                 view = self.client.ask_for_stream(until).await?;
@@ -262,7 +310,10 @@ impl Watch {
             }
             let mut events = self.client.streams();
             let error = match timeout_at(until, events.stream(request)).await {
-                Ok(Ok(response)) => break response,
+                Ok(Ok(response)) => {
+                    self.bearer = bearer;
+                    break response;
+                }
                 Ok(Err(status)) => self.client.stream_error(status),
                 Err(_) => Error::new(
                     ErrorKind::DeadlineExceeded,
@@ -270,10 +321,19 @@ impl Watch {
                 ),
             };
             self.learn(&error);
-            if let Some(error) = self.client.refused(&view, error) {
+            let Some(error) = self.client.refused(&view, error) else {
+                continue;
+            };
+            // What was given for one that was refused is not kept beyond its use.
+            self.other = None;
+            if is_renewed {
                 return Err(error);
             }
+            let other = self.client.other_token(error, bearer.as_ref(), until);
+            self.other = Some(other.await?);
+            is_renewed = true;
         };
+        self.other = None;
         if self.token.is_none() {
             self.token = token_of(response.metadata());
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{Stream, TryStreamExt as _, stream};
-use stategate_api::{Delivery, Problem};
+use stategate_api::{Delivery, GateWatch, Problem};
 use stategate_model::{Heads, Lane, Position};
 use stategate_storage::Storage;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -58,6 +58,8 @@ pub(crate) struct Subscription {
     in_tail: Weak<Entry>,
     progress: bool,
     spoken: Instant,
+    /// Tells when the subscriber may not be permitted to go on.
+    permission: GateWatch,
     ended: bool,
 }
 
@@ -89,6 +91,7 @@ impl Subscription {
         permit: Permit,
         progress: bool,
     ) -> Self {
+        let permission = subscriber.gate.watch();
         let subscriber = Arc::new(subscriber);
         let reader = Reader::new(
             Arc::clone(&shared.budget),
@@ -110,6 +113,7 @@ impl Subscription {
             in_tail: Weak::new(),
             progress,
             spoken: Instant::now(),
+            permission,
             ended: false,
         }
     }
@@ -147,6 +151,7 @@ impl Subscription {
             if self.shared.hub.epoch() != self.epoch {
                 return Err(Problem::LogRewound);
             }
+            self.subscriber.gate.check()?;
             if self.progress && self.spoken.elapsed() >= PROGRESS {
                 self.say_progress();
                 continue;
@@ -172,7 +177,7 @@ impl Subscription {
     }
 
     /// Waits until something is queued, or there is something else to say.
-    async fn wait(&self) {
+    async fn wait(&mut self) {
         let silence = async {
             if self.progress {
                 sleep_until(self.spoken + PROGRESS).await;
@@ -183,6 +188,7 @@ impl Subscription {
         tokio::select! {
             () = self.subscriber.changed.notified() => {}
             () = self.shared.end.cancelled() => {}
+            () = self.permission.changed() => {}
             () = silence => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, path::PathBuf, time::Duration};
 
-use stategate_client::{Builder, Client, Tls};
+use stategate_client::{BearerToken, Builder, Client, Tls, TokenFile, sends_in_clear};
 use stategate_server::{Env, config, pem, variables};
 
 use super::{
@@ -45,7 +45,7 @@ pub(crate) struct Connection {
         help_heading = HEADING,
         value_name = "FILE",
         help = format!(
-            "The file with the bearer token [env: {}, the token; {}, the file]",
+            "The file with the bearer token, read again when it changes [env: {}, the token; {}, the file]",
             variables::TOKEN.name,
             variables::TOKEN_FILE.name
         )
@@ -61,6 +61,14 @@ pub(crate) struct Connection {
         hide_short_help = true
     )]
     token: Option<String>,
+    /// Send the token to another machine without TLS, where whoever sees it on the way can act as you
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        hide_short_help = true
+    )]
+    allow_token_in_clear: bool,
     #[arg(
         long,
         global = true,
@@ -121,10 +129,21 @@ impl Connection {
         let mut builder = Client::builder(address.url())
             .deadline(self.timeout)
             .tls(self.tls(env, &address)?);
-        if let Some(token) = self.bearer(env)? {
-            builder = builder.token(token);
+        let Some((from, bearer)) = self.bearer(env)? else {
+            return Ok(builder);
+        };
+        if self.allow_token_in_clear {
+            builder = builder.allow_token_in_clear();
+        } else if sends_in_clear(address.url()) {
+            return Err(Failure::usage(format!(
+                "{from}: {address} is without TLS on another machine, and whoever sees the token on the way can act as you; \
+                 give an address that begins with https://, or say --allow-token-in-clear if something else encrypts the way there"
+            )));
         }
-        Ok(builder)
+        Ok(match bearer {
+            Bearer::Token(token) => builder.token_source(token),
+            Bearer::File(file) => builder.token_source(file),
+        })
     }
 
     fn address(&self, env: &Env) -> Result<Address, Failure> {
@@ -183,8 +202,8 @@ impl Connection {
         }
     }
 
-    /// The token: what stands on the command line before what is in the environment.
-    fn bearer(&self, env: &Env) -> Result<Option<String>, Failure> {
+    /// The token, and what gave it: what stands on the command line before what is in the environment.
+    fn bearer(&self, env: &Env) -> Result<Option<(&'static str, Bearer)>, Failure> {
         let of_environment = || {
             if let Some(text) = text(env, &variables::TOKEN)? {
                 return token(variables::TOKEN.name, &text).map(Some);
@@ -199,6 +218,13 @@ impl Connection {
             (None, None) => of_environment(),
         }
     }
+}
+
+/// Where the token of calls is from.
+#[derive(Debug)]
+enum Bearer {
+    Token(BearerToken),
+    File(TokenFile),
 }
 
 fn text(env: &Env, variable: &variables::Variable) -> Result<Option<String>, Failure> {
@@ -223,31 +249,16 @@ fn identity(tls: Tls, certificate: &Path, key: &Path) -> Result<Tls, Failure> {
     Ok(tls.identity(certificate_pem, key_pem))
 }
 
-fn of_file(option: &str, path: &Path) -> Result<String, Failure> {
-    let bytes = read(option, path)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| wrong(option, path, "is not text; it must hold the token alone"))?;
-    token(&format!("{option}: {}", path.display()), &text)
+fn of_file(option: &'static str, path: &Path) -> Result<(&'static str, Bearer), Failure> {
+    let file = TokenFile::open(path)
+        .map_err(|wrong| Failure::usage(format!("{option}: {}", wrong.problem)))?;
+    Ok((option, Bearer::File(file)))
 }
 
-/// A token as it was given, without white space around it. It is shown nowhere.
-fn token(from: &str, text: &str) -> Result<String, Failure> {
-    let token = text.trim();
-    let problem = if token.is_empty() {
-        "is empty; it must hold the token"
-    } else if token
-        .get(..7)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "))
-    {
-        "begins with `Bearer`; give the token alone"
-    } else if token.contains(char::is_whitespace) {
-        "has white space within the token; give the token alone, on one line"
-    } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "has characters that no token has; give the token as it was issued"
-    } else {
-        return Ok(token.to_owned());
-    };
-    Err(Failure::usage(format!("{from} {problem}")))
+fn token(from: &'static str, text: &str) -> Result<(&'static str, Bearer), Failure> {
+    let token = BearerToken::new(text)
+        .map_err(|wrong| Failure::usage(format!("{from} {}", wrong.problem)))?;
+    Ok((from, Bearer::Token(token)))
 }
 
 fn read(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {
@@ -267,6 +278,7 @@ impl Connection {
             timeout: Duration::from_secs(5),
             token: None,
             token_file: None,
+            allow_token_in_clear: false,
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
@@ -282,7 +294,7 @@ mod tests {
     use stategate_client::{EntityRef, Value};
 
     use super::*;
-    use crate::cli::testing::Fake;
+    use crate::cli::{failure::Exit, testing::Fake};
 
     #[tokio::test]
     async fn every_call_has_the_token() {
@@ -300,22 +312,38 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused_without_being_shown() {
-        for (text, why) in [
-            ("", "is empty"),
-            (" \n", "is empty"),
-            ("Bearer abc", "begins with `Bearer`"),
-            ("secret one\n", "white space"),
-            ("secret\ntwo", "white space"),
-            ("secret\u{1}", "characters that no token has"),
-            ("secreté", "characters that no token has"),
-        ] {
-            let refused = token("--token", text).unwrap_err();
-            let message = refused.message().unwrap();
-            assert!(message.starts_with("--token "), "{message}");
-            assert!(message.contains(why), "{message}");
-            assert!(!message.contains("secret"), "{message}");
-        }
-        assert_eq!(token("--token", " abc.def\r\n").unwrap(), "abc.def");
+        let refused = token("--token", "secret one\n").unwrap_err();
+        let message = refused.message().unwrap();
+        assert!(message.starts_with("--token has white space"), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn a_token_goes_to_another_machine_with_tls_or_if_told_so() {
+        let mut connection = Connection::to("http://gateway.example");
+        let given = [(variables::TOKEN.name, "abc")];
+        let refused = connection.builder_in(&Env::of(given)).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Usage);
+        let message = refused.message().unwrap();
+        assert!(
+            message.starts_with("STATEGATE_TOKEN: http://gateway.example:8080 is without TLS"),
+            "{message}"
+        );
+        assert!(message.contains("--allow-token-in-clear"), "{message}");
+        assert!(connection.builder_in(&Env::default()).is_ok());
+        assert!(
+            Connection::to("https://gateway.example")
+                .builder_in(&Env::of(given))
+                .is_ok()
+        );
+        assert!(
+            Connection::to("localhost")
+                .builder_in(&Env::of(given))
+                .is_ok()
+        );
+        connection.allow_token_in_clear = true;
+        let built = connection.builder_in(&Env::of(given)).unwrap().build();
+        assert!(built.is_ok(), "{built:?}");
     }
 
     #[test]
@@ -334,7 +362,7 @@ mod tests {
         for env in [Env::default(), Env::of(nothing)] {
             let address = connection.address(&env).unwrap();
             assert_eq!(address.url(), variables::ADDR.default);
-            assert_eq!(connection.bearer(&env).unwrap(), None);
+            assert!(connection.bearer(&env).unwrap().is_none());
             let https = "https://localhost".parse().unwrap();
             assert!(connection.tls(&env, &https).is_ok());
         }
@@ -344,7 +372,11 @@ mod tests {
         ]);
         let address = connection.address(&env).unwrap();
         assert_eq!(address.url(), "http://gateway.example:9000");
-        assert_eq!(connection.bearer(&env).unwrap().as_deref(), Some("abc"));
+        let (from, bearer) = connection.bearer(&env).unwrap().unwrap();
+        assert_eq!(from, variables::TOKEN.name);
+        assert!(
+            matches!(bearer, Bearer::Token(token) if token == BearerToken::new("abc").unwrap())
+        );
     }
 
     #[test]
@@ -359,15 +391,27 @@ mod tests {
     }
 
     #[test]
-    fn a_token_file_may_end_in_a_line_break() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"abc.def\n").unwrap();
-        let mut connection = Connection::to("localhost");
-        connection.token_file = Some(file.path().to_owned());
+    fn a_token_file_is_named_if_it_holds_none() {
         let env = Env::default();
-        assert_eq!(connection.bearer(&env).unwrap().as_deref(), Some("abc.def"));
-        connection.token_file = Some("/nowhere/at/all".into());
-        let refused = connection.bearer(&env).unwrap_err();
-        assert!(refused.message().unwrap().contains("--token-file"));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut connection = Connection::to("localhost");
+        for (path, why) in [
+            (file.path(), "is empty"),
+            (
+                Path::new("/nowhere/at/all"),
+                "does not exist; correct the path",
+            ),
+        ] {
+            connection.token_file = Some(path.to_owned());
+            let refused = connection.bearer(&env).unwrap_err();
+            let expected = format!("--token-file: {} {why}", path.display());
+            let message = refused.message().unwrap();
+            assert!(message.starts_with(&expected), "{message}");
+        }
+        file.write_all(b"abc.def\n").unwrap();
+        connection.token_file = Some(file.path().to_owned());
+        let (from, bearer) = connection.bearer(&env).unwrap().unwrap();
+        assert_eq!(from, "--token-file");
+        assert!(matches!(bearer, Bearer::File(_)));
     }
 }

@@ -13,6 +13,9 @@ use super::{
     when::When,
 };
 
+/// Most columns for who made an event, where its values stand beside it.
+const AUTHOR_WIDTH: usize = 32;
+
 /// What `events` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -128,14 +131,23 @@ fn table(events: &[Event], screen: &Screen) -> Table {
     table
 }
 
-/// An event on one line: when, what, which entity, its values as far as they fit.
+/// An event on one line: when, what, which entity, who, its values as far as they fit.
 pub(crate) fn line(event: &Event, screen: &Screen) -> String {
     let time = screen.clock.exact_time(event.time);
     let method = text::method(event.method);
     let name = text::plain(&event.entity.name());
     let version = format!("v{}", event.version);
-    let before =
-        text::width(&time) + method.len().max(6) + text::width(&name) + version.len() + 4 * 2;
+    // A name may be as long as a token permits.
+    let by = event.author().map_or_else(String::new, |author| {
+        let author = text::cut(&text::plain(author), AUTHOR_WIDTH);
+        format!("  by {author}")
+    });
+    let before = text::width(&time)
+        + method.len().max(6)
+        + text::width(&name)
+        + version.len()
+        + text::width(&by)
+        + 4 * 2;
     let shown = match screen.width.checked_sub(before) {
         Some(room) => text::cut(&values(event), room),
         None => String::new(),
@@ -145,9 +157,10 @@ pub(crate) fn line(event: &Event, screen: &Screen) -> String {
         _ => format!("{method:<6}"),
     };
     format!(
-        "{}  {method}  {}  {version}  {shown}",
+        "{}  {method}  {}  {version}{}  {shown}",
         screen.paint.faint(&time),
-        screen.paint.bold(&name)
+        screen.paint.bold(&name),
+        screen.paint.faint(&by),
     )
 }
 
@@ -161,7 +174,11 @@ mod tests {
     use stategate_client::Method;
 
     use super::*;
-    use crate::cli::{json::tests::event, output::Paint, text::Clock};
+    use crate::cli::{
+        json::{self as answers, tests::event},
+        output::Paint,
+        text::Clock,
+    };
 
     #[test]
     fn an_event_is_one_line_that_fits() {
@@ -175,6 +192,14 @@ mod tests {
         assert_eq!(
             line(&event, &screen),
             r#"2013-01-01 06:00:00.000  Set     faa/airport/JFK  v3  {"alt":13,"name":"John F Kennedy Intl"}"#
+        );
+        let mut signed = event.clone();
+        signed.claims = serde_json::from_str(r#"{"sub":"ada"}"#)
+            .map(answers::members)
+            .unwrap();
+        assert_eq!(
+            line(&signed, &screen),
+            r#"2013-01-01 06:00:00.000  Set     faa/airport/JFK  v3  by ada  {"alt":13,"name":"John F Kennedy Intl"}"#
         );
         let fitted = table(std::slice::from_ref(&event), &screen).fit(80);
         assert_eq!(

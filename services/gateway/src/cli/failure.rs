@@ -137,13 +137,24 @@ pub(crate) fn explain(error: &Error) -> String {
     let hint = match error.kind() {
         ErrorKind::Unreachable => "start one with `stategate dev`, or name another with --addr",
         ErrorKind::Unauthenticated => &format!(
-            "give a token with --token-file or {}",
+            "give one that is valid with --token-file or {}",
             variables::TOKEN.name
         ),
         ErrorKind::DeadlineExceeded => "--timeout waits longer",
         _ => return what,
     };
     format!("{what}; {hint}")
+}
+
+/// What is told of a stream that is made again.
+pub(crate) fn lost(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::Unauthenticated => {
+            let what = text::plain(&error.to_string());
+            format!("{what}; going on with the newer token")
+        }
+        _ => format!("{}; trying again until it is back", explain(error)),
+    }
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each version is shown with what it changed: + what came, - what went, ~ what became something else; and \
-with its time, as exact as it must be to name this version in `get --at` and `revert --at`. As JSON, each is \
-the whole event.
+with its time, as exact as it must be to name this version in `get --at` and `revert --at`; and with who made \
+it, where callers are authenticated. As JSON, each is the whole event with all claims that are kept.
 
 Examples:
   stategate history faa airport JFK
@@ -328,7 +328,12 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::cli::{json::tests::event, output::Paint, testing::Printed, text::Clock};
+    use crate::cli::{
+        json::tests::{claims, event},
+        output::Paint,
+        testing::Printed,
+        text::Clock,
+    };
 
     fn told(is_reverse: bool, limit: u64) -> Vec<String> {
         let mut events = vec![
@@ -395,6 +400,22 @@ mod tests {
         newest_first.reverse();
         assert_eq!(told(true, 0), newest_first.concat());
         assert_eq!(told(true, 3), newest_first[..3].concat());
+    }
+
+    #[test]
+    fn each_version_says_who_made_it() {
+        let mut first = event(1, Method::Set, "{}");
+        first.claims = claims(r#"{"iss":"https://a.example","sub":"ada","tenant":"acme"}"#);
+        let printed = Printed::default();
+        let screen = Screen {
+            width: 80,
+            paint: Paint::Nothing,
+            clock: Clock::Zone(TimeZone::UTC),
+        };
+        let mut output = printed.text_output(screen.clone());
+        print(&Event::from(&first), None, None, &mut output, &screen).unwrap();
+        output.finish(Ok(())).unwrap();
+        assert_eq!(printed.lines()[1], "  by ada");
     }
 
     #[test]

@@ -96,11 +96,13 @@ impl Event {
         (self.method != model::Method::Del.as_str()).then_some(&self.entity.values)
     }
 
-    /// Who made it, if authentication tells.
+    /// Who made it, if authentication tells: as people know them, else as the issuer does.
     pub(crate) fn author(&self) -> Option<&str> {
-        ["email", "preferred_username", "sub"]
+        // Of a program's own token, some issuers say the client alone.
+        ["email", "preferred_username", "sub", "client_id", "iss"]
             .iter()
             .find_map(|claim| self.claims.get(*claim)?.as_str())
+            .filter(|author| !author.is_empty())
     }
 }
 
@@ -149,6 +151,43 @@ pub(crate) mod tests {
     };
 
     use super::*;
+
+    /// Claims of a caller.
+    pub(crate) fn claims(json: &str) -> Claims {
+        Claims::new(json::parse_object(json).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_author_is_who_people_know() {
+        for (claims_of, author) in [
+            ("{}", None),
+            (r#"{"sub":""}"#, None),
+            (
+                r#"{"sub":1,"iss":"https://a.example"}"#,
+                Some("https://a.example"),
+            ),
+            (
+                r#"{"iss":"https://a.example","client_id":"billing"}"#,
+                Some("billing"),
+            ),
+            (
+                r#"{"iss":"https://a.example","sub":"1b4e28ba"}"#,
+                Some("1b4e28ba"),
+            ),
+            (
+                r#"{"sub":"1b4e28ba","email":"ada@acme.example"}"#,
+                Some("ada@acme.example"),
+            ),
+        ] {
+            let mut event = event(1, Method::Set, "{}");
+            event.claims = claims(claims_of);
+            let event = Event::from(&event);
+            assert_eq!(event.author(), author, "{claims_of}");
+            let printed = serde_json::to_value(&event).unwrap();
+            let expected: Value = serde_json::from_str(claims_of).unwrap();
+            assert_eq!(printed["claims"], expected);
+        }
+    }
 
     /// An event of `faa/airport/JFK`.
     pub(crate) fn event(version: u64, method: Method, values: &str) -> client::Event {

@@ -3,7 +3,7 @@
 use stategate_client::{Client, Event, Start, Step, Subscription, Token, Watch};
 
 use super::{
-    failure::{Exit, Failure},
+    failure::{self, Exit, Failure},
     output::Note,
 };
 
@@ -43,10 +43,7 @@ impl Walk {
                 Step::Event(event) => return Ok(Some(event)),
                 Step::Lost(error) if !self.is_lost => {
                     self.is_lost = true;
-                    Note::stderr().say(&format!(
-                        "{}; trying again until it is back",
-                        super::failure::explain(&error)
-                    ));
+                    Note::stderr().say(&failure::lost(&error));
                 }
                 Step::Resumed => self.is_lost = false,
                 _ => {}

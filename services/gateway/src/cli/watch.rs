@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A lost connection is made again, and the watch goes on after the last event it printed: nothing is left \
-out and nothing printed twice. When it ends, it says the token to go on from with --from.
+out and nothing printed twice. So it is when the token expires and the token file has a newer one. When it ends, it says the token to go on from with --from.
 
 Examples:
   stategate watch
@@ -167,8 +167,7 @@ impl Printer {
                 Ok(Step::Lost(error)) if !is_lost => {
                     is_lost = true;
                     output.flush()?;
-                    let why = failure::explain(&error);
-                    Note::stderr().say(&format!("{why}; trying again until it is back"));
+                    Note::stderr().say(&failure::lost(&error));
                 }
                 Ok(Step::Resumed) => {
                     is_lost = false;
