@@ -27,12 +27,15 @@
 
 mod accept;
 mod admission;
+mod answers;
 pub mod config;
+mod connection;
 mod deadline;
 pub mod drain;
 pub mod env;
 pub mod grpc;
 mod in_flight;
+pub mod limits;
 mod log_throttle;
 mod methods;
 mod panics;
@@ -44,6 +47,7 @@ pub mod services;
 mod signals;
 pub mod tasks;
 pub mod telemetry;
+mod tls;
 pub mod variables;
 
 pub use self::{
@@ -51,6 +55,7 @@ pub use self::{
     drain::Drain,
     env::Env,
     grpc::Grpc,
+    limits::Limits,
     log_throttle::LogThrottle,
     panics::caught,
     serve::{Addresses, Running, Server, start},
