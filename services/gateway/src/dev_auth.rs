@@ -265,8 +265,8 @@ mod tests {
         let alice = claims(r#"{"sub":"alice","tenant":"acme","roles":["admin"]}"#);
         let token = authority.token(alice.clone(), HOUR).unwrap();
         let identity = verifier.verify(&token).await.unwrap();
-        assert_eq!(identity.caller(), ("stategate-dev", "alice"));
-        let kept: Value = serde_json::from_str(identity.claims().json()).unwrap();
+        assert_eq!(identity.name(), ("stategate-dev", "alice"));
+        let kept: Value = serde_json::from_str(&identity.claims().to_json()).unwrap();
         assert_eq!(kept["tenant"], "acme");
         assert_eq!(kept["roles"], serde_json::json!(["admin"]));
         let later = SystemTime::now() + 2 * HOUR;
