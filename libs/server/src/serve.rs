@@ -248,6 +248,7 @@ impl Server {
         let access = control.access();
         let admission = AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
         let calls = admission.methods();
+        let keys = services.keys.clone();
         let adapter = Grpc::new(services, access, self.values);
         let grpc = self
             .transport()?
@@ -260,7 +261,7 @@ impl Server {
 
         let admin = transport::Server::builder()
             .accept_http1(true)
-            .add_routes(telemetry::routes(telemetry.clone(), readiness.clone()).into())
+            .add_routes(telemetry::routes(telemetry.clone(), readiness.clone(), keys).into())
             .serve_with_incoming(connections(
                 self.admin,
                 self.limits.admin_connections,
