@@ -15,8 +15,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value as Json;
 use stategate_api::{
     Entity, EntityPage, EventPage, documents as answers,
+    operation::{Shown as _, View},
     page_token::Binding,
-    policy::{Shown as _, View},
 };
 use stategate_model::{
     Claims, Cursor, EntityRef, Event, EventId, Lane, Method, Object, Page, Position, Tie,

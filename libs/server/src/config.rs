@@ -41,10 +41,18 @@ pub struct Config {
     pub limits: Limits,
     /// Most connections.
     pub max_connections: usize,
+    /// When a client is told to make a new connection.
+    pub max_connection_age: Option<Duration>,
+    /// How long from there what is under way may take.
+    pub max_connection_age_grace: Option<Duration>,
     /// Most calls and streams on one connection.
     pub max_connection_streams: u32,
     /// Most calls, without streams.
     pub max_calls: usize,
+    /// Most bytes of answers that one connection's client has not taken.
+    pub connection_answer_bytes: usize,
+    /// The same over all connections.
+    pub answer_bytes: usize,
     /// Most writes that wait for one lane.
     pub max_queued_writes: usize,
     /// Most streams.
@@ -68,6 +76,17 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+    /// What clients have to show, if anything.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that sign them, in PEM.
+    pub authorities: PathBuf,
+    /// Whether every client has to show one.
+    pub are_required: bool,
 }
 
 impl Config {
@@ -93,9 +112,14 @@ impl Config {
                 value_bytes: read.size(&variables::MAX_VALUE_BYTES),
             },
             max_connections: read.size(&variables::MAX_CONNECTIONS),
+            max_connection_age: read.seconds_or_none(&variables::MAX_CONNECTION_AGE_SECONDS),
+            max_connection_age_grace: read
+                .seconds_or_none(&variables::MAX_CONNECTION_AGE_GRACE_SECONDS),
             max_connection_streams: u32::try_from(read.number(&variables::MAX_CONNECTION_STREAMS))
                 .unwrap_or(u32::MAX),
             max_calls: read.size(&variables::MAX_CALLS),
+            connection_answer_bytes: read.size(&variables::CONNECTION_ANSWER_BYTES),
+            answer_bytes: read.size(&variables::ANSWER_BYTES),
             max_queued_writes: read.size(&variables::MAX_QUEUED_WRITES),
             max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
             max_caller_subscribers: read.size(&variables::MAX_CALLER_SUBSCRIBERS),
@@ -219,6 +243,27 @@ impl Reader<'_> {
         Duration::from_millis(self.number(variable))
     }
 
+    /// `None` for 0.
+    fn seconds_or_none(&mut self, variable: &Variable) -> Option<Duration> {
+        let seconds = self.number(variable);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// One of the words that a variable takes, the first if it is none of them.
+    fn word(&mut self, variable: &Variable) -> &'static str {
+        let value = self.text(variable).unwrap_or_default();
+        let Takes::Word(words) = variable.takes else {
+            return "";
+        };
+        match words.iter().find(|word| **word == value) {
+            Some(word) => word,
+            None => {
+                self.expected(variable, &value);
+                words.first().copied().unwrap_or_default()
+            }
+        }
+    }
+
     fn address(&mut self, variable: &Variable) -> IpAddr {
         let value = self.text(variable).unwrap_or_default();
         value.parse().unwrap_or_else(|_| {
@@ -229,18 +274,55 @@ impl Reader<'_> {
 
     fn tls(&mut self) -> Option<Tls> {
         let (cert, key) = (&variables::TLS_CERT_FILE, &variables::TLS_KEY_FILE);
+        let clients = self.client_certificates();
         match (self.text(cert), self.text(key)) {
             (Some(certificate), Some(key)) => Some(Tls {
                 certificate: certificate.into(),
                 key: key.into(),
+                clients,
             }),
-            (None, None) => None,
+            (None, None) => {
+                if clients.is_some() {
+                    self.fault(
+                        variables::TLS_CLIENT_CA_FILE.name,
+                        format!(
+                            "is set, but the server has no certificate, and without TLS no client shows one; set {} and {}",
+                            cert.name, key.name
+                        ),
+                    );
+                }
+                None
+            }
             (Some(_), None) => {
                 self.fault(key.name, "is not set, but the certificate is; set both");
                 None
             }
             (None, Some(_)) => {
                 self.fault(cert.name, "is not set, but the key is; set both");
+                None
+            }
+        }
+    }
+
+    fn client_certificates(&mut self) -> Option<ClientCertificates> {
+        let (authorities, wanted) = (&variables::TLS_CLIENT_CA_FILE, &variables::TLS_CLIENT_CERT);
+        let is_set = self.env.get(wanted.name).is_some();
+        let are_required = self.word(wanted) == "required";
+        match self.text(authorities) {
+            Some(authorities) => Some(ClientCertificates {
+                authorities: authorities.into(),
+                are_required,
+            }),
+            None => {
+                if is_set {
+                    self.fault(
+                        wanted.name,
+                        format!(
+                            "is set, but {} is not, so that no client certificate is asked for; set it too, or unset both",
+                            authorities.name
+                        ),
+                    );
+                }
                 None
             }
         }
@@ -488,6 +570,22 @@ mod tests {
         }
         let half = refusal(("STATEGATE_TLS_CERT_FILE", "a.pem"));
         assert!(half.starts_with("STATEGATE_TLS_KEY_FILE"), "{half}");
+        let bare = refusal(("STATEGATE_TLS_CLIENT_CA_FILE", "ca.pem"));
+        assert!(bare.starts_with("STATEGATE_TLS_CLIENT_CA_FILE"), "{bare}");
+        let no_authority = refusal(("STATEGATE_TLS_CLIENT_CERT", "optional"));
+        assert!(
+            no_authority.contains("STATEGATE_TLS_CLIENT_CA_FILE is not"),
+            "{no_authority}"
+        );
+        let unknown = read(&[
+            OPEN,
+            ("STATEGATE_TLS_CERT_FILE", "a.pem"),
+            ("STATEGATE_TLS_KEY_FILE", "a.pem"),
+            ("STATEGATE_TLS_CLIENT_CA_FILE", "ca.pem"),
+            ("STATEGATE_TLS_CLIENT_CERT", "maybe"),
+        ]);
+        let unknown = unknown.unwrap_err().to_string();
+        assert!(unknown.contains("required or optional"), "{unknown}");
     }
 
     #[test]

@@ -49,6 +49,14 @@ impl Failure {
         Self::new(Exit::Usage, message)
     }
 
+    /// One that the output has told of.
+    pub(crate) fn quiet(exit: Exit) -> Self {
+        Self {
+            exit,
+            message: None,
+        }
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -20,6 +20,7 @@ mod migrate;
 mod near;
 mod output;
 mod pager;
+mod policy;
 mod progress;
 mod restore;
 mod search;
@@ -112,6 +113,8 @@ enum Command {
     Restore(restore::Args),
     /// Makes a token to try `dev --auth` with
     Token(token::Args),
+    /// Tests policies, explains their decisions, and judges the history by them
+    Policy(policy::Args),
     /// Prints the completions of a shell
     Completions(manual::CompletionsArgs),
     /// Prints the manual page, or writes one for every command
@@ -162,6 +165,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Restore(args) => restore::run(args, output).await,
         Command::Token(args) => token::run(args, output),
+        Command::Policy(args) => policy::run(way, args, output).await,
         Command::Completions(args) => manual::completions(&args, output),
         Command::Man(args) => manual::man(&args, output),
     }
