@@ -160,6 +160,18 @@ impl Ask {
         Self::through(Ingress::new(gateway))
     }
 
+    /// A client of one process.
+    pub fn to(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
+        let endpoint = endpoint.expect("an address").connect_timeout(DEADLINE);
+        let one = endpoint.tcp_nodelay(true).connect_lazy();
+        Self::through(Ingress {
+            command: one.clone(),
+            query: one.clone(),
+            stream: one,
+        })
+    }
+
     /// A client behind this ingress.
     pub fn through(ingress: Ingress) -> Self {
         Self {
@@ -177,6 +189,12 @@ impl Ask {
         let value = AsciiMetadataValue::try_from(value.as_ref()).expect("a value of metadata");
         with.metadata.push((name, value));
         with
+    }
+
+    /// The same client with a token.
+    #[must_use]
+    pub fn bearing(&self, token: &str) -> Self {
+        self.with("authorization", format!("Bearer {token}"))
     }
 
     /// The same client, leaving it to the gateway how long a call may take.

@@ -1,7 +1,11 @@
 //! A gateway under test: one process or three over a log of its own, in an SQLite file or in a schema
 //! of a PostgreSQL database.
 
-use std::{fmt, net::SocketAddr, path::Path};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -175,6 +179,19 @@ impl Gateway {
 
     /// Starts one more process on the same data; it is the caller's.
     pub async fn spawn(&self, role: Role, env: &[(&str, String)]) -> Process {
+        let (binary, variables) = self.command(role, env);
+        let (name, arguments) = (role.binary(), role.arguments());
+        Process::start(name, &binary, arguments, &variables, self.folder.path()).await
+    }
+
+    /// The same, without waiting until it is ready.
+    pub async fn spawn_unready(&self, role: Role, env: &[(&str, String)]) -> Process {
+        let (binary, variables) = self.command(role, env);
+        let (name, arguments) = (role.binary(), role.arguments());
+        Process::start_unready(name, &binary, arguments, &variables, self.folder.path()).await
+    }
+
+    fn command(&self, role: Role, env: &[(&str, String)]) -> (PathBuf, Vec<(String, String)>) {
         let binary = if role.writes() {
             binaries::find_with_faults(role.binary())
         } else {
@@ -184,6 +201,7 @@ impl Gateway {
             ("STATEGATE_PORT".to_owned(), "0".to_owned()),
             ("STATEGATE_HOST".to_owned(), "127.0.0.1".to_owned()),
             ("STATEGATE_AUTH_DISABLED".to_owned(), "true".to_owned()),
+            ("STATEGATE_REFLECTION".to_owned(), "true".to_owned()),
             (
                 "STATEGATE_STORAGE_PROVIDER".to_owned(),
                 self.storage.to_string(),
@@ -191,8 +209,7 @@ impl Gateway {
         ];
         variables.extend(self.options.env.iter().cloned());
         variables.extend(env.iter().map(|(n, v)| ((*n).to_owned(), v.clone())));
-        let (name, arguments) = (role.binary(), role.arguments());
-        Process::start(name, &binary, arguments, &variables, self.folder.path()).await
+        (binary, variables)
     }
 
     /// The process that plays a role: the one there is, if there is only one.

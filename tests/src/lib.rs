@@ -20,6 +20,7 @@ pub mod clients;
 pub mod crowd;
 pub mod gateway;
 pub mod history;
+pub mod issuer;
 pub mod process;
 pub mod subscriber;
 pub mod witness;
@@ -38,6 +39,7 @@ pub use self::{
     crowd::Crowd,
     gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},
+    issuer::Issuer,
     process::Process,
     subscriber::{Cut, Selection, Subscriber},
     witness::Witness,

@@ -57,6 +57,23 @@ impl Process {
         env: &[(String, String)],
         folder: &Path,
     ) -> Self {
+        let process = Self::start_unready(name, binary, arguments, env, folder).await;
+        let begun = Instant::now();
+        while process.http("/readyz").await.is_none() {
+            process.overdue(begun, "is ready");
+            sleep(LOOK).await;
+        }
+        process
+    }
+
+    /// The same, as soon as it listens.
+    pub async fn start_unready(
+        name: &'static str,
+        binary: &Path,
+        arguments: &[&str],
+        env: &[(String, String)],
+        folder: &Path,
+    ) -> Self {
         let mut command = Command::new(binary);
         command
             .args(arguments)
@@ -107,11 +124,6 @@ impl Process {
         };
         process.grpc = address("grpc");
         process.admin = address("admin");
-        let begun = Instant::now();
-        while process.http("/readyz").await.is_none() {
-            process.overdue(begun, "is ready");
-            sleep(LOOK).await;
-        }
         process
     }
 

@@ -206,8 +206,11 @@ fn ports_and_variables() {
                 .env("STATEGATE_STORAGE_PROVIDER", r#"{"name":"memory"}"#),
         );
         mistakes.push(
-            Mistake::of(binary, &["STATEGATE_AUTH_DISABLED", "set it to true"])
-                .env("STATEGATE_PORT", "0"),
+            Mistake::of(
+                binary,
+                &["STATEGATE_JWKS_URI", "STATEGATE_AUTH_DISABLED=true"],
+            )
+            .env("STATEGATE_PORT", "0"),
         );
     }
     make(&mistakes, folder.path());

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use stategate_metrics::Counter;
 use stategate_model::{Event, value::Corrupt};
 use stategate_policy::{Class, Decision, Denied, Document, Policies, PolicySet};
 use tokio::{
@@ -37,6 +38,16 @@ const KEPT: usize = 32;
 pub struct Verdicts(Mutex<Vec<(Class, bool)>>);
 
 impl Verdicts {
+    /// How many decisions are kept.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn get(&self, class: &Class) -> Option<bool> {
         let kept = self.0.lock();
         let found = kept.iter().find(|(of, _)| of == class);
@@ -58,13 +69,21 @@ pub struct Gate {
     governed: Option<Governed>,
 }
 
-#[derive(Debug)]
 struct Governed {
     policies: Policies,
     /// The message of the subscription.
     body: Document,
     /// What was made of the policies that were in force last.
     rule: Mutex<Arc<Rule>>,
+    denied: Counter,
+}
+
+impl std::fmt::Debug for Governed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Governed")
+            .field("rule", &self.rule)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the policies in force mean for this subscriber.
@@ -103,6 +122,7 @@ impl Gate {
                 policies,
                 body,
                 rule: Mutex::new(Arc::new(rule)),
+                denied: stategate_metrics::EVENTS_DENIED.get(),
             }
         });
         Self { context, governed }
@@ -116,7 +136,9 @@ impl Gate {
         encode: impl FnOnce() -> Result<Bytes, Corrupt>,
     ) -> Result<Option<Delivery>, Corrupt> {
         if !self.allows(event, verdicts)? {
-            stategate_metrics::EVENTS_DENIED.get().increment(1);
+            if let Some(governed) = &self.governed {
+                governed.denied.increment(1);
+            }
             return Ok(None);
         }
         Ok(Some(Delivery(Sent::Event {

@@ -117,6 +117,16 @@ table! {
             "Calls and streams under way.";
         CONNECTIONS_REFUSED: CounterOf<0> = "counter" "stategate_connections_refused_total", Count, [],
             "Connections that were closed at once because there were as many as STATEGATE_MAX_CONNECTIONS.";
+        CONNECTIONS_OPEN: GaugeOf<1> = "gauge" "stategate_connections_open", Count, ["listener"],
+            "Connections that are open, those in their TLS handshake among them. `listener` is `api`, or `admin` for metrics and health.";
+        CONNECTIONS_ENDED: CounterOf<1> = "counter" "stategate_connections_ended_total", Count, ["reason"],
+            "Connections that ended. `closed` and `lost` are the client's doing or the process's end; the server ended the others: `handshake` (TLS failed or took too long), `silent` (no greeting), `protocol` (rules broken, or a flood), `keep_alive` (no sign of life), `stalled` (nothing could be written), `answers_untaken` and `answers_memory` (answers that were not taken), `age`.";
+        ANSWERS_HELD: GaugeOf<0> = "gauge" "stategate_answers_held_bytes", Bytes, [],
+            "Memory of unary answers that their clients have not taken yet, of STATEGATE_ANSWER_BYTES.";
+        TLS_RELOADS: CounterOf<1> = "counter" "stategate_tls_reloads_total", Count, ["outcome"],
+            "Times that changed TLS files were put in force (`done`) or could not be (`failed`).";
+        TLS_CERTIFICATE_EXPIRES: GaugeOf<0> = "gauge" "stategate_tls_certificate_expires_seconds", Seconds, [],
+            "Unix time at which the certificate in force expires.";
     }
     "Access (every service)" {
         AUTHENTICATION_REFUSALS: CounterOf<1> = "counter" "stategate_authentication_refusals_total", Count, ["reason"],

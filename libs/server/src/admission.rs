@@ -28,9 +28,10 @@ use tower::{Layer, Service};
 use crate::{
     AccessControl, Services,
     access_control::Authenticated,
+    answers::Answers,
     deadline::Deadline,
     grpc::framing::{Arriving, Asked, Framing},
-    in_flight::InFlight,
+    in_flight::{InFlight, Outgoing},
     methods::{Call, Methods, Shape},
     panics,
     peer::Peer,
@@ -90,11 +91,20 @@ pub(crate) struct AdmissionService<S> {
 
 /// What the headers of a call ask for, or why the call is refused. None of these reasons depends on the request's
 /// message, so the message is not waited for.
-fn admit(request: &Request<Body>, call: &Call) -> Result<Asked, Problem> {
+fn admit(
+    request: &Request<Body>,
+    call: &Call,
+    answers: Option<&Answers>,
+) -> Result<Asked, Problem> {
     if let Some(elsewhere) = call.elsewhere() {
         return Err(elsewhere);
     }
     let asked = Asked::of(request.headers(), call.shape())?;
+    if call.shape() == Shape::Unary && answers.is_some_and(Answers::are_too_many) {
+        return Err(Problem::Busy {
+            what: "the client has not taken the answers of earlier calls on this connection; read them first",
+        });
+    }
     if call.is_too_many() {
         return Err(Problem::Busy {
             what: "there are as many calls at once as this service takes",
@@ -120,7 +130,9 @@ where
         let call = self.admission.methods.begin(request.uri().path());
         let span = tracing::debug_span!("call", method = call.name());
         let (mut deadline, mut framing) = (None, Framing::of(call.shape()));
-        let inner = admit(&request, &call).map(|asked| {
+        let peer = request.extensions().get::<Peer>();
+        let answers = peer.map(|peer| Arc::clone(&peer.answers));
+        let inner = admit(&request, &call, answers.as_deref()).map(|asked| {
             if let Some(timeout) = asked.timeout {
                 let at = Instant::now() + timeout.saturating_sub(TICK);
                 request.extensions_mut().insert(Deadline(at));
@@ -148,6 +160,7 @@ where
             call: Some(call),
             deadline,
             framing,
+            answers,
             ending: self.admission.ending.clone(),
             span,
         }
@@ -225,6 +238,7 @@ pub(crate) struct ResponseFuture<S: Service<Request<Arriving>>> {
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     framing: Framing,
+    answers: Option<Arc<Answers>>,
     ending: CancellationToken,
     span: tracing::Span,
 }
@@ -282,13 +296,16 @@ impl<S: Service<Request<Arriving>>> ResponseFuture<S> {
         }
         let shape = call.as_ref().map(Call::shape);
         let ending = shape == Some(Shape::Infrastructure);
-        // A unary answer is one message, which is bounded already.
-        let is_stream = shape == Some(Shape::Stream);
+        let holding = match (shape, self.answers.take()) {
+            // A unary answer is one message, and whole when it begins.
+            (Some(Shape::Unary), Some(answers)) => Holding::Answer(answers),
+            _ => Holding::Stream(InFlight::default()),
+        };
         let deadline = self.deadline.take();
         response.map(|inner| ResponseBody {
             inner,
             framing,
-            in_flight: is_stream.then(InFlight::default),
+            holding,
             call,
             deadline,
             ending: ending.then(|| Box::pin(self.ending.clone().cancelled_owned())),
@@ -302,12 +319,35 @@ impl<S: Service<Request<Arriving>>> ResponseFuture<S> {
 pub(crate) struct ResponseBody {
     inner: Body,
     framing: Framing,
-    /// Counts the bytes that the transport holds of it; only for a stream.
-    in_flight: Option<InFlight>,
+    holding: Holding,
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     is_over: bool,
+}
+
+/// Counts the bytes that the transport holds of an answer.
+#[derive(Debug)]
+enum Holding {
+    Stream(InFlight),
+    Answer(Arc<Answers>),
+}
+
+impl Holding {
+    /// Waits until the answer may be asked for more.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Stream(in_flight) => in_flight.poll_room(cx),
+            Self::Answer(_) => Poll::Ready(()),
+        }
+    }
+
+    fn count(&self, data: Bytes) -> Outgoing {
+        match self {
+            Self::Stream(in_flight) => in_flight.count(data),
+            Self::Answer(answers) => Outgoing::answer(data, answers),
+        }
+    }
 }
 
 impl ResponseBody {
@@ -320,29 +360,27 @@ impl ResponseBody {
     }
 
     /// Ends the answer here and now.
-    fn end(&mut self, problem: Problem) -> Frame<Bytes> {
+    fn end(&mut self, problem: Problem) -> Frame<Outgoing> {
         let (frame, code) = Framing::end(problem);
         self.ends_with(code);
-        frame
+        frame.map_data(|data| self.holding.count(data))
     }
 }
 
 impl HttpBody for ResponseBody {
-    type Data = Bytes;
+    type Data = Outgoing;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Outgoing>, Status>>> {
         let this = &mut *self;
         if this.is_over {
             return Poll::Ready(None);
         }
         let poll = AssertUnwindSafe(|| {
-            if let Some(in_flight) = &this.in_flight {
-                std::task::ready!(in_flight.poll_room(cx));
-            }
+            std::task::ready!(this.holding.poll_room(cx));
             Pin::new(&mut this.inner).poll_frame(cx)
         });
         // A bug in a stream is that stream's problem and nobody else's.
@@ -356,10 +394,7 @@ impl HttpBody for ResponseBody {
                 if let Some(code) = code {
                     this.ends_with(code);
                 }
-                Poll::Ready(Some(Ok(match &this.in_flight {
-                    None => frame,
-                    Some(in_flight) => frame.map_data(|data| in_flight.count(data)),
-                })))
+                Poll::Ready(Some(Ok(frame.map_data(|data| this.holding.count(data)))))
             }
             Poll::Ready(Some(Err(status))) => {
                 this.ends_with(status.code());
@@ -404,7 +439,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::in_flight;
+    use crate::limits::Limits;
 
     #[derive(Default)]
     struct Woken(std::sync::atomic::AtomicBool);
@@ -428,7 +463,7 @@ mod tests {
         let mut answer = ResponseBody {
             inner: Body::new(StreamBody::new(frames)),
             framing: Framing::default(),
-            in_flight: Some(InFlight::default()),
+            holding: Holding::Stream(InFlight::default()),
             call: None,
             deadline: None,
             ending: None,
@@ -441,11 +476,11 @@ mod tests {
             Poll::Ready(frame) => Some(frame.unwrap().unwrap().into_data().unwrap()),
             Poll::Pending => None,
         };
-        let mut held: Vec<Bytes> = std::iter::from_fn(&mut next).collect();
-        assert_eq!(held.len(), in_flight::MOST / FRAME + 1);
+        let mut held: Vec<Outgoing> = std::iter::from_fn(&mut next).collect();
+        assert_eq!(held.len(), Limits::STREAM_IN_FLIGHT / FRAME + 1);
         // The transport writes a frame by and by, and drops it when it is written.
         let mut first = held.remove(0);
-        drop(first.split_to(FRAME / 2));
+        bytes::Buf::advance(&mut first, FRAME / 2);
         assert!(!woken.take() && next().is_none());
         drop(first);
         assert!(woken.take());

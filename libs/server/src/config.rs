@@ -41,10 +41,18 @@ pub struct Config {
     pub limits: Limits,
     /// Most connections.
     pub max_connections: usize,
+    /// When a client is told to make a new connection.
+    pub max_connection_age: Option<Duration>,
+    /// How long from there what is under way may take.
+    pub max_connection_age_grace: Option<Duration>,
     /// Most calls and streams on one connection.
     pub max_connection_streams: u32,
     /// Most calls, without streams.
     pub max_calls: usize,
+    /// Most bytes of answers that one connection's client has not taken.
+    pub connection_answer_bytes: usize,
+    /// The same over all connections.
+    pub answer_bytes: usize,
     /// Most writes that wait for one lane.
     pub max_queued_writes: usize,
     /// Most streams.
@@ -68,6 +76,17 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+    /// What clients have to show, if anything.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that sign them, in PEM.
+    pub authorities: PathBuf,
+    /// Whether every client has to show one.
+    pub are_required: bool,
 }
 
 impl Config {
@@ -93,9 +112,14 @@ impl Config {
                 value_bytes: read.size(&variables::MAX_VALUE_BYTES),
             },
             max_connections: read.size(&variables::MAX_CONNECTIONS),
+            max_connection_age: read.seconds_or_none(&variables::MAX_CONNECTION_AGE_SECONDS),
+            max_connection_age_grace: read
+                .seconds_or_none(&variables::MAX_CONNECTION_AGE_GRACE_SECONDS),
             max_connection_streams: u32::try_from(read.number(&variables::MAX_CONNECTION_STREAMS))
                 .unwrap_or(u32::MAX),
             max_calls: read.size(&variables::MAX_CALLS),
+            connection_answer_bytes: read.size(&variables::CONNECTION_ANSWER_BYTES),
+            answer_bytes: read.size(&variables::ANSWER_BYTES),
             max_queued_writes: read.size(&variables::MAX_QUEUED_WRITES),
             max_subscribers: read.size(&variables::MAX_SUBSCRIBERS),
             max_caller_subscribers: read.size(&variables::MAX_CALLER_SUBSCRIBERS),
@@ -219,6 +243,27 @@ impl Reader<'_> {
         Duration::from_millis(self.number(variable))
     }
 
+    /// `None` for 0.
+    fn seconds_or_none(&mut self, variable: &Variable) -> Option<Duration> {
+        let seconds = self.number(variable);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// One of the words that a variable takes, the first if it is none of them.
+    fn word(&mut self, variable: &Variable) -> &'static str {
+        let value = self.text(variable).unwrap_or_default();
+        let Takes::Word(words) = variable.takes else {
+            return "";
+        };
+        match words.iter().find(|word| **word == value) {
+            Some(word) => word,
+            None => {
+                self.expected(variable, &value);
+                words.first().copied().unwrap_or_default()
+            }
+        }
+    }
+
     fn address(&mut self, variable: &Variable) -> IpAddr {
         let value = self.text(variable).unwrap_or_default();
         value.parse().unwrap_or_else(|_| {
@@ -229,18 +274,55 @@ impl Reader<'_> {
 
     fn tls(&mut self) -> Option<Tls> {
         let (cert, key) = (&variables::TLS_CERT_FILE, &variables::TLS_KEY_FILE);
+        let clients = self.client_certificates();
         match (self.text(cert), self.text(key)) {
             (Some(certificate), Some(key)) => Some(Tls {
                 certificate: certificate.into(),
                 key: key.into(),
+                clients,
             }),
-            (None, None) => None,
+            (None, None) => {
+                if clients.is_some() {
+                    self.fault(
+                        variables::TLS_CLIENT_CA_FILE.name,
+                        format!(
+                            "is set, but the server has no certificate, and without TLS no client shows one; set {} and {}",
+                            cert.name, key.name
+                        ),
+                    );
+                }
+                None
+            }
             (Some(_), None) => {
                 self.fault(key.name, "is not set, but the certificate is; set both");
                 None
             }
             (None, Some(_)) => {
                 self.fault(cert.name, "is not set, but the key is; set both");
+                None
+            }
+        }
+    }
+
+    fn client_certificates(&mut self) -> Option<ClientCertificates> {
+        let (authorities, wanted) = (&variables::TLS_CLIENT_CA_FILE, &variables::TLS_CLIENT_CERT);
+        let is_set = self.env.get(wanted.name).is_some();
+        let are_required = self.word(wanted) == "required";
+        match self.text(authorities) {
+            Some(authorities) => Some(ClientCertificates {
+                authorities: authorities.into(),
+                are_required,
+            }),
+            None => {
+                if is_set {
+                    self.fault(
+                        wanted.name,
+                        format!(
+                            "is set, but {} is not, so that no client certificate is asked for; set it too, or unset both",
+                            authorities.name
+                        ),
+                    );
+                }
                 None
             }
         }
@@ -471,15 +553,14 @@ mod tests {
             (("STATEGATE_STORAGE_PROVIDER", "{}"), "no \"name\""),
             (("STATEGATE_CHANNEL_PROVIDER", "[]"), "expected a map"),
             (("STATEGATE_CHANNEL_KEY", "short"), "16 bytes"),
-            (("STATEGATE_JWKS_URI", "https://x"), "cannot verify tokens"),
-            (("STATEGATE_REQUEST_POLICY", "eA=="), "cannot evaluate"),
-            (("STATEGATE_RESPONSE_POLICY", "eA=="), "cannot evaluate"),
-            (("STATEGATE_POLICY_TIMEOUT_MS", "10"), "cannot evaluate"),
-            (("STATEGATE_POLICY_TIMEOUT_MS", "soon"), "cannot evaluate"),
-            (
-                ("STATEGATE_EVENT_CLAIMS", "iss,sub"),
-                "cannot verify tokens",
-            ),
+            (("STATEGATE_JWKS_URI", "https://x"), "turns off"),
+            (("STATEGATE_OIDC_ISSUER", "https://x"), "turns off"),
+            (("STATEGATE_JWT_ISSUER", "https://x"), "turns off"),
+            (("STATEGATE_JWT_AUDIENCE", "x"), "turns off"),
+            (("STATEGATE_REQUEST_POLICY", "eA=="), "turns off"),
+            (("STATEGATE_RESPONSE_POLICY_FILE", "x.rego"), "turns off"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "10"), "turns off"),
+            (("STATEGATE_EVENT_CLAIMS", "iss,sub"), "turns off"),
             (("STATEGATE_PROT", "1"), "did you mean STATEGATE_PORT?"),
             (("STATEGATE_WHATEVER", "1"), "docs/configuration.md"),
         ] {
@@ -489,14 +570,63 @@ mod tests {
         }
         let half = refusal(("STATEGATE_TLS_CERT_FILE", "a.pem"));
         assert!(half.starts_with("STATEGATE_TLS_KEY_FILE"), "{half}");
+        let bare = refusal(("STATEGATE_TLS_CLIENT_CA_FILE", "ca.pem"));
+        assert!(bare.starts_with("STATEGATE_TLS_CLIENT_CA_FILE"), "{bare}");
+        let no_authority = refusal(("STATEGATE_TLS_CLIENT_CERT", "optional"));
+        assert!(
+            no_authority.contains("STATEGATE_TLS_CLIENT_CA_FILE is not"),
+            "{no_authority}"
+        );
+        let unknown = read(&[
+            OPEN,
+            ("STATEGATE_TLS_CERT_FILE", "a.pem"),
+            ("STATEGATE_TLS_KEY_FILE", "a.pem"),
+            ("STATEGATE_TLS_CLIENT_CA_FILE", "ca.pem"),
+            ("STATEGATE_TLS_CLIENT_CERT", "maybe"),
+        ]);
+        let unknown = unknown.unwrap_err().to_string();
+        assert!(unknown.contains("required or optional"), "{unknown}");
     }
 
     #[test]
-    fn it_starts_open_or_not_at_all() {
+    fn it_starts_with_something_to_verify_with_or_open_and_not_otherwise() {
         for closed in [&[][..], &[("STATEGATE_AUTH_DISABLED", "false")]] {
-            let refused = read(closed).unwrap_err().to_string();
-            assert!(refused.contains("set it to true to run open"), "{refused}");
+            let refused = read(closed).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.starts_with("STATEGATE_JWKS_URI"), "{refused}");
+            assert!(refused.contains("true to run open"), "{refused}");
         }
+        const KEYS: (&str, &str) = ("STATEGATE_JWKS_URI", "file:/keys.json");
+        for (bad, mention) in [
+            (("STATEGATE_JWKS_URI", "http://keys.example/"), "use https"),
+            (("STATEGATE_OIDC_ISSUER", "https://x"), "unset one of them"),
+            (
+                ("STATEGATE_JWT_AUDIENCE", "a,,b"),
+                "names separated by commas",
+            ),
+            (("STATEGATE_EVENT_CLAIMS", "a,,b"), "empty name"),
+            (("STATEGATE_REQUEST_POLICY", "%"), "not base64"),
+            (("STATEGATE_REQUEST_POLICY_FILE", "a.rego,"), "empty path"),
+            (("STATEGATE_POLICY_TIMEOUT_MS", "soon"), "from 1 to 10000"),
+            (("STATEGATE_MAX_CALLER_RATE", "-1"), "integer"),
+        ] {
+            let set: std::collections::BTreeMap<_, _> = [KEYS, bad].into();
+            let set: Vec<_> = set.into_iter().collect();
+            let refused = read(&set).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.starts_with("STATEGATE_"), "{refused}");
+            assert!(refused.contains(mention), "{refused}");
+        }
+        let both = read(&[
+            KEYS,
+            ("STATEGATE_RESPONSE_POLICY", "eA=="),
+            ("STATEGATE_RESPONSE_POLICY_FILE", "a.rego"),
+        ]);
+        let both = both.map(|_| ()).unwrap_err().to_string();
+        assert!(both.contains("unset one of them"), "{both}");
+        let protected = read(&[KEYS]).unwrap().protection.unwrap();
+        assert!(protected.tokens.rules.issuers.is_empty());
+        let of_issuer = read(&[("STATEGATE_OIDC_ISSUER", "https://issuer.example/")]);
+        let rules = of_issuer.unwrap().protection.unwrap().tokens.rules;
+        assert_eq!(rules.issuers, ["https://issuer.example/"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What a stream has handed to its connection and the connection has not written yet.
+//! What an answer has handed to its connection and the connection has not written yet.
 //!
 //! HTTP/2 buffers what a client has a window for. How much that is for a stream is up to the client and to the
-//! transport, so a stream is asked for more only while little of what it gave is still held.
+//! transport, so a stream is asked for more only while little of what it gave is still held. What unary answers gave
+//! is counted in their connection's [`Answers`].
 
 use std::{
     sync::{
@@ -11,11 +12,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
 
-/// While this many bytes of a stream are not written, nothing more is taken from it. One frame may be larger.
-pub(crate) const MOST: usize = 64 << 10;
+use crate::{answers::Answers, limits::Limits};
+
+const MOST: usize = Limits::STREAM_IN_FLIGHT;
 
 /// The bytes of one stream that the transport holds.
 #[derive(Debug, Default)]
@@ -33,24 +35,63 @@ impl Held {
     }
 }
 
-/// Data that is counted until the transport drops it: it was written, or its connection or stream is gone.
-struct Counted {
+/// A piece of an answer, counted until the transport drops it: it was written, or its connection or stream is gone.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
     data: Bytes,
-    held: Arc<Held>,
+    size: usize,
+    counted: Counted,
 }
 
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
+#[derive(Debug)]
+enum Counted {
+    Stream(Arc<Held>),
+    Answer(Arc<Answers>),
+}
+
+impl Outgoing {
+    fn new(data: Bytes, counted: Counted) -> Self {
+        Self {
+            size: data.len(),
+            data,
+            counted,
+        }
+    }
+
+    /// Data of a unary answer on the connection of `answers`.
+    pub(crate) fn answer(data: Bytes, answers: &Arc<Answers>) -> Self {
+        answers.hold(data.len());
+        Self::new(data, Counted::Answer(Arc::clone(answers)))
     }
 }
 
-impl Drop for Counted {
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.data.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.data
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+        if let Counted::Answer(answers) = &self.counted {
+            answers.take(count);
+        }
+    }
+}
+
+impl Drop for Outgoing {
     fn drop(&mut self) {
-        let size = self.data.len();
-        let before = self.held.bytes.fetch_sub(size, Ordering::AcqRel);
-        if before >= MOST && before - size < MOST {
-            self.held.stream.wake();
+        match &self.counted {
+            Counted::Answer(answers) => answers.release(self.size),
+            Counted::Stream(held) => {
+                let before = held.bytes.fetch_sub(self.size, Ordering::AcqRel);
+                if before >= MOST && before - self.size < MOST {
+                    held.stream.wake();
+                }
+            }
         }
     }
 }
@@ -69,11 +110,8 @@ impl InFlight {
     }
 
     /// Counts data from now until it is dropped.
-    pub(crate) fn count(&self, data: Bytes) -> Bytes {
+    pub(crate) fn count(&self, data: Bytes) -> Outgoing {
         self.0.bytes.fetch_add(data.len(), Ordering::AcqRel);
-        Bytes::from_owner(Counted {
-            data,
-            held: Arc::clone(&self.0),
-        })
+        Outgoing::new(data, Counted::Stream(Arc::clone(&self.0)))
     }
 }

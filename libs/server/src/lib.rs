@@ -27,12 +27,15 @@
 mod accept;
 mod access_control;
 mod admission;
+mod answers;
 pub mod config;
+mod connection;
 mod deadline;
 pub mod drain;
 pub mod env;
 pub mod grpc;
 mod in_flight;
+pub mod limits;
 mod methods;
 mod panics;
 mod peer;
@@ -43,6 +46,7 @@ pub mod services;
 mod signals;
 pub mod tasks;
 pub mod telemetry;
+mod tls;
 pub mod variables;
 
 pub use stategate_api::LogThrottle;
@@ -53,6 +57,7 @@ pub use self::{
     drain::Drain,
     env::Env,
     grpc::Grpc,
+    limits::Limits,
     panics::caught,
     serve::{Addresses, Running, Server, start},
     services::{Foundation, Services, Unfit},

@@ -1,15 +1,9 @@
 //! Both listeners, from binding to the last call.
 //!
 //! gRPC with health and reflection on one port, metrics and health over HTTP on the next. All limits
-//! of the transport are in [`Limits`].
+//! are in [`Limits`].
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use stategate_model::{limits::MESSAGE_BYTES, times};
 use stategate_protocol::server::{
@@ -21,72 +15,23 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{self, Identity, ServerTlsConfig},
-};
+use tonic::service::Routes;
 use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+use tower::Layer as _;
 
 use crate::{
-    AccessControl, Config, Drain, Grpc, Services, Telemetry,
-    accept::connections,
+    AccessControl, Config, Drain, Grpc, Limits, Services, Telemetry,
+    accept::{Door, Listening},
     admission::AdmissionLayer,
-    config::Tls,
-    pem,
+    answers::Budget,
     readiness::Readiness,
-    signals, telemetry,
-    variables::{self, Variable},
+    signals, tasks, telemetry,
+    tls::{Identity, Reloader},
+    variables,
 };
-
-/// What the transport allows.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections at once; one more is closed at once.
-    pub connections: usize,
-    /// Calls and streams at once on one connection, announced to the client.
-    pub connection_streams: u32,
-    /// Unary calls at once over all connections; one more is RESOURCE_EXHAUSTED.
-    pub calls: usize,
-    /// Bytes of a request's metadata.
-    pub header_bytes: u32,
-    /// Bytes on their way in one stream, and on one connection: what a connection may make us hold
-    /// of requests that nobody reads.
-    pub stream_window: u32,
-    /// As `stream_window`.
-    pub connection_window: u32,
-    /// Streams that a client opened and reset before they were looked at (CVE-2023-44487).
-    pub pending_resets: usize,
-    /// A connection that is silent for this long is asked whether it is alive …
-    pub keepalive: Duration,
-    /// … and closed if it does not answer within this.
-    pub keepalive_answer: Duration,
-    /// Time for a TLS handshake.
-    pub handshake: Duration,
-    /// Connections at once on the listener for metrics and health.
-    pub admin_connections: usize,
-}
-
-impl Limits {
-    /// The limits that a configuration sets; the others are constants.
-    pub fn of(config: &Config) -> Self {
-        Self {
-            connections: config.max_connections,
-            connection_streams: config.max_connection_streams,
-            calls: config.max_calls,
-            header_bytes: 32 << 10,
-            stream_window: 1 << 20,
-            connection_window: 2 << 20,
-            pending_resets: 64,
-            keepalive: Duration::from_secs(30),
-            keepalive_answer: Duration::from_secs(20),
-            handshake: Duration::from_secs(10),
-            admin_connections: 64,
-        }
-    }
-}
 
 /// Why a service cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +106,7 @@ pub struct Server {
     grpc: TcpListener,
     admin: TcpListener,
     addresses: Addresses,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<(Identity, Reloader)>,
     limits: Limits,
     /// Limits of values.
     values: stategate_model::Limits,
@@ -185,9 +130,8 @@ impl Server {
         // rustls has no provider of its own when several are linked in. An error says that there is
         // one already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let limits = Limits::of(config);
         let tls = match &config.tls {
-            Some(tls) => Some(identity(tls)?.timeout(limits.handshake)),
+            Some(tls) => Some(Identity::load(tls.clone())?),
             None => None,
         };
         // Port 65,535 is refused with the configuration, so there is a next one.
@@ -206,7 +150,7 @@ impl Server {
             admin,
             addresses,
             tls,
-            limits,
+            limits: Limits::of(config),
             values: config.limits,
             reflection: config.reflection,
             grace: config.grace,
@@ -249,53 +193,50 @@ impl Server {
         let admission = AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
         let calls = admission.methods();
         let adapter = Grpc::new(services, access, self.values);
-        let grpc = self
-            .transport()?
-            .layer(admission)
-            .add_routes(routes(adapter, readiness.reporter(), self.reflection)?)
-            .serve_with_incoming_shutdown(
-                connections(self.grpc, self.limits.connections, Arc::clone(&calls)),
-                drain.token().cancelled_owned(),
-            );
-
-        let admin = transport::Server::builder()
-            .accept_http1(true)
-            .add_routes(telemetry::routes(telemetry.clone(), readiness.clone()).into())
-            .serve_with_incoming(connections(
-                self.admin,
-                self.limits.admin_connections,
-                calls,
-            ));
+        let routes = routes(adapter, readiness.reporter(), self.reflection)?.prepare();
+        let (tls, reload) = self.tls.unzip();
+        let budget = Budget::new(&self.limits);
+        let watched = Arc::clone(&budget);
+        let grpc = Listening {
+            door: Door::Api,
+            listener: self.grpc,
+            tls,
+            limits: self.limits.clone(),
+            budget: Arc::clone(&budget),
+            calls: Arc::clone(&calls),
+            service: admission.layer(routes),
+        };
+        let admin = Listening {
+            door: Door::Admin,
+            listener: self.admin,
+            tls: None,
+            limits: self.limits,
+            budget,
+            calls,
+            service: telemetry::routes(telemetry.clone(), readiness.clone()),
+        };
+        let mut watches = vec![
+            readiness.watch(),
+            tasks::restarted("the watch over answers", move || {
+                Arc::clone(&watched).watch()
+            }),
+        ];
+        if let Some(reload) = reload {
+            let reload = move || reload.clone().run();
+            watches.push(tasks::restarted("the reload of TLS files", reload));
+        }
         Ok(Running {
             addresses: self.addresses,
             names,
             grace: self.grace,
             drain: drain.clone(),
-            watch: readiness.watch(),
+            watches,
             readiness,
             ending,
-            grpc: tokio::spawn(grpc),
-            admin: tokio::spawn(admin),
+            grpc: tokio::spawn(grpc.serve(drain.token())),
+            // To the last, for whoever wants to see the end.
+            admin: tokio::spawn(admin.serve(CancellationToken::new())),
         })
-    }
-
-    fn transport(&self) -> Result<transport::Server, Error> {
-        let limits = &self.limits;
-        let server = transport::Server::builder()
-            .max_concurrent_streams(limits.connection_streams)
-            .initial_stream_window_size(limits.stream_window)
-            .initial_connection_window_size(limits.connection_window)
-            .http2_max_header_list_size(limits.header_bytes)
-            .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
-            .http2_keepalive_interval(Some(limits.keepalive))
-            .http2_keepalive_timeout(Some(limits.keepalive_answer));
-        match &self.tls {
-            Some(tls) => server.tls_config(tls.clone()).map_err(|error| Error::Tls {
-                cause: std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string),
-            }),
-            None => Ok(server),
-        }
     }
 }
 
@@ -333,28 +274,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, Error> {
     address.map_err(Error::Listener)
 }
 
-/// Reads the certificate and the key, and sees that they belong together.
-fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    let fault = |variable: &Variable, path: &Path, problem| Error::File {
-        variable: variable.name,
-        path: path.to_owned(),
-        problem,
-    };
-    let of_certificate = |problem| fault(&variables::TLS_CERT_FILE, &tls.certificate, problem);
-    let of_key = |problem| fault(&variables::TLS_KEY_FILE, &tls.key, problem);
-    let certificate = pem::read(&tls.certificate).map_err(of_certificate)?;
-    let key = pem::read(&tls.key).map_err(of_key)?;
-    let certificates = pem::certificates(&certificate).map_err(of_certificate)?;
-    let private_key = pem::key(&key).map_err(of_key)?;
-    if !pem::is_pair(certificates, private_key) {
-        return Err(of_key(format!(
-            "is not the key of the first certificate in {}; name the two that belong together",
-            tls.certificate.display()
-        )));
-    }
-    Ok(ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)))
-}
-
 /// Everything that is on the gRPC port.
 fn routes(adapter: Grpc, health: HealthReporter, reflection: bool) -> Result<Routes, Error> {
     let health = HealthService::from_health_reporter(health);
@@ -385,10 +304,10 @@ pub struct Running {
     grace: Duration,
     drain: Drain,
     readiness: Readiness,
-    watch: JoinHandle<()>,
+    watches: Vec<JoinHandle<()>>,
     ending: CancellationToken,
-    grpc: JoinHandle<Result<(), transport::Error>>,
-    admin: JoinHandle<Result<(), transport::Error>>,
+    grpc: JoinHandle<()>,
+    admin: JoinHandle<()>,
 }
 
 impl Running {
@@ -438,7 +357,7 @@ impl Running {
     }
 
     /// Once told to end, a listener ends too, and may be seen to before the telling is.
-    fn listener_ended(&self, which: &str, end: &Result<Result<(), transport::Error>, JoinError>) {
+    fn listener_ended(&self, which: &str, end: &Result<(), JoinError>) {
         if !self.drain.has_begun() {
             self.drain.fail(which, &format!("ended: {end:?}"));
         }
@@ -451,6 +370,8 @@ impl Drop for Running {
         // for its end wants its ports back.
         self.grpc.abort();
         self.admin.abort();
-        self.watch.abort();
+        for watch in &self.watches {
+            watch.abort();
+        }
     }
 }

@@ -34,6 +34,8 @@ pub enum Takes {
     File,
     /// A provider's settings.
     Provider,
+    /// One of these words.
+    Word(&'static [&'static str]),
     /// Names, separated by commas.
     Names,
     /// Any text.
@@ -49,6 +51,7 @@ impl fmt::Display for Takes {
             Self::Number { min, max } => return write!(f, "an integer from {min} to {max}"),
             Self::Address => "an IP address",
             Self::File => "the path of a PEM file",
+            Self::Word(words) => return f.write_str(&words.join(" or ")),
             Self::Provider => "a JSON object with a \"name\"",
             Self::Names => "names separated by commas",
             Self::Text => "text",
@@ -81,9 +84,13 @@ variables! {
         HOST = "HOST", Takes::Address, "0.0.0.0",
             "Address that both listeners bind (`stategate dev`: 127.0.0.1).";
         TLS_CERT_FILE = "TLS_CERT_FILE", Takes::File, "",
-            "Certificate chain for gRPC. Needs STATEGATE_TLS_KEY_FILE; without both, gRPC is in the clear.";
+            "Certificate chain for gRPC. Needs STATEGATE_TLS_KEY_FILE; without both, gRPC is in the clear. The files of TLS are read again when they change: new connections see the new ones once they belong together.";
         TLS_KEY_FILE = "TLS_KEY_FILE", Takes::File, "",
             "Private key of the certificate.";
+        TLS_CLIENT_CA_FILE = "TLS_CLIENT_CA_FILE", Takes::File, "",
+            "Authorities of client certificates, which are asked for and verified where this is set; policies see their subject. Needs a certificate of the server.";
+        TLS_CLIENT_CERT = "TLS_CLIENT_CERT", Takes::Word(&["required", "optional"]), "required",
+            "Whether a client has to show a certificate. One that it shows is verified in any case. Needs STATEGATE_TLS_CLIENT_CA_FILE.";
     }
     "Who may do what" {
         AUTH_DISABLED = "AUTH_DISABLED", Takes::Flag, "false",
@@ -132,10 +139,18 @@ variables! {
             "Most bytes of an entity's values, as canonical JSON.";
         MAX_CONNECTIONS = "MAX_CONNECTIONS", Takes::Number { min: 1, max: 1_000_000 }, "10000",
             "Most connections at once; one more is closed at once.";
+        MAX_CONNECTION_AGE_SECONDS = "MAX_CONNECTION_AGE_SECONDS", Takes::Number { min: 0, max: 31_536_000 }, "0",
+            "Age, give or take a tenth, at which the client of a connection is told to make a new one, which a balancer may give to another process; an hour suits most. What is under way goes on. 0: never, since some clients (tonic's among them) fail a call that they begin just then with CANCELLED, which they did not send.";
+        MAX_CONNECTION_AGE_GRACE_SECONDS = "MAX_CONNECTION_AGE_GRACE_SECONDS", Takes::Number { min: 0, max: 31_536_000 }, "0",
+            "Time from there until what is still under way is cut, streams among it, whose clients resume. 0: it goes on to its own end.";
         MAX_CONNECTION_STREAMS = "MAX_CONNECTION_STREAMS", Takes::Number { min: 1, max: 100_000 }, "1024",
             "Most calls and streams at once on one connection; one more waits in the client.";
         MAX_CALLS = "MAX_CALLS", Takes::Number { min: 1, max: 1_000_000 }, "8192",
             "Most calls (without streams) at once; one more is RESOURCE_EXHAUSTED. A quarter of them may wait for a position that the log has not reached.";
+        CONNECTION_ANSWER_BYTES = "CONNECTION_ANSWER_BYTES", Takes::Number { min: 4_194_304, max: 17_179_869_184 }, "33554432",
+            "Most bytes of answers (without streams) that the client of one connection has not taken. While there are so many, one call more on that connection is RESOURCE_EXHAUSTED.";
+        ANSWER_BYTES = "ANSWER_BYTES", Takes::Number { min: 4_194_304, max: 17_179_869_184 }, "268435456",
+            "The same over all connections. Beyond it, those connections are closed that hold most and have taken nothing for longest.";
         MAX_QUEUED_WRITES = "MAX_QUEUED_WRITES", Takes::Number { min: 1, max: 1_000_000 }, "4096",
             "Most writes that wait for one lane, and hold 64 MiB together at most; one more is RESOURCE_EXHAUSTED.";
         MAX_SUBSCRIBERS = "MAX_SUBSCRIBERS", Takes::Number { min: 1, max: 1_000_000 }, "10000",

@@ -83,6 +83,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         &Env::of_process(),
         &[
             (&variables::AUTH_DISABLED, "true"),
+            (&variables::REFLECTION, "true"),
             (&variables::HOST, "127.0.0.1"),
             (&variables::CHANNEL_PROVIDER, r#"{"name":"inmem"}"#),
         ],

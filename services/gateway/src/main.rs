@@ -5,6 +5,7 @@
 
 mod cli;
 mod dev;
+mod dev_auth;
 mod prompt;
 
 use std::process::ExitCode;

@@ -24,7 +24,7 @@ use stategate_channel::{
 use stategate_model::{
     Claims, EntityRef, Event, EventId, Lane, LogId, Method, Position, Timestamp, Values, Version,
 };
-use stategate_protocol::{decode_event, encode_event, pb, requests};
+use stategate_protocol::{decode_event, documents, encode_event, pb, requests};
 use stategate_runtime::{Drain, Tasks};
 use stategate_storage::{Appended, Batch, Memory, MemoryConfig, Storage};
 use stategate_stream::{Settings, StreamService};
@@ -79,8 +79,9 @@ impl Bench {
             ..pb::StreamOpts::default()
         };
         let request = requests::subscribe(&opts).unwrap();
-        let access = Access::open();
-        let call = access.call(request, Context::anonymous(), |call| {
+        let rules = Access::open().rules();
+        let message = rules.subscription(|| documents::subscribe(&opts));
+        let call = rules.call(request, message, Context::anonymous(), |call| {
             self.service.stream(call)
         });
         let subscription = call.await.unwrap().encode(Ok);

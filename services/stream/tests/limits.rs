@@ -5,13 +5,16 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::stream::BoxStream;
-use stategate_api::{Access, Context, Delivery, Problem, Stream as _};
+use stategate_api::{Access, Caller, Context, Delivery, Problem, Stream as _};
 use stategate_channel::{InMemory, InMemoryConfig};
 use stategate_model::{Claims, json};
-use stategate_protocol::{pb, requests, status};
+use stategate_protocol::{documents, pb, requests, status};
 use stategate_runtime::{Drain, Tasks};
 use stategate_storage::{Memory, MemoryConfig};
 use stategate_stream::{Settings, StreamService, SubscriptionLimits};
@@ -28,11 +31,16 @@ async fn stream(service: &StreamService, claims: Option<&str>) -> Result<Deliver
     };
     let mut context = Context::anonymous();
     if let Some(claims) = claims {
-        context.claims = Claims::new(json::parse_object(claims).unwrap()).unwrap();
+        let claims = json::parse_object(claims).unwrap();
+        let claims = Claims::new(claims).unwrap();
+        let expires = SystemTime::now() + Duration::from_secs(3_600);
+        let caller = Caller::new(claims.values(), claims.clone(), expires).unwrap();
+        context.caller = Some(Arc::new(caller));
     }
     let request = requests::subscribe(&opts).unwrap();
-    let access = Access::open();
-    let call = access.call(request, context, |call| service.stream(call));
+    let rules = Access::open().rules();
+    let message = rules.subscription(|| documents::subscribe(&opts));
+    let call = rules.call(request, message, context, |call| service.stream(call));
     let subscription = call.await.map_err(status)?.encode(Ok);
     Ok(subscription.unwrap().deliveries)
 }

@@ -74,6 +74,11 @@ impl Daemon {
         self.port
     }
 
+    /// Where its data is.
+    pub(crate) fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.lock().unwrap().as_ref().map(Child::id)

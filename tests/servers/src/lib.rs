@@ -1,4 +1,4 @@
-//! Real databases and brokers for tests: started on free ports from what the machine has, gone with
+//! Real databases, brokers and an OpenID provider for tests: started on free ports from what the machine has, gone with
 //! the process that started them.
 //!
 //! Knows nothing of stategate. What a machine lacks is a failure where `CI` is set; elsewhere the
@@ -17,6 +17,7 @@ mod daemon;
 mod janitor;
 mod kafka;
 mod nats;
+mod oidc;
 mod pgbouncer;
 mod ports;
 mod postgres;
@@ -31,6 +32,7 @@ pub use self::{
     broker::{Absence, Broker},
     kafka::Kafka,
     nats::Nats,
+    oidc::Oidc,
     pgbouncer::PgBouncer,
     ports::free_port,
     postgres::Postgres,

@@ -176,7 +176,7 @@ impl fmt::Debug for Events {
 mod tests {
     use futures::{FutureExt as _, stream};
     use http_body_util::BodyExt as _;
-    use stategate_api::{Access, Context, Start, Subscribe};
+    use stategate_api::{Access, Context, Start, Subscribe, Verdicts};
     use stategate_model::{
         Claims, EntityRef, Event, EventId, Filter, Glob, Lane, Method, Position, Timestamp, Values,
         Version,
@@ -214,10 +214,12 @@ mod tests {
             trace_parent: None,
         };
         let mut delivery = None;
-        let access = Access::open();
-        let call = access.call(everything, Context::anonymous(), |call| {
+        let rules = Access::open().rules();
+        let message = rules.message(stategate_policy::Document::null);
+        let call = rules.call(everything, message, Context::anonymous(), |call| {
             let encode = || Ok(Bytes::copy_from_slice(encoded));
-            delivery = call.gate().deliver(&event, encode).unwrap();
+            let gate = call.gate();
+            delivery = gate.deliver(&event, &Verdicts::default(), encode).unwrap();
             async { Err(Problem::ShuttingDown) }
         });
         drop(call.now_or_never());

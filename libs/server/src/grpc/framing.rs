@@ -23,10 +23,9 @@ use super::{
     events::{Events, Handed, trailers},
     timeout::timeout,
 };
-use crate::methods::Shape;
+use crate::{limits::Limits, methods::Shape};
 
-/// How long a request may take to arrive. It holds a slot meanwhile, and no handler knows of it yet.
-const ARRIVAL: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Limits::ARRIVAL;
 
 /// What requests may be compressed with.
 const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static(names::ACCEPTED_ENCODINGS);
@@ -183,11 +182,15 @@ impl HttpBody for Arriving {
         let this = &mut *self;
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         if let (true, Some(patience)) = (polled.is_pending(), this.patience) {
-            let until = this.until.get_or_insert_with(|| Box::pin(sleep(patience)));
-            if until.as_mut().poll(cx).is_ready() {
-                let status = status(Problem::DeadlineExceeded);
-                return Poll::Ready(Some(Err(Box::new(status))));
-            }
+            this.until.get_or_insert_with(|| Box::pin(sleep(patience)));
+        }
+        // Not only when nothing is ready: of a message that comes byte by byte, something may be at any time.
+        if let Some(until) = &mut this.until
+            && !this.inner.is_end_stream()
+            && until.as_mut().poll(cx).is_ready()
+        {
+            let status = status(Problem::DeadlineExceeded);
+            return Poll::Ready(Some(Err(Box::new(status))));
         }
         polled
     }
@@ -203,9 +206,8 @@ impl HttpBody for Arriving {
 
 #[cfg(test)]
 mod tests {
-    use futures::stream;
+    use futures::{StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
-
     use tokio::time::Instant;
 
     use super::*;
@@ -219,6 +221,29 @@ mod tests {
         let status = error.downcast_ref::<Status>().unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(begun.elapsed() >= ARRIVAL);
+
+        // Byte by byte, with something ready whenever it is asked.
+        let byte = || async {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            Some((Ok::<_, Status>(Frame::data(Bytes::from_static(&[0]))), ()))
+        };
+        let header = [0, 0, 1, 0, 0].map(|byte| Ok(Frame::data(Bytes::copy_from_slice(&[byte]))));
+        let bytes = stream::iter(header).chain(stream::unfold((), move |()| byte()));
+        let pause = stream::once(tokio::task::yield_now()).filter_map(|()| async { None });
+        let begun = Instant::now();
+        let mut body = Arriving::new(
+            Body::new(StreamBody::new(pause.chain(bytes))),
+            Some(ARRIVAL),
+            None,
+        );
+        let error = loop {
+            if let Err(error) = body.frame().await.unwrap() {
+                break error;
+            }
+        };
+        let status = error.downcast_ref::<Status>().unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(begun.elapsed() < 2 * ARRIVAL);
 
         let mut patient = Arriving::new(silent(), None, None);
         let frame = tokio::time::timeout(100 * ARRIVAL, patient.frame()).await;

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod connections;
 mod draining;
 mod guarding;
 mod health;

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use stategate_api::{
-    Access, Answer, Command, Del, Delivery, Edit, Entity, Permitted, Problem, Revert, Set, Stream,
+    Answer, Command, Del, Delivery, Edit, Entity, Permitted, Problem, Revert, Set, Stream,
     Subscribe, Subscription, Transact,
 };
 use stategate_model::{Event, Glob, Lane, Position, Values};
@@ -22,7 +22,7 @@ use stategate_protocol::{
     },
 };
 use stategate_server::{
-    Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
+    AccessControl, Config, Drain, Env, Foundation, Running, Server, Services, Telemetry, Unfit,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -195,6 +195,7 @@ pub(crate) struct Started {
 pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     let ports = [
         ("STATEGATE_AUTH_DISABLED", "true"),
+        ("STATEGATE_REFLECTION", "true"),
         ("STATEGATE_PORT", "0"),
         ("STATEGATE_HOST", "127.0.0.1"),
     ];
@@ -217,7 +218,12 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
-        .start(services, Access::open(), &Telemetry::detached(), &drain)
+        .start(
+            services,
+            AccessControl::open(),
+            &Telemetry::detached(),
+            &drain,
+        )
         .await
         .unwrap();
     Started {

@@ -31,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+mod token;
 mod walk;
 mod watch;
 mod when;
@@ -110,6 +111,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Makes a log in an empty storage from an exported history, as it was
     Restore(restore::Args),
+    /// Makes a token to try `dev --auth` with
+    Token(token::Args),
     /// Tests policies, explains their decisions, and judges the history by them
     Policy(policy::Args),
     /// Prints the completions of a shell
@@ -161,6 +164,7 @@ async fn carry_out(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Export(args) => export::run(&way.open().await?, args, output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Restore(args) => restore::run(args, output).await,
+        Command::Token(args) => token::run(args, output),
         Command::Policy(args) => policy::run(way, args, output).await,
         Command::Completions(args) => manual::completions(&args, output),
         Command::Man(args) => manual::man(&args, output),
