@@ -192,6 +192,7 @@ impl Server {
         let access = control.access();
         let admission = AdmissionLayer::new(self.limits.calls, &services, control, ending.clone());
         let calls = admission.methods();
+        let keys = services.keys.clone();
         let adapter = Grpc::new(services, access, self.values);
         let routes = routes(adapter, readiness.reporter(), self.reflection)?.prepare();
         let (tls, reload) = self.tls.unzip();
@@ -213,7 +214,7 @@ impl Server {
             limits: self.limits,
             budget,
             calls,
-            service: telemetry::routes(telemetry.clone(), readiness.clone()),
+            service: telemetry::routes(telemetry.clone(), readiness.clone(), keys),
         };
         let mut watches = vec![
             readiness.watch(),

@@ -43,6 +43,9 @@ pub struct Services {
     pub stream: Option<Arc<dyn Stream>>,
     /// What all of them stand on; `None`: nothing that could fail.
     pub foundation: Option<Arc<dyn Foundation>>,
+    /// The public keys (a JSON Web Key Set) of an issuer of tokens that is part of this process: served
+    /// beside its metrics.
+    pub keys: Option<Arc<str>>,
 }
 
 impl Services {

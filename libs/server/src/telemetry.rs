@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -123,8 +124,9 @@ fn resident_bytes() -> Option<f64> {
 }
 
 /// The routes of the listener beside gRPC: `/metrics`, `/healthz` (the process runs) and `/readyz`
-/// (it wants calls; why it does not, or what it does without, is on lines of their own).
-pub(crate) fn routes(telemetry: Telemetry, readiness: Readiness) -> Router {
+/// (it wants calls; why it does not, or what it does without, is on lines of their own); and the public
+/// keys of this process where it has any.
+pub(crate) fn routes(telemetry: Telemetry, readiness: Readiness, keys: Option<Arc<str>>) -> Router {
     let metrics = get(|State(telemetry): State<Telemetry>| async move {
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         ([("content-type", content_type)], telemetry.render())
@@ -135,11 +137,19 @@ pub(crate) fn routes(telemetry: Telemetry, readiness: Readiness) -> Router {
             (false, words) => (StatusCode::SERVICE_UNAVAILABLE, words).into_response(),
         }
     });
-    Router::new()
+    let mut routes = Router::new()
         .route("/metrics", metrics)
         .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", readiness)
-        .with_state(telemetry)
+        .route("/readyz", readiness);
+    if let Some(keys) = keys {
+        // RFC 7517, section 8.5.
+        let shown = move || async move {
+            let content_type = "application/jwk-set+json";
+            ([("content-type", content_type)], keys.to_string())
+        };
+        routes = routes.route("/.well-known/jwks.json", get(shown));
+    }
+    routes.with_state(telemetry)
 }
 
 #[cfg(test)]

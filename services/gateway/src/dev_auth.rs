@@ -25,8 +25,8 @@ use jsonwebtoken::{
 use serde_json::{Map, Value};
 use stategate_auth::authentication::TOKEN_BYTES;
 use stategate_model::{Claims, json};
-use stategate_server::pem as words;
-use stategate_storage::StorageConfig;
+use stategate_server::{Env, config, pem as words, variables};
+use stategate_storage::{MemoryConfig, StorageConfig};
 use tempfile::NamedTempFile;
 
 /// Who issues the tokens: their `iss`.
@@ -118,14 +118,9 @@ impl Authority {
         write().with_context(|| format!("{} cannot be written", path.display()))
     }
 
-    /// The issuer's name.
-    pub(crate) fn issuer(&self) -> &'static str {
-        ISSUER
-    }
-
     /// The file with the public keys.
     pub(crate) fn jwks_path(&self) -> PathBuf {
-        self.directory.join(KEYS)
+        keys_in(&self.directory)
     }
 
     /// What it holds.
@@ -196,6 +191,34 @@ fn create(directory: &Path, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The file with the public keys of the issuer in a directory.
+pub(crate) fn keys_in(directory: &Path) -> PathBuf {
+    directory.join(KEYS)
+}
+
+/// The storage of a gateway that is told so: its file, memory, or what the environment says.
+pub(crate) fn storage(
+    data: Option<&Path>,
+    is_in_memory: bool,
+    env: &Env,
+) -> anyhow::Result<StorageConfig> {
+    if let Some(path) = data {
+        return Ok(StorageConfig::sqlite(path.to_owned()));
+    }
+    if is_in_memory {
+        return Ok(StorageConfig::Memory(MemoryConfig::default()));
+    }
+    let variable = &variables::STORAGE_PROVIDER;
+    let set = config::text(env, variable)?;
+    let json = set.as_deref().unwrap_or(variable.default);
+    serde_json::from_str(json).map_err(|_| {
+        let name = variable.name;
+        anyhow::anyhow!(
+            "{name} is not a storage's settings; `stategate dev` says what is wrong with it; correct it, or name a file with --data"
+        )
+    })
+}
+
 /// Where the key of a gateway with this storage is: beside its file, or where this user's programs keep
 /// their data.
 pub(crate) fn directory(storage: &StorageConfig) -> anyhow::Result<PathBuf> {
@@ -245,7 +268,7 @@ mod tests {
         let settings = AuthenticatorSettings {
             keys: KeySettings::new(KeySource::parse(&uri).unwrap()),
             rules: TokenRules {
-                issuers: vec![authority.issuer().to_owned()],
+                issuers: vec![ISSUER.to_owned()],
                 ..TokenRules::default()
             },
             event_claims: EventClaims::Named(BTreeSet::new()),
@@ -265,8 +288,8 @@ mod tests {
         let alice = claims(r#"{"sub":"alice","tenant":"acme","roles":["admin"]}"#);
         let token = authority.token(alice.clone(), HOUR).unwrap();
         let identity = verifier.verify(&token).await.unwrap();
-        assert_eq!(identity.caller(), ("stategate-dev", "alice"));
-        let kept: Value = serde_json::from_str(identity.claims().json()).unwrap();
+        assert_eq!(identity.name(), ("stategate-dev", "alice"));
+        let kept: Value = serde_json::from_str(&identity.claims().to_json()).unwrap();
         assert_eq!(kept["tenant"], "acme");
         assert_eq!(kept["roles"], serde_json::json!(["admin"]));
         let later = SystemTime::now() + 2 * HOUR;

@@ -3,8 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use serde_json::{Map, Value};
-use stategate_server::{Env, config, variables};
-use stategate_storage::{MemoryConfig, StorageConfig};
+use stategate_server::Env;
 
 use super::{failure::Failure, output::Output, when};
 use crate::dev_auth::{self, Authority};
@@ -67,35 +66,21 @@ impl FromStr for Claim {
 
 /// Prints a token.
 pub(crate) fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
-    let storage = storage(&args, &Env::of_process())?;
-    let directory = dev_auth::directory(&storage).map_err(failed)?;
-    let authority = Authority::open(&directory).map_err(failed)?;
+    let directory = directory(&args, &Env::of_process()).map_err(|error| failed(&error))?;
+    let authority = Authority::open(&directory).map_err(|error| failed(&error))?;
     let expires = args.expires;
     let token = authority.token(claims(args)?, expires);
-    output.line(&token.map_err(failed)?)
+    output.line(&token.map_err(|error| failed(&error))?)
 }
 
-fn failed(error: anyhow::Error) -> Failure {
+/// Where the key is, as the gateway is told itself.
+fn directory(args: &Args, env: &Env) -> anyhow::Result<PathBuf> {
+    let storage = dev_auth::storage(args.data.as_deref(), args.memory, env)?;
+    dev_auth::directory(&storage)
+}
+
+fn failed(error: &anyhow::Error) -> Failure {
     Failure::usage(format!("{error:#}"))
-}
-
-/// Where the gateway keeps its data, as it is told itself.
-fn storage(args: &Args, env: &Env) -> Result<StorageConfig, Failure> {
-    if let Some(path) = &args.data {
-        return Ok(StorageConfig::sqlite(path.clone()));
-    }
-    if args.memory {
-        return Ok(StorageConfig::Memory(MemoryConfig::default()));
-    }
-    let variable = &variables::STORAGE_PROVIDER;
-    let set = config::text(env, variable).map_err(|error| Failure::usage(error.to_string()))?;
-    let json = set.as_deref().unwrap_or(variable.default);
-    serde_json::from_str(json).map_err(|_| {
-        let name = variable.name;
-        Failure::usage(format!(
-            "{name}: is not a storage's settings; start `stategate dev` to be told what is wrong, or name the file with --data"
-        ))
-    })
 }
 
 fn claims(args: Args) -> Result<Map<String, Value>, Failure> {
@@ -118,6 +103,7 @@ fn claims(args: Args) -> Result<Map<String, Value>, Failure> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stategate_server::variables;
 
     use super::*;
     use crate::cli::{failure::Exit, testing::Printed};
@@ -190,25 +176,19 @@ mod tests {
 
     #[test]
     fn the_data_is_where_the_gateway_has_it() {
-        let path = |args: &Args, env: &Env| dev_auth::directory(&storage(args, env).unwrap());
-        let unset = Env::default();
-        let default = path(&args(&[]), &unset).unwrap();
+        let default = directory(&args(&[]), &Env::default()).unwrap();
         assert_eq!(default, PathBuf::from("stategate.db.auth"));
-        let set = Env::of([(
-            variables::STORAGE_PROVIDER.name,
-            r#"{"name":"sqlite","path":"/srv/a.db"}"#,
-        )]);
-        assert_eq!(
-            path(&args(&[]), &set).unwrap(),
-            PathBuf::from("/srv/a.db.auth")
-        );
-        let given = args(&["--data", "b.db"]);
-        assert_eq!(path(&given, &set).unwrap(), PathBuf::from("b.db.auth"));
-        let secret = Env::of([(
-            variables::STORAGE_PROVIDER.name,
-            r#"{"password":"hunter2"}"#,
-        )]);
-        let refused = storage(&args(&[]), &secret).unwrap_err();
-        assert!(!refused.message().unwrap().contains("hunter2"));
+        let name = variables::STORAGE_PROVIDER.name;
+        let set = Env::of([(name, r#"{"name":"sqlite","path":"/srv/a.db"}"#)]);
+        let beside = directory(&args(&[]), &set).unwrap();
+        assert_eq!(beside, PathBuf::from("/srv/a.db.auth"));
+        let given = directory(&args(&["--data", "b.db"]), &set).unwrap();
+        assert_eq!(given, PathBuf::from("b.db.auth"));
+        let in_memory = directory(&args(&["--memory"]), &set).unwrap();
+        assert!(in_memory.ends_with("stategate/dev.auth"), "{in_memory:?}");
+        let secret = Env::of([(name, r#"{"password":"hunter2"}"#)]);
+        let refused = directory(&args(&[]), &secret).unwrap_err().to_string();
+        assert!(refused.starts_with(name), "{refused}");
+        assert!(!refused.contains("hunter2"), "{refused}");
     }
 }
