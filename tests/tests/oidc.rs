@@ -86,9 +86,9 @@ async fn tokens_of_a_provider_are_verified_and_its_keys_followed() {
 
     let first = provider.token("billing", API).await;
     let identity = verify(&first).await.unwrap();
-    assert_eq!(identity.issuer(), provider.issuer());
-    assert_eq!(identity.subject(), "billing");
-    let claims: Value = serde_json::from_str(identity.claims().json()).unwrap();
+    assert_eq!(identity.name().0, provider.issuer());
+    assert_eq!(identity.name().1, "billing");
+    let claims: Value = serde_json::from_str(&identity.claims().to_json()).unwrap();
     assert_eq!(claims["tenant"], "acme");
     assert_eq!(claims["aud"], API);
 
@@ -99,7 +99,7 @@ async fn tokens_of_a_provider_are_verified_and_its_keys_followed() {
     // The next key signs, and the one before is still published.
     provider.rotate(&["two", "one"]);
     let second = provider.token("audit", API).await;
-    assert_eq!(verify(&second).await.unwrap().subject(), "audit");
+    assert_eq!(verify(&second).await.unwrap().name().1, "audit");
     assert!(verify(&first).await.is_ok());
 
     // The one before is withdrawn. Nobody asks for it, so it takes a refresh.
