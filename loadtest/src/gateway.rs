@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use crate::{
     channel::{Channel, ChannelName},
     process::{Process, READY},
+    protection,
     workload::Connections,
 };
 
@@ -119,13 +120,14 @@ impl Gateway {
             ("STATEGATE_STORAGE_PROVIDER", storage.to_string()),
             ("STATEGATE_CHANNEL_PROVIDER", channel.settings().to_string()),
         ];
+        let is_open = ("STATEGATE_AUTH_DISABLED", "true".to_owned());
+        variables.extend(protection::variables().unwrap_or_else(|| vec![is_open]));
         if !channel.name().crosses_processes() {
             let process = binaries.start(GATEWAY, &["dev"], &variables)?;
             return Ok(Self::OneProcess(process));
         }
         // As in `stategate dev`.
         variables.push(("STATEGATE_HOST", "127.0.0.1".to_owned()));
-        variables.push(("STATEGATE_AUTH_DISABLED", "true".to_owned()));
         let start = |name, count| -> anyhow::Result<Vec<Process>> {
             let processes = (0..count).map(|_| binaries.start(name, &[], &variables));
             processes.collect()

@@ -4,7 +4,7 @@
 //! A module uses only modules that are further up in this list:
 //!
 //! - `scenario`, `quantity`, `statistics`, `machine`: what is measured, on what, and the arithmetic.
-//! - `process`, `channel`, `workload`: processes, brokers, and what is sent to a server.
+//! - `process`, `channel`, `protection`, `workload`: processes, brokers, callers, and what is sent to a server.
 //! - `floor`, `storage`, `gateway`: what is compared, and what is under test.
 //! - `round`: one run of the scenarios. `report`: the figures of all rounds. Neither uses the other.
 
@@ -13,6 +13,7 @@ mod floor;
 mod gateway;
 mod machine;
 mod process;
+mod protection;
 mod quantity;
 mod report;
 mod round;
@@ -66,6 +67,9 @@ struct Args {
     /// How many events the log of `grow` grows to
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..))]
     events: u64,
+    /// Verify a token of ten callers on every call, and judge requests and events by policies
+    #[arg(long)]
+    protected: bool,
     /// One short round, to see that everything works; its figures mean nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
@@ -128,6 +132,9 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     let duration = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    if args.protected {
+        protection::begin(workload::DOMAIN)?;
+    }
     let binaries = Binaries::find(args.gateway, args.channel)?;
     let channel = Channel::start(args.channel)?;
     let directory = match &args.data {

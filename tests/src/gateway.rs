@@ -9,6 +9,7 @@ use std::{
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use stategate_servers::Issuer;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -130,6 +131,13 @@ impl Options {
     pub fn store(mut self, store: Store) -> Self {
         self.store = store;
         self
+    }
+
+    /// With callers that this issuer vouches for, and judged by these rules.
+    #[must_use]
+    pub fn protected(self, issuer: &Issuer, request: &str, response: &str) -> Self {
+        let variables = issuer.variables(request, response).into_iter();
+        variables.fold(self, |options, (name, value)| options.env(name, value))
     }
 
     /// With a variable.

@@ -20,7 +20,6 @@ pub mod clients;
 pub mod crowd;
 pub mod gateway;
 pub mod history;
-pub mod issuer;
 pub mod process;
 pub mod subscriber;
 pub mod witness;
@@ -39,13 +38,12 @@ pub use self::{
     crowd::Crowd,
     gateway::{Form, Gateway, Options, Role, Store},
     history::{Event, Log, Outcome, What, Write},
-    issuer::Issuer,
     process::Process,
     subscriber::{Cut, Selection, Subscriber},
     witness::Witness,
     workload::{Mix, Tail, Writers},
 };
-pub use stategate_servers::{Absence, Answers, Proxy};
+pub use stategate_servers::{Absence, Answers, Issuer, Proxy, issuer};
 
 /// Longest wait for a condition that holds within milliseconds when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -261,7 +261,7 @@ fn rules(name: &str, file: &str) -> String {
 async fn the_history_is_judged_by_a_policy_that_is_not_in_force() {
     let issuer = Issuer::new();
     let all = "allow := true";
-    let mut gateway = Gateway::start(issuer.protects(Options::new(Form::One), all, all)).await;
+    let mut gateway = Gateway::start(Options::new(Form::One).protected(&issuer, all, all)).await;
     let ask = Ask::new(&mut gateway);
     let ada = ask.bearing(&issuer.token(&json!({"tenant": "acme", "sub": "ada"})));
     let bob = ask.bearing(&issuer.token(&json!({"tenant": "globex", "sub": "bob"})));
@@ -353,7 +353,7 @@ async fn persons_see_their_own_entity_alone() {
     let issuer = Issuer::new();
     let name = "own-entities-only";
     let (request, response) = (rules(name, "policy.rego"), rules(name, "response.rego"));
-    let options = issuer.protects(Options::new(Form::One), &request, &response);
+    let options = Options::new(Form::One).protected(&issuer, &request, &response);
     let mut gateway = Gateway::start(options).await;
     let ask = Ask::new(&mut gateway);
     let ada = ask.bearing(&issuer.token(&json!({"sub": "ada"})));

@@ -16,12 +16,12 @@ use tokio::{
     task::JoinSet,
     time::{sleep, sleep_until},
 };
-use tonic::{Response, transport::Channel};
+use tonic::Response;
 
 use crate::statistics::nanoseconds;
 
 use super::{
-    connections::Connections,
+    connections::{Connection, Connections},
     dataset::EntityGenerator,
     requests::{Caller, Set, Transact},
 };
@@ -91,7 +91,7 @@ pub(crate) fn callers<C>(
     count: usize,
     connections: &Connections,
     generator: &EntityGenerator,
-    new: impl Fn(EntityServiceClient<Channel>, EntityGenerator) -> C,
+    new: impl Fn(EntityServiceClient<Connection>, EntityGenerator) -> C,
 ) -> Vec<C> {
     (0..count)
         .map(|n| {

@@ -1,12 +1,12 @@
 //! The requests that callers send.
 
 use stategate_protocol::pb::{self, entity_service_client::EntityServiceClient, operation};
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use crate::scenario;
 
 use super::{
-    connections::Connections,
+    connections::{Connection, Connections},
     dataset::{DOMAIN, EntityGenerator, PRODUCTS},
 };
 
@@ -21,13 +21,13 @@ pub(crate) trait Caller: Send + 'static {
 
 /// Sets orders.
 pub(crate) struct Set {
-    pub(crate) client: EntityServiceClient<Channel>,
+    pub(crate) client: EntityServiceClient<Connection>,
     pub(crate) generator: EntityGenerator,
 }
 
 impl Set {
     /// A caller of Set.
-    pub(crate) fn new(client: EntityServiceClient<Channel>, generator: EntityGenerator) -> Self {
+    pub(crate) fn new(client: EntityServiceClient<Connection>, generator: EntityGenerator) -> Self {
         Self { client, generator }
     }
 }
@@ -41,13 +41,13 @@ impl Caller for Set {
 
 /// Gets products.
 pub(crate) struct Get {
-    client: EntityServiceClient<Channel>,
+    client: EntityServiceClient<Connection>,
     generator: EntityGenerator,
 }
 
 impl Get {
     /// A caller of Get.
-    pub(crate) fn new(client: EntityServiceClient<Channel>, generator: EntityGenerator) -> Self {
+    pub(crate) fn new(client: EntityServiceClient<Connection>, generator: EntityGenerator) -> Self {
         Self { client, generator }
     }
 }
@@ -65,14 +65,14 @@ impl Caller for Get {
 
 /// Searches for products, page after page.
 pub(crate) struct Search {
-    client: EntityServiceClient<Channel>,
+    client: EntityServiceClient<Connection>,
     /// Of the next page; empty for the first.
     page_token: String,
 }
 
 impl Search {
     /// A caller of Search.
-    pub(crate) fn new(client: EntityServiceClient<Channel>) -> Self {
+    pub(crate) fn new(client: EntityServiceClient<Connection>) -> Self {
         Self {
             client,
             page_token: String::new(),
@@ -103,13 +103,13 @@ impl Caller for Search {
 
 /// Sets orders, many in one transaction.
 pub(crate) struct Transact {
-    client: EntityServiceClient<Channel>,
+    client: EntityServiceClient<Connection>,
     generator: EntityGenerator,
 }
 
 impl Transact {
     /// A caller of Transact.
-    pub(crate) fn new(client: EntityServiceClient<Channel>, generator: EntityGenerator) -> Self {
+    pub(crate) fn new(client: EntityServiceClient<Connection>, generator: EntityGenerator) -> Self {
         Self { client, generator }
     }
 }
@@ -131,7 +131,7 @@ fn set(entity: pb::Entity) -> pb::Operation {
 }
 
 async fn transact(
-    client: &mut EntityServiceClient<Channel>,
+    client: &mut EntityServiceClient<Connection>,
     operations: Vec<pb::Operation>,
 ) -> Result<u64, Status> {
     let count = operations.len();

@@ -14,13 +14,15 @@ use anyhow::bail;
 use prost::Message;
 use stategate_protocol::{codec::Codec, pb};
 use tokio::task::JoinSet;
-use tonic::{
-    Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel,
-};
+use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use crate::scenario::STREAMS_PER_CONNECTION;
 
-use super::{connections::Connections, dataset::DOMAIN, load::now};
+use super::{
+    connections::{Connection, Connections},
+    dataset::DOMAIN,
+    load::now,
+};
 
 /// The fields of an event that a subscriber decodes.
 #[derive(Clone, PartialEq, Message)]
@@ -38,7 +40,7 @@ pub(crate) fn connections_for(subscribers: usize) -> usize {
 
 /// Opens a stream; returns when the server has accepted it.
 pub(super) async fn subscribe(
-    channel: Channel,
+    channel: Connection,
     opts: pb::StreamOpts,
 ) -> Result<Streaming<ReceivedEvent>, Status> {
     let mut client = Grpc::new(channel);

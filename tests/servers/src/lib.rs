@@ -14,6 +14,7 @@
 mod account;
 mod broker;
 mod daemon;
+pub mod issuer;
 mod janitor;
 mod kafka;
 mod nats;
@@ -30,6 +31,7 @@ use std::{fmt, time::Duration};
 pub use self::{
     account::postgres_group,
     broker::{Absence, Broker},
+    issuer::Issuer,
     kafka::Kafka,
     nats::Nats,
     oidc::Oidc,

@@ -9,7 +9,7 @@ use super::{ALL, of};
 #[tokio::test]
 async fn one_callers_rate_is_no_other_callers() {
     let issuer = Issuer::new();
-    let options = issuer.protects(Options::new(Form::One), ALL, ALL);
+    let options = Options::new(Form::One).protected(&issuer, ALL, ALL);
     let mut gateway = Gateway::start(options.env("STATEGATE_MAX_CALLER_RATE", "10")).await;
     let ask = Ask::new(&mut gateway);
     let (ada, bob) = (of(&issuer, "acme", "ada"), of(&issuer, "acme", "bob"));
@@ -31,7 +31,7 @@ async fn one_callers_rate_is_no_other_callers() {
 #[tokio::test]
 async fn forged_tokens_of_one_address_are_not_verified_without_end() {
     let issuer = Issuer::new();
-    let options = issuer.protects(Options::new(Form::One), ALL, ALL);
+    let options = Options::new(Form::One).protected(&issuer, ALL, ALL);
     let mut gateway = Gateway::start(options.env("STATEGATE_MAX_PEER_RATE", "10")).await;
     let ask = Ask::new(&mut gateway);
     let good = ask.bearing(&of(&issuer, "acme", "ada"));

@@ -21,7 +21,7 @@ const ALL: &str = "allow := true";
 
 /// A gateway that lets the callers of an issuer do everything.
 async fn gateway(issuer: &Issuer, form: Form) -> Gateway {
-    Gateway::start(issuer.protects(Options::new(form), ALL, ALL)).await
+    Gateway::start(Options::new(form).protected(issuer, ALL, ALL)).await
 }
 
 /// A token of a tenant's user.

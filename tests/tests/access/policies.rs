@@ -31,7 +31,7 @@ fn search(domain: &str) -> pb::SearchEntityOpts {
 async fn tenants_are_kept_apart() {
     for form in [Form::One, Form::Three] {
         let issuer = Issuer::new();
-        let options = issuer.protects(Options::new(form), &rules(OWN), ALL);
+        let options = Options::new(form).protected(&issuer, &rules(OWN), ALL);
         let mut gateway = Gateway::start(options).await;
         let ask = Ask::new(&mut gateway);
         let acme = ask.bearing(&of(&issuer, "acme", "ada"));
@@ -130,7 +130,8 @@ allow if {
     input.body == {"domain": "acme", "type": "user", "key": "k", "version": "1", "values": {"a": [1, "x", null], "b": {}}}
 }
 "#;
-    let mut gateway = Gateway::start(issuer.protects(Options::new(Form::Three), seen, shown)).await;
+    let mut gateway =
+        Gateway::start(Options::new(Form::Three).protected(&issuer, seen, shown)).await;
     let ask = Ask::new(&mut gateway).bearing(&issuer.token(&json!({"sub": "ada", "n": 7})));
     let set = ask
         .with("x-a", "1")
@@ -157,7 +158,8 @@ secret if { some event in input.body.events; event.entity.values.secret }
 secret if input.body.entity.values.secret
 allow if not secret
 "#;
-    let mut gateway = Gateway::start(issuer.protects(Options::new(Form::Three), ALL, shown)).await;
+    let mut gateway =
+        Gateway::start(Options::new(Form::Three).protected(&issuer, ALL, shown)).await;
     let ask = Ask::new(&mut gateway).bearing(&of(&issuer, "acme", "ada"));
     ask.set("acme/user/open", r#"{"a":1}"#).await.unwrap();
     ask.set("acme/user/k", r#"{"secret":1}"#).await.unwrap();

@@ -26,7 +26,7 @@ async fn subscribers_see_their_own_events_live_and_from_the_past() {
         let issuer = Issuer::new();
         let own = "allow if input.method != \"/stategate.EventService/Stream\"\n\
                    allow if input.body.entity.domain == input.claims.tenant";
-        let mut gateway = Gateway::start(issuer.protects(Options::new(form), ALL, own)).await;
+        let mut gateway = Gateway::start(Options::new(form).protected(&issuer, ALL, own)).await;
         let ask = Ask::new(&mut gateway);
         let acme = ask.bearing(&of(&issuer, "acme", "ada"));
         let globex = ask.bearing(&of(&issuer, "globex", "bob"));
@@ -73,7 +73,7 @@ async fn subscribers_see_their_own_events_live_and_from_the_past() {
 #[tokio::test]
 async fn a_stream_ends_with_its_token() {
     let issuer = Issuer::new();
-    let mut gateway = Gateway::start(issuer.protects(Options::new(Form::Three), ALL, ALL)).await;
+    let mut gateway = Gateway::start(Options::new(Form::Three).protected(&issuer, ALL, ALL)).await;
     let ask = Ask::new(&mut gateway);
     // The leeway is 30 s.
     let token = issuer.token(&json!({"sub": "ada", "exp": now() - 27}));
@@ -90,7 +90,7 @@ async fn a_stream_ends_with_its_token() {
 #[tokio::test]
 async fn replaced_policies_apply_to_open_streams() {
     let issuer = Issuer::new();
-    let mut gateway = Gateway::start(issuer.protects(Options::new(Form::Three), ALL, ALL)).await;
+    let mut gateway = Gateway::start(Options::new(Form::Three).protected(&issuer, ALL, ALL)).await;
     let ask = Ask::new(&mut gateway).bearing(&of(&issuer, "acme", "ada"));
     let mut stream = ask.stream(everything()).await.unwrap();
     ask.set("acme/user/first", "{}").await.unwrap();

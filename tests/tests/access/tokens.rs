@@ -115,7 +115,7 @@ async fn no_call_gets_in_without_a_token_that_is_accepted() {
 #[tokio::test]
 async fn events_keep_who_made_them() {
     let issuer = Issuer::new();
-    let options = issuer.protects(Options::new(Form::Three), ALL, ALL);
+    let options = Options::new(Form::Three).protected(&issuer, ALL, ALL);
     let mut gateway = Gateway::start(options.env("STATEGATE_EVENT_CLAIMS", "sub,email")).await;
     let ask = Ask::new(&mut gateway);
     let claims = json!({"sub": "ada", "email": "ada@acme.example", "secret": "canary"});
@@ -130,7 +130,7 @@ async fn events_keep_who_made_them() {
 #[tokio::test]
 async fn an_idempotency_key_is_one_of_its_caller() {
     let issuer = Issuer::new();
-    let options = issuer.protects(Options::new(Form::One), ALL, ALL);
+    let options = Options::new(Form::One).protected(&issuer, ALL, ALL);
     // What events keep does not say who calls.
     let mut gateway = Gateway::start(options.env("STATEGATE_EVENT_CLAIMS", "email")).await;
     let ask = Ask::new(&mut gateway).with("idempotency-key", "same");
@@ -228,7 +228,7 @@ async fn without_keys_it_is_not_ready_and_calls_may_be_tried_again() {
 async fn nothing_of_a_token_or_a_value_is_in_a_log_a_metric_or_an_error() {
     let issuer = Issuer::new();
     let none = "allow if input.claims.sub == \"nobody\"";
-    let options = issuer.protects(Options::new(Form::One), none, none);
+    let options = Options::new(Form::One).protected(&issuer, none, none);
     let mut gateway = Gateway::start(options.env("STATEGATE_DEBUG", "true")).await;
     let ask = Ask::new(&mut gateway);
     let token = issuer.token(&json!({"sub": "ada", "pin": "canary-claim"}));

@@ -1,4 +1,4 @@
-//! An issuer of tokens whose keys are in a file, and a gateway that accepts them.
+//! An issuer of tokens whose keys are in a file.
 
 use std::{
     fs,
@@ -10,8 +10,6 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::Options;
 
 /// Whom its tokens are of.
 pub const ISSUER: &str = "https://issuer.example/";
@@ -98,28 +96,29 @@ impl Issuer {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
-    /// A gateway that accepts its tokens and judges calls by these policies, which it reads from files.
-    pub fn protects(&self, options: Options, request: &str, response: &str) -> Options {
-        let path = |name: &str, text: &str| {
-            let path = self.file(name, &format!("package stategate.authz\n{text}\n"));
+    /// The variables of a gateway that accepts its tokens and judges calls by these rules, which it reads from files.
+    pub fn variables(&self, request: &str, response: &str) -> Vec<(&'static str, String)> {
+        let policy = |name: &str, rules: &str| {
+            let path = self.file(name, &format!("package stategate.authz\n{rules}\n"));
             text_of(&path)
         };
-        options
-            .env("STATEGATE_AUTH_DISABLED", "false")
-            .env(
+        vec![
+            ("STATEGATE_AUTH_DISABLED", "false".to_owned()),
+            (
                 "STATEGATE_JWKS_URI",
                 format!("file:{}", text_of(&self.jwks())),
-            )
-            .env("STATEGATE_JWT_ISSUER", ISSUER)
-            .env("STATEGATE_JWT_AUDIENCE", "stategate")
-            .env(
+            ),
+            ("STATEGATE_JWT_ISSUER", ISSUER.to_owned()),
+            ("STATEGATE_JWT_AUDIENCE", "stategate".to_owned()),
+            (
                 "STATEGATE_REQUEST_POLICY_FILE",
-                path("request.rego", request),
-            )
-            .env(
+                policy("request.rego", request),
+            ),
+            (
                 "STATEGATE_RESPONSE_POLICY_FILE",
-                path("response.rego", response),
-            )
+                policy("response.rego", response),
+            ),
+        ]
     }
 }
 
