@@ -15,10 +15,8 @@ allow if {
 # nothing, which is nobody else's.
 entities contains {"type": input.body.type, "key": input.body.key}
 
-entities contains named(input.body.entity)
+entities contains {"type": input.body.entity.type, "key": input.body.entity.key}
 
-entities contains named(input.body.entities[_])
+entities contains {"type": entity.type, "key": entity.key} if some entity in input.body.entities
 
-entities contains named(input.body.events[_].entity)
-
-named(entity) := {"type": entity.type, "key": entity.key}
+entities contains {"type": event.entity.type, "key": event.entity.key} if some event in input.body.events

@@ -17,6 +17,6 @@ domains contains input.body.domain
 
 domains contains input.body.entity.domain
 
-domains contains input.body.entities[_].domain
+domains contains entity.domain if some entity in input.body.entities
 
-domains contains input.body.events[_].entity.domain
+domains contains event.entity.domain if some event in input.body.events

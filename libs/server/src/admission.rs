@@ -12,7 +12,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,10 +35,6 @@ use crate::{
     panics,
     peer::Peer,
 };
-
-/// tonic ends a call at its deadline too, but as CANCELLED; being a tick of the clock earlier makes
-/// ours the answer.
-const TICK: Duration = Duration::from_millis(1);
 
 /// Puts [`AdmissionService`] around a service.
 #[derive(Debug, Clone)]
@@ -134,7 +129,7 @@ where
         let answers = peer.map(|peer| Arc::clone(&peer.answers));
         let inner = admit(&request, &call, answers.as_deref()).map(|asked| {
             if let Some(timeout) = asked.timeout {
-                let at = Instant::now() + timeout.saturating_sub(TICK);
+                let at = Instant::now() + timeout;
                 request.extensions_mut().insert(Deadline(at));
                 deadline = Some(Box::pin(sleep_until(at)));
             }

@@ -215,7 +215,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
         stream: Some(Arc::clone(&service) as Arc<dyn Stream>),
         query: None,
         foundation: Some(Arc::clone(&service) as Arc<dyn Foundation>),
-        keys: None,
+        ..Services::default()
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
