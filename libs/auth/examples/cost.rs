@@ -13,11 +13,12 @@ use std::{hint::black_box, time::Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use stategate_api::Caller;
 use stategate_auth::{
-    Authenticator, Document, EventClaims, Identity, KeySettings, KeySource, Policy, TokenRules,
+    Authenticator, EventClaims, KeySettings, KeySource, TokenRules,
     authentication::AuthenticatorSettings,
-    authorization::{Limits, Module},
 };
+use stategate_policy::{Document, Limits, Module, Policy};
 
 const POLICY: &str = r#"
 package stategate.authz
@@ -38,9 +39,9 @@ allow if { input.method in reads; may_read }
 allow if { not input.method in reads; may_write }
 "#;
 
-fn input(identity: &Identity) -> Document {
+fn input(caller: &Caller) -> Document {
     Document::object([
-        ("claims", identity.document().clone()),
+        ("claims", caller.claims().clone()),
         ("method", Document::from("/stategate.EntityService/Get")),
         (
             "metadata",

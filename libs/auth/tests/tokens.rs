@@ -14,7 +14,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use stategate_auth::{Authenticator, EventClaims, Identity, Refused, TokenRules};
+use stategate_api::Caller;
+use stategate_auth::{Authenticator, EventClaims, Refused, TokenRules};
+use stategate_model::json as model_json;
+use stategate_policy::Document;
 use support::{
     Running, Signer, authenticator_of, claims, claims_with, encode, jwks, keys, now, rules,
     server::{Answer, KeyServer},
@@ -64,7 +67,7 @@ impl Setting {
         Self::of(&published, rules(), EventClaims::All).await
     }
 
-    async fn verify(&self, token: &str) -> Result<std::sync::Arc<Identity>, Refused> {
+    async fn verify(&self, token: &str) -> Result<std::sync::Arc<Caller>, Refused> {
         self.authenticator.verify(token).await
     }
 }
@@ -833,7 +836,7 @@ async fn an_identity_is_the_issuer_and_the_subject_and_keeps_the_claims_named() 
         identity.event_claims().values().json(),
         r#"{"email":"a@b.c","sub":"alice"}"#
     );
-    let all = json::parse_object(&sent.to_string()).unwrap();
+    let all = model_json::parse_object(&sent.to_string()).unwrap();
     assert!(*identity.claims() == Document::from(&all), "all of them");
     let exp = sent["exp"].as_u64().unwrap();
     let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(exp + 30);

@@ -134,7 +134,7 @@ fn is_parameter(left: &[Token<'_>], right: &[Token<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{super::tokens::tokens, *};
+    use super::{super::tokens::tokens, *};
 
     #[test]
     fn patterns_are_told_from_objects() {

@@ -167,6 +167,63 @@ test_it if authz.allow with input as {}
 }
 
 #[test]
+fn what_is_undefined_for_its_type_is_no_error() {
+    // The interpreter fails at the items of a text, where OPA and the gateway have none.
+    let roles = "package stategate.authz
+allow if {
+	some role in input.claims.roles
+	role in data.trusted
+}
+";
+    let tested = run_with(
+        roles,
+        r#"package p_test
+import data.stategate.authz as rules
+test_hostile if {
+	rules.allow with input as {"claims": {"roles": ["admin"]}}
+	every roles in ["admin", 1, null, true, {"no": "role"}] {
+		not rules.allow with input as {"claims": {"roles": roles}}
+		not data.stategate.authz.allow with input.claims.roles as roles with input as {"claims": {}}
+	}
+}
+test_plain if {
+	every roles in ["admin", 1, null, true] {
+		not rules.allow with input as {"claims": {"roles": roles}}
+	}
+	rules.allow with input as {"claims": {"roles": ["other"]}} with data.trusted as ["other"]
+}
+test_places if {
+	not rules.allow with input as {"claims": {"roles": "admin"}}
+	rules.allow with input as {"claims": {"roles": ["x"]}} with data.trusted as ["x"]
+	not rules.allow with input as {"claims": {"roles": ["x"]}} with data.distrusted as ["x"]
+}
+test_fails if rules.allow with input as {"claims": {"roles": "admin"}}
+test_fails_too if {
+	not rules.allow with input as {"claims": {"roles": "admin"}}
+	rules.allow with input as {"claims": {"roles": ["other"]}}
+}
+test_more if {
+	decision := rules.allow with input as {"claims": {"roles": "admin"}}
+	decision == true
+}
+"#,
+        r#"{"trusted": ["admin"]}"#,
+    );
+    let verdict = |name| {
+        let tested = find(&tested, name);
+        (tested.verdict.clone(), tested.compared)
+    };
+    assert_eq!(verdict("test_plain"), (Verdict::Passed, 5));
+    assert_eq!(verdict("test_places"), (Verdict::Passed, 3));
+    assert_eq!(verdict("test_fails"), (Verdict::Failed, 1));
+    assert_eq!(verdict("test_fails_too"), (Verdict::Failed, 2));
+    // A part of the input is replaced, and a decision is kept: those are the interpreter's alone.
+    for name in ["test_hostile", "test_more"] {
+        assert!(matches!(verdict(name).0, Verdict::Broken(_)), "{name}");
+    }
+}
+
+#[test]
 fn a_policy_that_the_gateway_refuses_has_no_suite() {
     let refused = module(
         "policy.rego",

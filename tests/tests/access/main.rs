@@ -34,7 +34,7 @@ async fn every_call(ask: &Ask) -> Vec<(&'static str, Result<(), Status>)> {
     fn done<T>(answer: Result<Response<T>, Status>) -> Result<(), Status> {
         answer.map(|_| ())
     }
-    let id = "0198c0de-0000-7000-8000-000000000000";
+    let id = "1b4e28ba-2fa1-4d2b-883f-0016d3cca427";
     let kind = ("acme".to_owned(), "user".to_owned());
     let operation = pb::Operation {
         operation: Some(pb::operation::Operation::Del(pb::EntityRef {

@@ -53,6 +53,7 @@ async fn tenants_are_kept_apart() {
                 domain: domain.to_owned(),
                 r#type: "user".to_owned(),
                 key: "k".to_owned(),
+                values: Some(stategate_protocol::Struct::default()),
                 ..pb::Entity::default()
             })),
             ..pb::Operation::default()
@@ -177,6 +178,7 @@ allow if not secret
         operation: Some(pb::operation::Operation::Edit(pb::Entity {
             r#type: "user".to_owned(),
             key: "k".to_owned(),
+            values: Some(stategate_protocol::Struct::default()),
             ..pb::Entity::default()
         })),
         ..pb::Operation::default()

@@ -90,6 +90,17 @@ fn imports(module: &Module) -> BTreeMap<String, Path> {
     imports.collect()
 }
 
+/// What a path in a module stands for, without `data.`.
+pub(super) fn resolve(module: &Module, path: &[String]) -> Option<Path> {
+    let (first, rest) = path.split_first()?;
+    Some(match (first.as_str(), imports(module).get(first)) {
+        ("input", _) => return None,
+        ("data", _) => rest.to_vec(),
+        (_, Some(import)) => [import, rest].concat(),
+        (_, None) => [&package(module), path].concat(),
+    })
+}
+
 /// The path of a rule in its package, as far as it is written out.
 fn head(rule: &Rule) -> Path {
     let refr = match rule {

@@ -79,6 +79,14 @@ pub(super) struct Parsing {
     parsed: Ref<Parsed>,
 }
 
+impl Parsing {
+    /// Whether an expression is what the gateway asks a policy for.
+    pub(super) fn is_entry(&self, of: &Expr) -> bool {
+        let resolved = path(of).and_then(|path| calls::resolve(&self.parsed, &path));
+        resolved.is_some_and(|path| format!("data.{}", path.join(".")) == ENTRY_POINT)
+    }
+}
+
 /// Modules and data in the interpreter.
 #[derive(Clone)]
 pub(super) struct Workbench {
@@ -140,6 +148,17 @@ impl Workbench {
     /// Every rule of every module.
     pub(super) fn rules(&self) -> impl Iterator<Item = (&Parsing, &Rule)> {
         self.rules_from(0)
+    }
+
+    /// The same with more data.
+    pub(super) fn with_data(&self, name: &str, data: Value) -> Result<Self, Failed> {
+        let mut bench = self.clone();
+        let mut whole = Value::new_object();
+        if let Ok(members) = whole.as_object_mut() {
+            members.insert(Value::from(name), data);
+        }
+        guarded(|| bench.engine.add_data(whole))?;
+        Ok(bench)
     }
 
     /// The rules of the modules from this one on.

@@ -70,25 +70,34 @@ and, run with `STATEGATE_TEST_BLESS=1`, writes this file.
         "\n## stategate\n\n```text\n{}```\n",
         tidy(&cli.render_help())
     );
-    for command in cli.get_subcommands_mut() {
+    commands(&mut cli, "stategate", &mut out);
+    out
+}
+
+/// Every command below another, in order.
+#[cfg(test)]
+fn commands(of: &mut clap::Command, name: &str, out: &mut String) {
+    use std::fmt::Write as _;
+
+    for command in of.get_subcommands_mut() {
         if command.get_name() == "help" {
             continue;
         }
-        let title = format!("stategate {}", command.get_name());
+        let title = format!("{name} {}", command.get_name());
         // The options of every command stand above, once.
         let hidden: Vec<_> = command
             .get_arguments()
             .filter(|argument| argument.is_global_set())
             .map(|argument| argument.get_id().clone())
             .collect();
-        let mut command = command.clone();
+        let mut shown = command.clone();
         for id in hidden {
-            command = command.mut_arg(id, |argument| argument.hide(true));
+            shown = shown.mut_arg(id, |argument| argument.hide(true));
         }
-        let help = command.term_width(100).render_help();
+        let help = shown.term_width(100).render_help();
         let _ = write!(out, "\n## {title}\n\n```text\n{}```\n", tidy(&help));
+        commands(command, &title, out);
     }
-    out
 }
 
 /// Help as text without blanks at the ends of lines.
@@ -122,21 +131,24 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example_and_every_option_a_meaning() {
-        let mut cli = Cli::command();
-        cli.build();
-        for command in cli.get_subcommands() {
-            let name = command.get_name();
-            if name == "help" {
-                continue;
-            }
-            let help = command.get_after_help().map(ToString::to_string);
-            let call = format!("stategate {name}");
-            assert!(help.is_some_and(|help| help.contains(&call)), "{name}");
-            for argument in command.get_arguments() {
-                let id = argument.get_id();
-                assert!(argument.get_help().is_some(), "{name} {id}");
+        fn check(of: &clap::Command, name: &str) {
+            for command in of.get_subcommands() {
+                if command.get_name() == "help" {
+                    continue;
+                }
+                let call = format!("{name} {}", command.get_name());
+                let help = command.get_after_help().map(ToString::to_string);
+                assert!(help.is_some_and(|help| help.contains(&call)), "{call}");
+                for argument in command.get_arguments() {
+                    let id = argument.get_id();
+                    assert!(argument.get_help().is_some(), "{call} {id}");
+                }
+                check(command, &call);
             }
         }
+        let mut cli = Cli::command();
+        cli.build();
+        check(&cli, "stategate");
     }
 
     #[test]
