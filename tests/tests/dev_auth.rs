@@ -10,7 +10,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
 use stategate_tests::{
     Cli, Process, alone, binaries,
     cli::{REFUSED, USAGE},
@@ -80,7 +79,7 @@ async fn one_tenant_does_not_read_search_or_stream_the_state_of_another() {
         &["watch", "--domain", "acme", "--limit", "1"],
         &["watch", "--limit", "1"],
         &["stats"],
-        &["export", "--domain", "acme", export],
+        &["export", "acme", "--out", export],
     ];
     for arguments in asked {
         let refused = globex.run(arguments).ends(REFUSED);
@@ -146,7 +145,7 @@ async fn a_token_of_one_s_own_making_is_accepted() {
     let cli = Cli::at(process.grpc()).with("STATEGATE_TOKEN_FILE", file.to_str().unwrap());
     cli.run(&["set", "acme", "user", "ada", "{}"]).ends(0);
     let event = cli.line(&["history", "acme", "user", "ada", "--ndjson"]);
-    assert_eq!(event["claims"]["level"], Value::from(3.0), "{event}");
+    assert_eq!(event["claims"]["level"], 3, "{event}");
     let of_another = [
         "token",
         "--sub",
