@@ -44,6 +44,7 @@ pub fn examples() -> PathBuf {
 pub struct Cli {
     binary: PathBuf,
     address: String,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Cli {
@@ -52,6 +53,7 @@ impl Cli {
         Self {
             binary: binaries::find("stategate"),
             address: gateway.process(Role::Everything).grpc().to_string(),
+            env: Vec::new(),
         }
     }
 
@@ -60,10 +62,19 @@ impl Cli {
         Self {
             binary: binaries::find("stategate"),
             address: address.to_string(),
+            env: Vec::new(),
         }
     }
 
-    /// A command that is yet to be run, with nothing of stategate in its environment but the address.
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    /// A command that is yet to be run, with nothing of stategate in its environment but the address and
+    /// what it was given.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         for (variable, _) in env::vars_os() {
@@ -73,6 +84,7 @@ impl Cli {
         }
         command
             .env("STATEGATE_ADDR", &self.address)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .args(arguments)
             .stdin(Stdio::null());
         command

@@ -97,6 +97,7 @@ fn message(message: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 struct Came {
     kind: u8,
+    flags: u8,
     stream: u32,
     payload: Vec<u8>,
 }
@@ -135,11 +136,12 @@ impl Raw {
     async fn next(&mut self) -> io::Result<Came> {
         let mut header = [0; 9];
         self.read.read_exact(&mut header).await?;
-        let [a, b, c, kind, _, s @ ..] = header;
+        let [a, b, c, kind, flags, s @ ..] = header;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.read.read_exact(&mut payload).await?;
         Ok(Came {
             kind,
+            flags,
             stream: u32::from_be_bytes(s),
             payload,
         })
@@ -480,11 +482,12 @@ fn get(stream: u32) -> Vec<u8> {
 async fn answers_that_nobody_takes_are_bounded_for_all() {
     const CALLS: u32 = 800;
     const BUDGET: u64 = 48 << 20;
+    const OF_CONNECTION: u64 = 16 << 20;
     let _alone = alone().await;
-    let budget = BUDGET.to_string();
+    let (budget, of_connection) = (BUDGET.to_string(), OF_CONNECTION.to_string());
     let mut gateway = with_large_entities(&[
         ("STATEGATE_ANSWER_BYTES", budget.as_str()),
-        ("STATEGATE_CONNECTION_ANSWER_BYTES", "16777216"),
+        ("STATEGATE_CONNECTION_ANSWER_BYTES", of_connection.as_str()),
     ])
     .await;
     let process = gateway.process(Role::Everything);
@@ -493,49 +496,63 @@ async fn answers_that_nobody_takes_are_bounded_for_all() {
     let healthy = Healthy::begin(&gateway);
     let process = gateway.process(Role::Everything);
     let mut peak = before;
-    let mut refused = 0;
-    for connections in [1, 8] {
-        let mut raws = Vec::new();
+    for (connections, most) in [(1, OF_CONNECTION), (8, BUDGET)] {
+        let mut floods = Vec::new();
         for _ in 0..connections {
             let mut raw = Raw::connect(to, 0).await.unwrap();
             let calls: Vec<u8> = (0..CALLS / connections)
                 .flat_map(|n| get(2 * n + 1))
                 .collect();
-            let _ = timeout(FLOOD, raw.send(&calls)).await;
-            raws.push(raw);
+            floods.push(tokio::spawn(async move {
+                // Refusals need no window. The others have their headers, and then nothing.
+                let (mut refused, mut held) = (0, 0);
+                let exchange = async {
+                    raw.send(&calls).await?;
+                    loop {
+                        let came = raw.next().await?;
+                        match (came.kind, came.flags & END_STREAM) {
+                            (kind::HEADERS, END_STREAM) => refused += 1,
+                            (kind::HEADERS, _) => held += 1,
+                            _ => {}
+                        }
+                    }
+                };
+                let ended: Result<io::Result<()>, _> = timeout(2 * FLOOD, exchange).await;
+                (refused, held, ended.is_ok())
+            }));
         }
-        // All are held, refused or cut before long.
-        let begun = Instant::now();
-        let mut quiet = (Instant::now(), 0);
-        while quiet.0.elapsed() < Duration::from_secs(2) && begun.elapsed() < PATIENCE {
-            let now = resident_bytes(pid);
-            peak = peak.max(now);
-            if quiet.1 != now >> 20 {
-                quiet = (Instant::now(), now >> 20);
+        let mut floods = Box::pin(join_all(floods));
+        let ends = loop {
+            tokio::select! {
+                ends = &mut floods => break ends,
+                () = sleep(Duration::from_millis(10)) => peak = peak.max(resident_bytes(pid)),
             }
-            sleep(Duration::from_millis(10)).await;
+        };
+        let (mut refused, mut held, mut closed) = (0, 0, 0);
+        for end in ends {
+            let (of_refused, of_held, is_closed) = end.unwrap();
+            refused += of_refused;
+            held += of_held;
+            closed += usize::from(is_closed);
         }
-        let held = process.metric("stategate_answers_held_bytes").await;
-        println!("{connections} connections: {held} bytes are held");
-        assert!(held < 1.2 * (BUDGET as f64), "{held}");
-        for mut raw in raws {
-            let read = async {
-                while let Ok(came) = raw.next().await {
-                    refused += usize::from(came.kind == kind::HEADERS && came.payload.len() > 100);
-                }
-            };
-            let _ = timeout(Duration::from_millis(300), read).await;
+        let bytes = u64::from(held) * LARGE as u64;
+        let grown = peak.saturating_sub(before) >> 20;
+        println!(
+            "{connections} connections of {CALLS} calls: {refused} refused, {held} held, {closed} closed; {grown} MiB more"
+        );
+        if connections == 1 {
+            assert!(closed == 0, "closed before its time");
+            assert!(bytes < 2 * most, "{bytes} bytes are held");
+            assert!(refused + held == CALLS, "all are answered at once");
+        } else {
+            assert!(closed >= 4, "only {closed} were closed");
         }
     }
     let grown = peak.saturating_sub(before);
-    let closed = process.metric(&ended("answers_memory")).await;
-    println!(
-        "{refused} calls refused, {closed} connections closed, {} MiB more",
-        grown >> 20
-    );
-    assert!(closed >= 1.0, "nobody was closed");
-    // Beside what is held, calls under way have read their entities; that is not four times as much.
-    assert!(grown < 4 * BUDGET, "{} MiB more", grown >> 20);
+    // Beside what is counted there are reads under way, and what the allocator keeps of those before. Without a bound it
+    // is more than the 720 MB that the answers are.
+    assert!(grown < 360 << 20, "{} MiB more", grown >> 20);
+    at_least(process, &ended("answers_memory"), 4.0).await;
     healthy.end("zero window").await;
     // What was held is given back.
     let process = gateway.process(Role::Everything);

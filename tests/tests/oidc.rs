@@ -15,7 +15,12 @@ use stategate_auth::{
     Authenticator, EventClaims, KeySettings, KeySource, Refused, TokenRules,
     authentication::AuthenticatorSettings,
 };
+use stategate_client::{
+    BearerToken, Client, EntityRef, ErrorKind, KindRef, SearchEvents, TokenError, TokenSource,
+    async_trait,
+};
 use stategate_servers::{Missing, Oidc};
+use stategate_tests::{Form, Gateway, Options, Role, alone, cli::examples};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -86,8 +91,7 @@ async fn tokens_of_a_provider_are_verified_and_its_keys_followed() {
 
     let first = provider.token("billing", API).await;
     let identity = verify(&first).await.unwrap();
-    assert_eq!(identity.name().0, provider.issuer());
-    assert_eq!(identity.name().1, "billing");
+    assert_eq!(identity.name(), (provider.issuer().as_str(), "billing"));
     let claims: Value = serde_json::from_str(&identity.claims().to_json()).unwrap();
     assert_eq!(claims["tenant"], "acme");
     assert_eq!(claims["aud"], API);
@@ -130,8 +134,91 @@ async fn tokens_of_a_provider_are_verified_and_its_keys_followed() {
 
 /// What a gateway of another provider says of a token of this one.
 async fn provider_of_another_name(token: &str) -> Refused {
-    let other = provider().ok().expect("it is installed");
+    let other = provider().unwrap();
     let keys = KeySettings::new(KeySource::issuer(&other.issuer()).unwrap());
     let verifier = Verifier::start(keys, other.issuer()).await;
     verifier.authenticator.verify(token).await.unwrap_err()
+}
+
+/// An application that has its tokens from the provider.
+struct Application {
+    provider: Arc<Oidc>,
+    api: &'static str,
+    held: tokio::sync::Mutex<Option<BearerToken>>,
+}
+
+impl Application {
+    fn new(provider: &Arc<Oidc>, api: &'static str) -> Self {
+        Self {
+            provider: Arc::clone(provider),
+            api,
+            held: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl TokenSource for Application {
+    async fn token(&self, refused: Option<&BearerToken>) -> Result<BearerToken, TokenError> {
+        let mut held = self.held.lock().await;
+        match &*held {
+            Some(token) if refused != Some(token) => Ok(token.clone()),
+            _ => {
+                let token = self.provider.token("billing", self.api).await;
+                let token = BearerToken::new(&token).unwrap();
+                Ok(held.insert(token).clone())
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_serves_callers_of_a_provider() {
+    let provider = match provider() {
+        Ok(provider) => Arc::new(provider),
+        Err(missing) => return missing.report("a gateway with an OpenID provider"),
+    };
+    let _turn = alone().await;
+    let policy = |name: &str| {
+        let path = examples().join("policies/tenant-isolation").join(name);
+        path.to_str().unwrap().to_owned()
+    };
+    let options = Options::new(Form::One)
+        .env("STATEGATE_AUTH_DISABLED", "false")
+        .env("STATEGATE_OIDC_ISSUER", provider.issuer())
+        .env("STATEGATE_JWT_AUDIENCE", API)
+        .env("STATEGATE_REQUEST_POLICY_FILE", policy("policy.rego"))
+        .env("STATEGATE_RESPONSE_POLICY_FILE", policy("response.rego"));
+    let mut gateway = Gateway::start(options).await;
+    let address = format!("http://{}", gateway.process(Role::Everything).grpc());
+    let connect = |api| {
+        let application = Application::new(&provider, api);
+        let builder = Client::builder(address.clone()).token_source(application);
+        builder.build().unwrap()
+    };
+    let client = connect(API);
+    let own = EntityRef::new("acme", "bill", "1").unwrap();
+    client.set(&own, json!({ "total": 3 })).await.unwrap();
+    let bills = KindRef::new("acme", "bill").unwrap();
+    let found = client
+        .search_events(&SearchEvents::new(&bills))
+        .await
+        .unwrap();
+    let claims: Value = serde_json::from_str(found.items[0].claims.values().json()).unwrap();
+    assert_eq!(claims["sub"], "billing");
+    assert_eq!(claims["iss"], provider.issuer());
+
+    let of_another = EntityRef::new("globex", "bill", "1").unwrap();
+    let refused = client.get(&of_another).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Denied);
+    // Every token of this one is for another API, however often it asks.
+    let refused = connect(OTHER_API).get(&own).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Unauthenticated);
+
+    // The provider signs with another key, which the gateway fetches for the sake of its first token.
+    provider.rotate(&["two", "one"]);
+    let newcomer = connect(API);
+    assert_eq!(newcomer.get(&own).await.unwrap().values["total"], 3.0);
+    assert_eq!(client.get(&own).await.unwrap().values["total"], 3.0);
+    gateway.assert_no_errors();
 }

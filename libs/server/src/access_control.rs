@@ -3,7 +3,7 @@
 //! A token that was verified lately costs a digest. Any other costs a signature check, of which one address may cause
 //! only so many in a second: forged tokens must not keep the processors busy.
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -12,7 +12,7 @@ use stategate_api::{Access, Caller, Problem, audit};
 use stategate_auth::{Authenticator, Refused, authentication::bearer};
 use stategate_policy::Policies;
 
-use crate::peer::Peer;
+use crate::{config::RateSettings, peer::Peer};
 
 /// How often what is known of callers and peers that were quiet is forgotten.
 const FORGET: Duration = Duration::from_secs(10);
@@ -26,15 +26,6 @@ struct Control {
     authenticator: Arc<Authenticator>,
     policies: Policies,
     rates: Rates,
-}
-
-/// How many calls there may be in a second; `None`: any number.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RateSettings {
-    /// Of one caller.
-    pub caller: Option<NonZeroU32>,
-    /// With tokens that are not known yet, from one address.
-    pub peer: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]

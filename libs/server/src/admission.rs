@@ -84,6 +84,11 @@ pub(crate) struct AdmissionService<S> {
     admission: AdmissionLayer,
 }
 
+/// Why a call is refused whose client holds up the answers of others.
+const UNTAKEN: Problem = Problem::Busy {
+    what: "the client has not taken the answers of earlier calls on this connection; read them first",
+};
+
 /// What the headers of a call ask for, or why the call is refused. None of these reasons depends on the request's
 /// message, so the message is not waited for.
 fn admit(
@@ -96,9 +101,7 @@ fn admit(
     }
     let asked = Asked::of(request.headers(), call.shape())?;
     if call.shape() == Shape::Unary && answers.is_some_and(Answers::are_too_many) {
-        return Err(Problem::Busy {
-            what: "the client has not taken the answers of earlier calls on this connection; read them first",
-        });
+        return Err(UNTAKEN);
     }
     if call.is_too_many() {
         return Err(Problem::Busy {
@@ -247,6 +250,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if !matches!(this.inner, Serving::Refused(_)) && this.is_one_too_many() {
+            return Poll::Ready(Ok(this.refuse(UNTAKEN)));
+        }
         let inner = &mut this.inner;
         let polled = this
             .span
@@ -279,6 +285,14 @@ where
 }
 
 impl<S: Service<Request<Arriving>>> ResponseFuture<S> {
+    /// Whether the client has to take other answers before this one may be made. Hundreds of calls may have been under
+    /// way when the first answer came. A write is answered in any case, for it may be done.
+    fn is_one_too_many(&self) -> bool {
+        let is_read = |call: &Call| call.shape() == Shape::Unary && !call.writes();
+        self.call.as_ref().is_some_and(is_read)
+            && self.answers.as_deref().is_some_and(Answers::are_too_many)
+    }
+
     fn refuse(&mut self, problem: Problem) -> Response<ResponseBody> {
         self.answer(Framing::refusal(problem))
     }

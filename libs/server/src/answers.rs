@@ -5,7 +5,7 @@
 //! number, but their product is not memory that a stranger may have. Three rules bound it:
 //!
 //! - While the client of a connection has not taken [`Limits::connection_answers`], its further unary calls are refused
-//!   before they run.
+//!   before they run, and reads that are under way before their answers are made.
 //! - When all connections together hold more than [`Limits::answers`], those are closed that weigh most: the bytes they
 //!   hold times the time since a byte was taken.
 //! - A connection that holds an answer and of which nothing is taken for [`Limits::answer_stall`] is closed.
@@ -148,9 +148,10 @@ struct State {
 }
 
 impl Answers {
-    /// Whether the client has to take something before it may ask for more.
+    /// Whether the client has to take something before it may ask for more, or the connection is being closed.
     pub(crate) fn are_too_many(&self) -> bool {
-        self.state.lock().bytes >= self.budget.of_connection
+        let state = self.state.lock();
+        state.bytes >= self.budget.of_connection || state.end.is_some()
     }
 
     /// Counts bytes of an answer until they are [released](Self::release).

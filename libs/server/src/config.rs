@@ -10,7 +10,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use serde::de::DeserializeOwned;
 use stategate_model::limits::Limits;
 
-pub use self::access::Protected;
+pub use self::access::{Protected, RateSettings};
 use crate::{
     env::Env,
     variables::{self, Takes, Variable},

@@ -52,7 +52,7 @@ pub mod variables;
 pub use stategate_api::LogThrottle;
 
 pub use self::{
-    access_control::{AccessControl, RateSettings},
+    access_control::AccessControl,
     config::Config,
     drain::Drain,
     env::Env,

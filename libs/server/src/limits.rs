@@ -138,7 +138,7 @@ limits! {
         stream_in_flight: usize, Bytes, None,
             "While a stream has so many bytes in its connection that are not written, nothing more is taken from it. One frame may be larger. A stream is not ended for being slow.";
         connection_answers: usize, Bytes, Some(&variables::CONNECTION_ANSWER_BYTES),
-            "Bytes of unary answers that the client of one connection has not taken; while there are so many, further unary calls on it are RESOURCE_EXHAUSTED.";
+            "Bytes of unary answers that the client of one connection has not taken; while there are so many, further unary calls on it, and reads that are under way, are RESOURCE_EXHAUSTED.";
         answers: usize, Bytes, Some(&variables::ANSWER_BYTES),
             "The same over all connections; beyond it, those are closed that hold most and have taken nothing for longest.";
         answer_stall: Duration, Time, None,

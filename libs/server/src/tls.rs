@@ -387,7 +387,7 @@ mod tests {
             assert!(begun.elapsed() < 20 * RELOAD);
             sleep(RELOAD / 20).await;
         }
-        assert!(begun.elapsed() > RELOAD, "read once");
+        assert!(begun.elapsed() > RELOAD * 3 / 2, "read once");
         running.abort();
     }
 }

@@ -148,7 +148,7 @@ variables! {
         MAX_CALLS = "MAX_CALLS", Takes::Number { min: 1, max: 1_000_000 }, "8192",
             "Most calls (without streams) at once; one more is RESOURCE_EXHAUSTED. A quarter of them may wait for a position that the log has not reached.";
         CONNECTION_ANSWER_BYTES = "CONNECTION_ANSWER_BYTES", Takes::Number { min: 4_194_304, max: 17_179_869_184 }, "33554432",
-            "Most bytes of answers (without streams) that the client of one connection has not taken. While there are so many, one call more on that connection is RESOURCE_EXHAUSTED.";
+            "Most bytes of answers (without streams) that the client of one connection has not taken. While there are so many, one call more on that connection, and reads that are under way, are RESOURCE_EXHAUSTED.";
         ANSWER_BYTES = "ANSWER_BYTES", Takes::Number { min: 4_194_304, max: 17_179_869_184 }, "268435456",
             "The same over all connections. Beyond it, those connections are closed that hold most and have taken nothing for longest.";
         MAX_QUEUED_WRITES = "MAX_QUEUED_WRITES", Takes::Number { min: 1, max: 1_000_000 }, "4096",

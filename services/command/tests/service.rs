@@ -5,12 +5,15 @@
     reason = "a test that cannot go on fails, with a message"
 )]
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use stategate_api::Access;
+use stategate_api::{Access, Caller};
 use stategate_channel::{Channel, InMemory, InMemoryConfig};
 use stategate_command::{CommandService, Settings};
-use stategate_model::{Claims, Lane, Limits, Position, Values, json};
+use stategate_model::{Claims, Lane, Limits, Position, json};
 use stategate_protocol::{Struct, headers, pb, server::entity_service_server::EntityService as _};
 use stategate_server::{Drain, Grpc, Services, Tasks};
 use stategate_storage::{Memory, MemoryConfig, ReadLimit, Storage};
@@ -27,8 +30,10 @@ fn request(domain: &str, claims: &str) -> Request<pb::Entity> {
     });
     let key = "once".parse().unwrap();
     request.metadata_mut().insert(headers::IDEMPOTENCY_KEY, key);
-    let claims = Values::new(object(claims), &Limits::default()).unwrap();
-    request.extensions_mut().insert(Claims::from_stored(claims));
+    let claims = Claims::new(object(claims)).unwrap();
+    let expires = SystemTime::now() + Duration::from_secs(3_600);
+    let caller = Caller::new(claims.values(), claims.clone(), expires).unwrap();
+    request.extensions_mut().insert(Arc::new(caller));
     request
 }
 

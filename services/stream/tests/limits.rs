@@ -80,11 +80,15 @@ async fn streams_of_one_caller_are_bounded() {
     assert_eq!(reason, "RESOURCE_EXHAUSTED");
     assert!(details.retry_info().is_some());
 
-    // Whom no claim names is bounded by what is for all.
-    for claims in [None, Some("{}"), Some(r#"{"iss":"i"}"#)] {
-        for _ in 0..5 {
-            open.push(stream(&service, claims).await.unwrap());
-        }
+    // Tokens without a subject are all of one caller of their issuer.
+    for claims in ["{}", r#"{"iss":"i"}"#] {
+        open.push(stream(&service, Some(claims)).await.unwrap());
+        open.push(stream(&service, Some(claims)).await.unwrap());
+        assert!(stream(&service, Some(claims)).await.is_err());
+    }
+    // While nobody is verified, nobody is told from anybody.
+    for _ in 0..5 {
+        open.push(stream(&service, None).await.unwrap());
     }
     // A stream that ended leaves its place.
     drop(open.remove(0));

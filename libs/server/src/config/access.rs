@@ -8,10 +8,7 @@ use stategate_auth::{
 use stategate_policy::{PolicySettings, PolicySource, SourceError};
 
 use super::{Error, Reader};
-use crate::{
-    access_control::RateSettings,
-    variables::{self, Variable},
-};
+use crate::variables::{self, Variable};
 
 /// What callers are verified with, and what they may do.
 #[derive(Debug, Clone)]
@@ -22,6 +19,15 @@ pub struct Protected {
     pub policies: PolicySettings,
     /// How often they may do it.
     pub rates: RateSettings,
+}
+
+/// How many calls there may be in a second; `None`: any number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RateSettings {
+    /// Of one caller.
+    pub caller: Option<NonZeroU32>,
+    /// With tokens that are not known yet, from one address.
+    pub peer: Option<NonZeroU32>,
 }
 
 /// The variables that mean something only where callers are verified.
@@ -48,7 +54,7 @@ impl Reader<'_> {
                 // Set in the environment: a default of the table is no wish of anybody's.
                 if self.env.get(variable.name).is_some() {
                     let problem = format!(
-                        "is set, and {} turns off what it is for; unset one of them",
+                        "is set, and {0} is true, which turns off what it is for; unset it, or set {0} to false",
                         variables::AUTH_DISABLED.name
                     );
                     self.fault(variable.name, problem);
