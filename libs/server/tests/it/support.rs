@@ -215,11 +215,7 @@ pub(crate) async fn start(variables: &[(&str, &str)]) -> Started {
         stream: Some(Arc::clone(&service) as Arc<dyn Stream>),
         query: None,
         foundation: Some(Arc::clone(&service) as Arc<dyn Foundation>),
-<<<<<<< HEAD
-        keys: None,
-=======
         ..Services::default()
->>>>>>> 45484265bbef41c888e4c0e06ed854d769fa6ae6
     };
     let server = Server::bind(&config).await.unwrap();
     let running = server
