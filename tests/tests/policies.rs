@@ -198,10 +198,12 @@ fn what_cannot_be_tested_or_checked_is_an_error_of_its_own() {
     assert_eq!(ran.lines()[0]["refusals"].as_array().unwrap().len(), 2);
     let policy = path("none/policy.rego");
     let input = path("input.json");
+    let both = examples().join("policies/role-table");
     for (arguments, said) in [
         (vec![text(&policy), "--input", text(&input)], "input.json"),
         (vec![text(&policy), "--data", "/absent"], "/absent"),
         (vec!["/absent.rego"], "/absent.rego"),
+        (vec![text(&both)], "policy.rego and response.rego"),
     ] {
         let all: Vec<_> = ["policy", "check"].into_iter().chain(arguments).collect();
         cli().run(&all).ends(USAGE).says(&[said]);

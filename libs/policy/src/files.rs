@@ -102,6 +102,11 @@ pub enum SourceError {
     /// A directory without policies.
     #[error("{0} holds no file *.rego but tests")]
     NoFiles(String),
+    /// A directory with the policies of requests and answers, which are not one.
+    #[error(
+        "{0} holds policy.rego and response.rego, and both together would allow what either does; name the file that is meant"
+    )]
+    TwoPolicies(String),
     /// A file that is no text.
     #[error("{0} is not UTF-8")]
     NotText(String),
@@ -284,8 +289,8 @@ impl PolicyReloader {
     }
 }
 
-/// The policies in a directory, by name.
-fn policies_in(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
+/// The files of the policy in a directory, by name: every `*.rego` but tests.
+pub fn policies_in(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let failed = |error: std::io::Error| SourceError::Read {
         path: directory.display().to_string(),
         error: error.to_string(),
@@ -300,6 +305,10 @@ fn policies_in(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     }
     if files.is_empty() {
         return Err(SourceError::NoFiles(directory.display().to_string()));
+    }
+    let holds = |name: &str| files.iter().any(|path| path.ends_with(name));
+    if holds("policy.rego") && holds("response.rego") {
+        return Err(SourceError::TwoPolicies(directory.display().to_string()));
     }
     files.sort();
     Ok(files)

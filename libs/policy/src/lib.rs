@@ -23,7 +23,7 @@ mod tokens;
 
 pub use self::{
     document::Document,
-    files::{PolicyReloader, PolicySettings, PolicySource, SourceError},
+    files::{PolicyReloader, PolicySettings, PolicySource, SourceError, policies_in},
     message::{Message, Name, int64},
     policies::{Policies, PolicySet},
     program::{Decision, Denied, Limits, Module, Policy, PolicyError},

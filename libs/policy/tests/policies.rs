@@ -771,6 +771,15 @@ fn files_that_are_not_there_stop_the_start() {
     };
     let files = |list: &str| PolicySource::files(list).unwrap();
     assert!(matches!(of(files(&empty)), SourceError::NoFiles(_)));
+    // `allow := true` of answers must not allow every request.
+    for name in ["policy.rego", "response.rego"] {
+        let text = "package stategate.authz\nallow := true";
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    assert!(matches!(of(files(&empty)), SourceError::TwoPolicies(_)));
+    for name in ["policy.rego", "response.rego"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
     let missing = format!("{empty}/missing.rego");
     assert!(matches!(of(files(&missing)), SourceError::Read { .. }));
     std::fs::write(folder.path().join("x.rego"), [0xff]).unwrap();

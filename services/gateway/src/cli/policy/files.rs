@@ -7,7 +7,7 @@ use std::{
 };
 
 use stategate_model::{Object, json};
-use stategate_policy::{Module, kit};
+use stategate_policy::{Module, kit, policies_in};
 
 use crate::cli::failure::{Failure, words};
 
@@ -36,17 +36,9 @@ pub(super) fn policy(paths: &[PathBuf]) -> Result<Vec<Module>, Failure> {
             modules.push(module(path)?);
             continue;
         }
-        let files = rego(path)?;
-        let policies = files.iter().filter(|file| !is_test(file));
-        let before = modules.len();
-        for file in policies {
-            modules.push(module(file)?);
-        }
-        if modules.len() == before {
-            return Err(Failure::usage(format!(
-                "{} holds no file *.rego but tests",
-                path.display()
-            )));
+        let files = policies_in(path).map_err(|error| Failure::usage(error.to_string()))?;
+        for file in files {
+            modules.push(module(&file)?);
         }
     }
     Ok(modules)
