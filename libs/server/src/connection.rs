@@ -321,7 +321,8 @@ mod tests {
         let data = vec![0; 1 << 20];
         // As long as something is taken, however little, it is not given up.
         let error = loop {
-            if let Err(error) = socket.write_all(&data).await {
+            let written = tokio::time::timeout(limits.write_stall * 4, socket.write_all(&data));
+            if let Err(error) = written.await.unwrap() {
                 break error;
             }
             tokio::time::advance(limits.write_stall * 2).await;

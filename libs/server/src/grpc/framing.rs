@@ -222,13 +222,10 @@ mod tests {
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(begun.elapsed() >= ARRIVAL);
 
-        // Byte by byte, with something ready whenever it is asked.
-        let byte = || async {
-            tokio::time::advance(Duration::from_millis(100)).await;
-            Some((Ok::<_, Status>(Frame::data(Bytes::from_static(&[0]))), ()))
-        };
-        let header = [0, 0, 1, 0, 0].map(|byte| Ok(Frame::data(Bytes::copy_from_slice(&[byte]))));
-        let bytes = stream::iter(header).chain(stream::unfold((), move |()| byte()));
+        // Byte by byte, with something ready whenever it is asked, but for the first time.
+        let header = stream::iter([0, 0, 1, 0, 0]);
+        let bytes = header.chain(stream::repeat(0));
+        let bytes = bytes.map(|byte| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(&[byte]))));
         let pause = stream::once(tokio::task::yield_now()).filter_map(|()| async { None });
         let begun = Instant::now();
         let mut body = Arriving::new(
@@ -237,6 +234,7 @@ mod tests {
             None,
         );
         let error = loop {
+            tokio::time::advance(Duration::from_millis(100)).await;
             if let Err(error) = body.frame().await.unwrap() {
                 break error;
             }
