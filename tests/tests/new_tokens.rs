@@ -45,7 +45,7 @@ fn replace(path: &Path, token: &str) {
 
 async fn gateway(issuer: &Issuer, form: Form) -> Gateway {
     let allow = "allow := true";
-    Gateway::start(Options::new(form).protected(&issuer, allow, allow)).await
+    Gateway::start(Options::new(form).protected(issuer, allow, allow)).await
 }
 
 async fn calls_and_streams(form: Form) {

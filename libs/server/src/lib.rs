@@ -33,6 +33,7 @@ mod connection;
 mod deadline;
 pub mod drain;
 pub mod env;
+mod failure;
 pub mod grpc;
 mod in_flight;
 pub mod limits;

@@ -3,7 +3,7 @@
 //! gRPC with health and reflection on one port, metrics and health over HTTP on the next. All limits
 //! are in [`Limits`].
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use stategate_model::{limits::MESSAGE_BYTES, times};
 use stategate_protocol::server::{
@@ -22,6 +22,7 @@ use tonic_health::{
 };
 use tower::Layer as _;
 
+pub use crate::failure::Error;
 use crate::{
     AccessControl, Config, Drain, Grpc, Limits, Services, Telemetry,
     accept::{Door, Listening},
@@ -32,51 +33,6 @@ use crate::{
     tls::{Identity, Reloader},
     variables,
 };
-
-/// Why a service cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A port is taken, or the address is not one of this machine.
-    #[error("{variable}: cannot listen on {address} ({serves}): {problem}")]
-    Bind {
-        /// The variable that the address is from.
-        variable: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What was to be served there.
-        serves: &'static str,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
-    /// The certificate or key cannot be used.
-    #[error("{variable}: {} {problem}", path.display())]
-    File {
-        /// The variable that names the file.
-        variable: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        problem: String,
-    },
-    /// The certificate and key are good, and cannot be used all the same.
-    #[error("{}, {}: {cause}", variables::TLS_CERT_FILE.name, variables::TLS_KEY_FILE.name)]
-    Tls {
-        /// What is wrong with them.
-        cause: String,
-    },
-    /// The descriptors of this build are damaged.
-    #[error("reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// Signals cannot be waited for.
-    #[error("signals: {0}")]
-    Signals(io::Error),
-    /// A listener cannot be served.
-    #[error("a listener: {0}")]
-    Listener(io::Error),
-    /// Something that the process cannot do without has ended.
-    #[error("{0}; the log has more about it")]
-    Failed(String),
-}
 
 /// Binds both listeners and begins to serve, and has the process end at a signal. If that fails, the
 /// process is told to end.

@@ -20,8 +20,8 @@ use x509_cert::{Certificate, der::Decode as _};
 use crate::{
     config::{ClientCertificates, Tls},
     connection::Socket,
+    failure::Error,
     pem,
-    serve::Error,
     variables::{self, Variable},
 };
 

@@ -5,7 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{AssignOp, Expr, Literal, Module, Query, Ref, Rule, RuleBody, RuleHead};
 
-use super::workbench::path;
+/// The names of a path that is written out: `data.a["b"]`.
+pub(super) fn path(of: &Expr) -> Option<Vec<String>> {
+    match of {
+        Expr::Var { span, .. } => Some(vec![span.text().to_owned()]),
+        Expr::RefDot { refr, field, .. } => {
+            let mut names = path(refr)?;
+            names.push(field.0.text().to_owned());
+            Some(names)
+        }
+        Expr::RefBrack { refr, index, .. } => {
+            let Expr::String { value, .. } = &**index else {
+                return None;
+            };
+            let mut names = path(refr)?;
+            names.push(value.as_string().ok()?.to_string());
+            Some(names)
+        }
+        _ => None,
+    }
+}
 
 /// A path without `data.`.
 type Path = Vec<String>;

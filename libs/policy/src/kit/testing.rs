@@ -15,7 +15,10 @@ use regorus::{
 };
 use stategate_model::Object;
 
-use super::workbench::{Parsing, Workbench, defines_allow, line_of, name, path};
+use super::{
+    calls::path,
+    workbench::{Parsing, Workbench, defines_allow, line_of, name},
+};
 use crate::{
     document::Document,
     program::{Decision, Limits, Module, Policy, PolicyError},

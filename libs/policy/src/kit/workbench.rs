@@ -15,7 +15,7 @@ use regorus::{
 };
 use stategate_model::Object;
 
-use super::calls;
+use super::calls::{self, path};
 use crate::{
     program::{ENTRY_POINT, Limits, Module, Policy, PolicyError, add_module},
     recursion, screen,
@@ -281,25 +281,4 @@ pub(super) fn name(rule: &Rule) -> Option<(&str, bool)> {
 /// Where something stands.
 pub(super) fn line_of(span: &Span) -> (String, u32) {
     (span.source.file().clone(), span.line)
-}
-
-/// The names of a path that is written out: `data.a["b"]`.
-pub(super) fn path(of: &Expr) -> Option<Vec<String>> {
-    match of {
-        Expr::Var { span, .. } => Some(vec![span.text().to_owned()]),
-        Expr::RefDot { refr, field, .. } => {
-            let mut names = path(refr)?;
-            names.push(field.0.text().to_owned());
-            Some(names)
-        }
-        Expr::RefBrack { refr, index, .. } => {
-            let Expr::String { value, .. } = &**index else {
-                return None;
-            };
-            let mut names = path(refr)?;
-            names.push(value.as_string().ok()?.to_string());
-            Some(names)
-        }
-        _ => None,
-    }
 }
