@@ -318,8 +318,8 @@ mod tests {
         assert!(!message.contains("secret"), "{message}");
     }
 
-    #[test]
-    fn a_token_goes_to_another_machine_with_tls_or_if_told_so() {
+    #[tokio::test]
+    async fn a_token_goes_to_another_machine_with_tls_or_if_told_so() {
         let mut connection = Connection::to("http://gateway.example");
         let given = [(variables::TOKEN.name, "abc")];
         let refused = connection.builder_in(&Env::of(given)).unwrap_err();
