@@ -79,7 +79,7 @@ async fn one_tenant_does_not_read_search_or_stream_the_state_of_another() {
         &["watch", "--domain", "acme", "--limit", "1"],
         &["watch", "--limit", "1"],
         &["stats"],
-        &["export", "acme", "--out", export],
+        &["export", "acme", "--out", export, "--overwrite"],
     ];
     for arguments in asked {
         let refused = globex.run(arguments).ends(REFUSED);
