@@ -12,10 +12,8 @@ use crate::answers::Answers;
 pub(crate) struct Peer {
     /// Its address: that of the client, or of the last proxy before this process. An IPv4 address is one whatever the
     /// listener is bound to.
-    #[allow(dead_code, reason = "rates are to be kept by it")]
     pub(crate) address: SocketAddr,
     /// The subject of the certificate that it showed and that was verified, as RFC 4514 writes it.
-    #[allow(dead_code, reason = "policies are to see it")]
     pub(crate) certificate_subject: Option<Arc<str>>,
     /// What the connection holds of answers that were not taken.
     pub(crate) answers: Arc<Answers>,

@@ -108,7 +108,7 @@ variables! {
         REQUEST_POLICY = "REQUEST_POLICY", Takes::Text, "",
             "The Rego policy of requests, in base64. Without one, every request is denied.";
         REQUEST_POLICY_FILE = "REQUEST_POLICY_FILE", Takes::Names, "",
-            "The same as files, or directories of which every *.rego but *_test.rego counts. Read again when they change.";
+            "The same as files, or directories of which every *.rego but *_test.rego counts; one that holds both policy.rego and response.rego is refused. Read again when they change.";
         RESPONSE_POLICY = "RESPONSE_POLICY", Takes::Text, "",
             "The Rego policy of answers and events, in base64. Without one, every answer is withheld.";
         RESPONSE_POLICY_FILE = "RESPONSE_POLICY_FILE", Takes::Names, "",
@@ -174,7 +174,7 @@ variables! {
         TOKEN = "TOKEN", Takes::Secret, "",
             "The bearer token they send.";
         TOKEN_FILE = "TOKEN_FILE", Takes::Text, "",
-            "The file that the bearer token is read from, where STATEGATE_TOKEN is not set.";
+            "The file that the bearer token is read from, where STATEGATE_TOKEN is not set. Read again when it changes.";
         CA_FILE = "CA_FILE", Takes::File, "",
             "The authority that signed the server's certificate, where it is none that this machine trusts.";
     }
