@@ -26,7 +26,8 @@ use tower::{Service, ServiceExt as _};
 use crate::{
     LogThrottle,
     answers::{Answers, Budget},
-    connection::{Connection, End, Socket, Wire},
+    connection::{Connection, Socket, Wire},
+    end::End,
     limits::Limits,
     methods::Methods,
     peer::Peer,

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{connection::End, limits::Limits};
+use crate::{end::End, limits::Limits};
 
 /// How often connections are looked at for having taken something.
 const LOOK: Duration = Duration::from_secs(1);

@@ -32,6 +32,7 @@ pub mod config;
 mod connection;
 mod deadline;
 pub mod drain;
+mod end;
 pub mod env;
 mod failure;
 pub mod grpc;
