@@ -5,7 +5,10 @@
 //! [`Released`] answer, a stream sends a [`Delivery`](crate::Delivery) that its [`Gate`] made, and all three are made
 //! here alone.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use stategate_model::value::Corrupt;
 use stategate_policy::{Decision, Document, Policies, Policy, PolicySet};
@@ -21,6 +24,9 @@ use crate::{
     operation::{Operation, Shown as _, Subject, View, stands_for},
     request::Subscribe,
 };
+
+/// How long the operations of a transaction are judged without giving way.
+const TURN: Duration = Duration::from_millis(2);
 
 /// The one way from a decoded request to a service, and from its answer back.
 #[derive(Debug, Clone)]
@@ -66,9 +72,12 @@ pub struct Message {
 }
 
 impl Rules {
-    /// Whether a policy looks at headers of the call.
-    pub fn read_metadata(&self) -> bool {
+    /// Whether a policy looks at headers of the call, or, if it `lasts`, might come to.
+    pub fn read_metadata(&self, lasts: bool) -> bool {
         self.0.as_ref().is_some_and(|governed| {
+            if lasts {
+                return true;
+            }
             let PolicySet { request, response } = &*governed.set;
             let policies = [request, response].into_iter().flatten();
             let mut read = policies.map(|policy| !policy.reads().metadata.is_none());
@@ -142,11 +151,17 @@ impl Rules {
             if let Subject::Transact(transact) = subject {
                 // A transaction can do nothing that its operations alone could not.
                 let mut operations = operations.into_iter();
+                let mut since = Instant::now();
                 for (index, step) in transact.steps.iter().enumerate() {
                     let (method, subject) = stands_for(&step.action);
                     let body = operations.next().unwrap_or_else(Document::null);
                     let permitted = governed.permits(method, subject, body, &context);
                     permitted.map_err(|problem| problem.of_operation(index))?;
+                    if since.elapsed() >= TURN {
+                        // Others wait for this thread, and the call's own deadline is looked at between.
+                        tokio::task::yield_now().await;
+                        since = Instant::now();
+                    }
                 }
             }
         }

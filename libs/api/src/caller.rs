@@ -36,7 +36,10 @@ impl Caller {
             Some(Value::String(text)) => text.as_str(),
             _ => "",
         };
-        let (issuer, subject) = (text("iss"), text("sub"));
+        // Tokens of programs may name the program alone (RFC 9068, OpenID Connect).
+        let names = ["sub", "client_id", "azp"].map(text);
+        let subject = names.into_iter().find(|name| !name.is_empty());
+        let (issuer, subject) = (text("iss"), subject.unwrap_or_default());
         Ok(Self {
             issuer: issuer.into(),
             subject: subject.into(),
@@ -48,7 +51,7 @@ impl Caller {
         })
     }
 
-    /// Issuer and subject, each empty if the token has none: what rates, subscriptions and idempotency keys are
+    /// Issuer and subject (`sub`, or `client_id` or `azp` where there is none), each empty if the token has none: what rates, subscriptions and idempotency keys are
     /// counted and looked up by.
     pub fn name(&self) -> (&str, &str) {
         (&self.issuer, &self.subject)

@@ -62,6 +62,33 @@ impl Verdicts {
     }
 }
 
+/// Why an event is neither delivered nor left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It is damaged.
+    Corrupt(Corrupt),
+    /// The policy took longer than it may.
+    Undecided,
+}
+
+impl From<Corrupt> for Undelivered {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt)
+    }
+}
+
+impl Undelivered {
+    /// What the subscription ends with. It may go on from the last event.
+    pub fn problem(self) -> Problem {
+        match self {
+            Self::Corrupt(corrupt) => Problem::internal(&corrupt),
+            Self::Undecided => Problem::Busy {
+                what: "the policy took longer to decide than it may",
+            },
+        }
+    }
+}
+
 /// Decides on each event for one subscriber.
 #[derive(Debug)]
 pub struct Gate {
@@ -90,8 +117,8 @@ impl std::fmt::Debug for Governed {
 #[derive(Debug)]
 struct Rule {
     set: Arc<PolicySet>,
-    /// The subscription itself.
-    permitted: bool,
+    /// The subscription itself; `None` if that could not be decided in time.
+    permitted: Option<bool>,
     events: Events,
 }
 
@@ -115,7 +142,7 @@ impl Gate {
             let events = events_of(&set, &context);
             let rule = Rule {
                 set,
-                permitted: true,
+                permitted: Some(true),
                 events,
             };
             Governed {
@@ -134,7 +161,7 @@ impl Gate {
         event: &Event,
         verdicts: &Verdicts,
         encode: impl FnOnce() -> Result<Bytes, Corrupt>,
-    ) -> Result<Option<Delivery>, Corrupt> {
+    ) -> Result<Option<Delivery>, Undelivered> {
         if !self.allows(event, verdicts)? {
             if let Some(governed) = &self.governed {
                 governed.denied.increment(1);
@@ -149,7 +176,7 @@ impl Gate {
         })))
     }
 
-    fn allows(&self, event: &Event, verdicts: &Verdicts) -> Result<bool, Corrupt> {
+    fn allows(&self, event: &Event, verdicts: &Verdicts) -> Result<bool, Undelivered> {
         let Some(governed) = &self.governed else {
             return Ok(true);
         };
@@ -163,9 +190,12 @@ impl Gate {
             return Ok(known);
         }
         let decision = decide(&rule.set, &self.context, documents::event(event)?);
-        if let Some(class) = class
-            && is_lasting(&decision)
-        {
+        if !is_lasting(&decision) {
+            // The event may be the subscriber's: it is not left out for a machine that was busy.
+            return Err(Undelivered::Undecided);
+        }
+        faults(&decision, &self.context, || event.entity.to_string());
+        if let Some(class) = class {
             verdicts.keep(*class, decision.is_allow());
         }
         Ok(decision.is_allow())
@@ -182,9 +212,17 @@ impl Gate {
             ));
         }
         match governed.rule(&self.context).permitted {
-            true => Ok(()),
-            false => Err(Problem::Denied),
+            Some(true) => Ok(()),
+            Some(false) => Err(Problem::Denied),
+            None => Err(Undelivered::Undecided.problem()),
         }
+    }
+
+    /// Counts how often the policies were replaced: what was decided before may be decided otherwise.
+    pub fn replacements(&self) -> u64 {
+        self.governed
+            .as_ref()
+            .map_or(0, |governed| governed.policies.replaced())
     }
 
     fn expires(&self) -> Option<SystemTime> {
@@ -208,14 +246,14 @@ impl Governed {
     /// What the policies in force now mean.
     fn rule(&self, context: &Context) -> Arc<Rule> {
         let mut rule = self.rule.lock();
-        let set = self.policies.current();
-        if !Arc::ptr_eq(&rule.set, &set) {
+        if !self.policies.are(&rule.set) {
+            let set = self.policies.current();
             let decision = set.request(|| input(Subscribe::METHOD, context, self.body.clone()));
             if let Decision::Deny(why) = &decision {
                 audit::denied(context, Subscribe::METHOD, "request", why, String::new);
             }
             *rule = Arc::new(Rule {
-                permitted: decision.is_allow(),
+                permitted: is_lasting(&decision).then(|| decision.is_allow()),
                 events: events_of(&set, context),
                 set,
             });
@@ -236,6 +274,7 @@ fn events_of(set: &PolicySet, context: &Context) -> Events {
     if !reads.body {
         let decision = decide(set, context, Document::null());
         if is_lasting(&decision) {
+            faults(&decision, context, String::new);
             return Events::Alike(decision.is_allow());
         }
     }
@@ -249,6 +288,14 @@ fn events_of(set: &PolicySet, context: &Context) -> Events {
 
 fn decide(set: &PolicySet, context: &Context, body: Document) -> Decision {
     set.response(|| input(Subscribe::METHOD, context, body))
+}
+
+/// Writes down a denial that is a fault of the policy; what is merely not for a subscriber is counted.
+fn faults(decision: &Decision, context: &Context, about: impl FnOnce() -> String) {
+    match decision {
+        Decision::Allow | Decision::Deny(Denied::NotAllowed) => {}
+        Decision::Deny(why) => audit::denied(context, Subscribe::METHOD, "response", why, about),
+    }
 }
 
 /// Whether the same decision would be made again. One that ran out of time might not.

@@ -28,7 +28,7 @@ pub use self::{
     answer::{Answer, Delivery, Entity, EntityPage, EventPage, Subscription},
     caller::Caller,
     context::{Context, Seen},
-    gate::{Gate, GateWatch, Verdicts},
+    gate::{Gate, GateWatch, Undelivered, Verdicts},
     log_throttle::LogThrottle,
     operation::Operation,
     problem::Problem,

@@ -118,6 +118,14 @@ pub enum SourceError {
         /// What is wrong with it.
         error: String,
     },
+    /// Something that cannot be read, and what it is of.
+    #[error("{error}")]
+    Unreadable {
+        /// `requests`, `answers` or `data`.
+        of: &'static str,
+        /// What is wrong.
+        error: Box<SourceError>,
+    },
     /// A policy that was not accepted.
     #[error("the policy of {of}: {error}")]
     Policy {
@@ -126,6 +134,15 @@ pub enum SourceError {
         /// Why not.
         error: PolicyError,
     },
+}
+
+impl SourceError {
+    fn of(self, of: &'static str) -> Self {
+        Self::Unreadable {
+            of,
+            error: Box::new(self),
+        }
+    }
 }
 
 /// Everything that was read, before it is compiled.
@@ -154,12 +171,17 @@ impl PolicySettings {
 
     fn read(&self) -> Result<Contents, SourceError> {
         let data = match &self.data {
-            Some(path) => Some((path.display().to_string(), read(path)?)),
+            Some(path) => {
+                let text = read(path).map_err(|error| error.of("data"))?;
+                Some((path.display().to_string(), text))
+            }
             None => None,
         };
+        let request = self.request.read();
+        let response = self.response.read();
         Ok(Contents {
-            request: self.request.read()?,
-            response: self.response.read()?,
+            request: request.map_err(|error| error.of("requests"))?,
+            response: response.map_err(|error| error.of("answers"))?,
             data,
         })
     }

@@ -71,6 +71,16 @@ impl Policies {
         self.0.set.load_full()
     }
 
+    /// Whether these are the policies in force now.
+    pub fn are(&self, set: &Arc<PolicySet>) -> bool {
+        Arc::ptr_eq(&self.0.set.load(), set)
+    }
+
+    /// How often they were replaced so far.
+    pub fn replaced(&self) -> u64 {
+        *self.0.replaced.borrow()
+    }
+
     /// Puts others in force.
     pub fn replace(&self, set: PolicySet) {
         self.0.set.store(Arc::new(set));

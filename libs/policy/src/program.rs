@@ -232,7 +232,9 @@ impl Policy {
         // Also tells whether data and rules agree.
         inner.machine()?;
         if inner.reads.is_nothing() {
-            inner.constant = Some(inner.evaluate(Value::Null));
+            // What a busy machine did not let it decide in time is decided when it is asked.
+            let decision = inner.evaluate(Value::Null);
+            inner.constant = Some(decision).filter(|d| *d != Decision::Deny(Denied::TooSlow));
         }
         Ok(Self(Arc::new(inner)))
     }

@@ -767,7 +767,13 @@ fn files_that_are_not_there_stop_the_start() {
             request,
             ..PolicySettings::default()
         };
-        settings.load().map(|_| ()).unwrap_err()
+        match settings.load().map(|_| ()).unwrap_err() {
+            SourceError::Unreadable { of, error } => {
+                assert_eq!(of, "requests");
+                *error
+            }
+            other => other,
+        }
     };
     let files = |list: &str| PolicySource::files(list).unwrap();
     assert!(matches!(of(files(&empty)), SourceError::NoFiles(_)));

@@ -4,6 +4,7 @@
 //! Written by hand, member by member, for it is made on nearly every call; a test compares it with what
 //! a generic printer of proto3 JSON makes of the same message.
 
+use stategate_model::EventId;
 use stategate_policy::{Document, Message, int64, names};
 
 use crate::{Struct, pb};
@@ -205,7 +206,15 @@ fn event_ref(message: &pb::EventRef, domain: &str) -> Message {
         .text(DOMAIN, domain)
         .text(TYPE, &message.r#type)
         .text(KEY, &message.key)
-        .text(ID, &message.id)
+        .text(ID, &id(&message.id))
+}
+
+/// An id as it is compared: it is taken in any case.
+fn id(text: &str) -> std::borrow::Cow<'_, str> {
+    match EventId::parse(text) {
+        Ok(id) => id.to_string().into(),
+        Err(_) => text.into(),
+    }
 }
 
 fn sort(message: &pb::Sort) -> Document {

@@ -45,6 +45,9 @@ const KNOWN: &[(&str, Shape, Home)] = &[
 /// The last two rows: what is not in the table.
 const REST: &[(&str, Shape)] = &[("grpc", Infrastructure), ("unknown", Unknown)];
 
+/// Most calls at once that need no token: health and reflection, whose streams have no end.
+const ANONYMOUS: usize = 10_000;
+
 /// All methods with their meters.
 #[derive(Debug)]
 pub(crate) struct Methods {
@@ -54,6 +57,8 @@ pub(crate) struct Methods {
     most: usize,
     /// Other calls that are.
     others: AtomicUsize,
+    /// Those of them that need no token.
+    anonymous: AtomicUsize,
 }
 
 /// A method and its meters.
@@ -97,6 +102,7 @@ impl Methods {
             open: AtomicUsize::new(0),
             most,
             others: AtomicUsize::new(0),
+            anonymous: AtomicUsize::new(0),
         }
     }
 
@@ -116,17 +122,27 @@ impl Methods {
         method.open.increment(1.0);
         let before = match method.shape {
             Unary => self.open.fetch_add(1, Relaxed),
-            Stream | Infrastructure | Unknown => {
+            Stream => {
                 self.others.fetch_add(1, Relaxed);
                 0
             }
+            // Asked by anybody, without a token.
+            Infrastructure | Unknown => {
+                self.others.fetch_add(1, Relaxed);
+                self.anonymous.fetch_add(1, Relaxed)
+            }
+        };
+        let most = match method.shape {
+            Unary => self.most,
+            Stream => usize::MAX,
+            Infrastructure | Unknown => ANONYMOUS,
         };
         Call {
             all: Arc::clone(self),
             method,
             started: Instant::now(),
             code: Code::Cancelled,
-            is_too_many: before >= self.most,
+            is_too_many: before >= most,
         }
     }
 }
@@ -188,8 +204,12 @@ impl Drop for Call {
                 method.seconds.record(self.started.elapsed());
             }
             // How long somebody subscribed says nothing about the service.
-            Stream | Infrastructure | Unknown => {
+            Stream => {
                 self.all.others.fetch_sub(1, Relaxed);
+            }
+            Infrastructure | Unknown => {
+                self.all.others.fetch_sub(1, Relaxed);
+                self.all.anonymous.fetch_sub(1, Relaxed);
             }
         }
     }

@@ -203,7 +203,7 @@ fn access_control(config: &Config, tasks: &Tasks) -> anyhow::Result<AccessContro
         tasks.essential("the reading of policies", reloader.run());
     }
     let (authenticator, refresher) = Authenticator::new(protected.tokens.clone())
-        .map_err(|error| config::Protected::keys_unusable(&error))?;
+        .map_err(|error| protected.keys_unusable(&error))?;
     tasks.essential("the fetching of keys", refresher.run());
     let control = AccessControl::on(Arc::new(authenticator), policies, protected.rates);
     tasks.essential("the forgetting of rates", control.clone().tidy());

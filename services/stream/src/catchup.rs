@@ -15,9 +15,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stategate_api::{Delivery, Problem, Verdicts};
+use stategate_api::{Delivery, Problem, Undelivered, Verdicts};
 use stategate_metrics::{Counter, Gauge};
-use stategate_model::{Event, Lane, Position, value::Corrupt};
+use stategate_model::{Event, Lane, Position};
 use stategate_protocol::encode_event;
 use stategate_runtime::{caught, of_read};
 use stategate_storage::{ErrorKind, ReadLimit, Storage};
@@ -546,7 +546,7 @@ type Read = (Part, bool, Option<Begun>);
 
 impl Reading {
     /// An event as it is sent, if the subscriber may see it: what was begun it may.
-    fn deliver(&self, event: &Event) -> Result<Option<Delivery>, Corrupt> {
+    fn deliver(&self, event: &Event) -> Result<Option<Delivery>, Undelivered> {
         let encode = || encode_event(event).map(|encoded| encoded.0);
         if let Some(begun) = &self.begun
             && let Some(delivery) = begun.pass.deliver(event, encode)?
@@ -601,7 +601,10 @@ impl Reading {
                 if !self.subscriber.selection.matches(&event).map_err(corrupt)? {
                     continue;
                 }
-                if let Some(delivery) = self.deliver(&event).map_err(corrupt)? {
+                let delivery = self.deliver(&event).map_err(Undelivered::problem)?;
+                // Decisions take a while, and this thread is not for them alone.
+                tokio::task::consume_budget().await;
+                if let Some(delivery) = delivery {
                     bytes += delivery.encoded().len() + ITEM;
                     delivered.push_back((event.position, delivery));
                 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{Stream, TryStreamExt as _, stream};
-use stategate_api::{Delivery, GateWatch, Problem};
+use stategate_api::{Delivery, GateWatch, Problem, Undelivered};
 use stategate_model::{Heads, Lane, Position};
 use stategate_storage::Storage;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -60,6 +60,8 @@ pub(crate) struct Subscription {
     spoken: Instant,
     /// Tells when the subscriber may not be permitted to go on.
     permission: GateWatch,
+    /// How often the policies were replaced when events were judged last.
+    replaced: u64,
     ended: bool,
 }
 
@@ -92,6 +94,7 @@ impl Subscription {
         progress: bool,
     ) -> Self {
         let permission = subscriber.gate.watch();
+        let replaced = subscriber.gate.replacements();
         let subscriber = Arc::new(subscriber);
         let reader = Reader::new(
             Arc::clone(&shared.budget),
@@ -114,6 +117,7 @@ impl Subscription {
             progress,
             spoken: Instant::now(),
             permission,
+            replaced,
             ended: false,
         }
     }
@@ -152,6 +156,14 @@ impl Subscription {
                 return Err(Problem::LogRewound);
             }
             self.subscriber.gate.check()?;
+            let replaced = self.subscriber.gate.replacements();
+            if replaced != self.replaced {
+                // What was read of the storage was judged by the policies before.
+                self.replaced = replaced;
+                self.reader.discard();
+            }
+            // A queue of events that are all for others is no reason to keep this thread.
+            tokio::task::consume_budget().await;
             if self.progress && self.spoken.elapsed() >= PROGRESS {
                 self.say_progress();
                 continue;
@@ -232,7 +244,7 @@ impl Subscription {
         let delivery = self
             .subscriber
             .deliver(&entry.event, &entry.verdicts, || entry.encoded());
-        let delivery = delivery.map_err(|corrupt| Problem::internal(&corrupt))?;
+        let delivery = delivery.map_err(Undelivered::problem)?;
         let Some(delivery) = delivery else {
             self.move_to(lane, position);
             return Ok(());

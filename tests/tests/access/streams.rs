@@ -92,7 +92,8 @@ async fn replaced_policies_apply_to_open_streams() {
     let issuer = Issuer::new();
     let mut gateway = Gateway::start(Options::new(Form::Three).protected(&issuer, ALL, ALL)).await;
     let ask = Ask::new(&mut gateway).bearing(&of(&issuer, "acme", "ada"));
-    let mut stream = ask.stream(everything()).await.unwrap();
+    let guest = ask.with("x-role", "guest");
+    let mut stream = guest.stream(everything()).await.unwrap();
     ask.set("acme/user/first", "{}").await.unwrap();
     assert_eq!(next(&mut stream).await, "first");
     // Half of a file changes nothing.
@@ -111,10 +112,11 @@ async fn replaced_policies_apply_to_open_streams() {
     ask.set("acme/user/third", "{}").await.ok();
     ask.set("acme/user/fourth", "{}").await.ok();
     assert_eq!(next(&mut stream).await, "fourth");
-    // Nor may a stream go on that would not be permitted any more, though nothing happens on it.
+    // Nor may a stream go on that would not be permitted any more, though nothing happens on it. This policy looks at a
+    // header, which the one before did not.
     issuer.file(
         "request.rego",
-        "package stategate.authz\nallow if input.body.domain == \"acme\"",
+        "package stategate.authz\nguest if input.metadata[\"x-role\"] == \"guest\"\nallow if not guest",
     );
     let ended = stream.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::PermissionDenied);

@@ -31,7 +31,7 @@ pub struct RateSettings {
 }
 
 /// The variables that mean something only where callers are verified.
-const OF_PROTECTION: [&Variable; 11] = [
+const OF_PROTECTION: [&Variable; 13] = [
     &variables::JWKS_URI,
     &variables::OIDC_ISSUER,
     &variables::JWT_ISSUER,
@@ -43,6 +43,8 @@ const OF_PROTECTION: [&Variable; 11] = [
     &variables::RESPONSE_POLICY_FILE,
     &variables::POLICY_DATA_FILE,
     &variables::POLICY_TIMEOUT_MS,
+    &variables::MAX_CALLER_RATE,
+    &variables::MAX_PEER_RATE,
 ];
 
 impl Reader<'_> {
@@ -182,16 +184,23 @@ impl Protected {
             false => &variables::RESPONSE_POLICY,
         };
         let variable = match error {
-            SourceError::Data { .. } => &variables::POLICY_DATA_FILE,
-            SourceError::Policy { of: "answers", .. } => response,
+            SourceError::Data { .. } | SourceError::Unreadable { of: "data", .. } => {
+                &variables::POLICY_DATA_FILE
+            }
+            SourceError::Policy { of: "answers", .. }
+            | SourceError::Unreadable { of: "answers", .. } => response,
             _ => request,
         };
         Error::of(variable, format!("cannot be used: {error}"))
     }
 
     /// What is wrong with how keys are kept.
-    pub fn keys_unusable(error: &impl std::fmt::Display) -> Error {
-        Error::of(&variables::JWKS_URI, format!("cannot be used: {error}"))
+    pub fn keys_unusable(&self, error: &impl std::fmt::Display) -> Error {
+        let variable = match self.tokens.keys.source {
+            KeySource::Issuer(_) => &variables::OIDC_ISSUER,
+            KeySource::Address(_) | KeySource::File(_) => &variables::JWKS_URI,
+        };
+        Error::of(variable, format!("cannot be used: {error}"))
     }
 
     /// How long keys are believed while no others can be had.

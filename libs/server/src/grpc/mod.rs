@@ -73,6 +73,20 @@ struct Opened<T> {
 
 impl Grpc {
     fn open<T>(&self, request: Request<T>, reads: Reads) -> Result<Opened<T>, Status> {
+        self.open_for(request, reads, false)
+    }
+
+    /// A subscription is judged again when policies are replaced, perhaps by some that look at headers.
+    fn open_subscription<T>(&self, request: Request<T>) -> Result<Opened<T>, Status> {
+        self.open_for(request, Reads::Read, true)
+    }
+
+    fn open_for<T>(
+        &self,
+        request: Request<T>,
+        reads: Reads,
+        lasts: bool,
+    ) -> Result<Opened<T>, Status> {
         let rules = self.access.rules();
         let (metadata, mut extensions, message) = request.into_parts();
         let headers = metadata.into_headers();
@@ -83,7 +97,7 @@ impl Grpc {
             .and_then(|peer| peer.certificate_subject);
         let seen = Seen {
             certificate,
-            ..match rules.read_metadata() {
+            ..match rules.read_metadata(lasts) {
                 true => Seen {
                     metadata: metadata_of(&headers),
                     ..Seen::nothing()
@@ -238,7 +252,7 @@ impl EventService for Grpc {
             message,
             context,
             rules,
-        } = self.open(request, Reads::Read)?;
+        } = self.open_subscription(request)?;
         let shown = rules.subscription(|| documents::subscribe(&message));
         let request = requests::subscribe(&message).map_err(status)?;
         let call = rules.call(request, shown, context, |call| service.stream(call));

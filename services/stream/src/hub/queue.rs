@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use stategate_api::{Delivery, Gate, Verdicts};
+use stategate_api::{Delivery, Gate, Undelivered, Verdicts};
 use stategate_model::{Event, Lane, Position, value::Corrupt};
 use stategate_protocol::Encoded;
 use tokio::sync::Notify;
@@ -100,7 +100,7 @@ impl Subscriber {
         event: &Event,
         verdicts: &Verdicts,
         encode: impl FnOnce() -> Result<Encoded, Corrupt>,
-    ) -> Result<Option<Delivery>, Corrupt> {
+    ) -> Result<Option<Delivery>, Undelivered> {
         self.gate
             .deliver(event, verdicts, || encode().map(|encoded| encoded.0))
     }
