@@ -33,7 +33,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{
+    Code, Request,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
 
 const NAME: &str = "gateway.example";
 const FAILED: &str = "changed TLS files cannot be used";
@@ -385,6 +388,40 @@ async fn a_client_shows_a_certificate_of_the_right_authority() {
         secured.gateway.assert_no_errors();
         let ended = r#"stategate_connections_ended_total{reason="handshake"}"#;
         assert!(secured.process().metric(ended).await >= 3.0);
+    }
+}
+
+#[tokio::test]
+async fn a_policy_sees_the_subject_of_a_clients_certificate() {
+    let issuer = stategate_tests::Issuer::new();
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let pair = servers.issue("server");
+    let rule = r#"allow if input.client_certificate.subject == "CN=payroll""#;
+    let variables = issuer.variables(rule, "allow := true");
+    let optional = ("STATEGATE_TLS_CLIENT_CERT", "optional");
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()));
+    let variables: Vec<_> = variables.chain([optional]).collect();
+    let mut secured = Secured::start(&pair, Some(&clients), &variables).await;
+    let address = secured.process().grpc();
+    let token = issuer.token(&serde_json::json!({"sub": "ada"}));
+    for (shows, expected) in [
+        (Some(clients.issue("payroll")), Code::Ok),
+        (
+            Some(clients.issue("payroll,CN=other")),
+            Code::PermissionDenied,
+        ),
+        (None, Code::PermissionDenied),
+    ] {
+        let client = Client::new(&[&servers], shows.as_ref());
+        let channel = client.channel(address).await.unwrap();
+        let mut request = Request::new(ask::entity("d/t/k", "{}"));
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        let answer = EntityServiceClient::new(channel).set(request).await;
+        let code = answer.err().map_or(Code::Ok, |status| status.code());
+        assert_eq!(code, expected, "{shows:?}");
     }
 }
 
