@@ -17,11 +17,14 @@ use crate::{LogThrottle, context::Context};
 /// Lines of one kind in a second, at most.
 const LINES: u32 = 20;
 
+/// A method, and the reason of a refusal.
+type Kind = (&'static str, &'static str);
+type Throttles = HashMap<Kind, Arc<LogThrottle>>;
+
 /// Whether a line of a kind is due, and how many were left out: one kind does not hide another. There are as many kinds
 /// as methods and reasons.
-fn is_due(kind: (&'static str, &'static str)) -> Option<u64> {
-    static THROTTLES: LazyLock<Mutex<HashMap<(&str, &str), Arc<LogThrottle>>>> =
-        LazyLock::new(Mutex::default);
+fn is_due(kind: Kind) -> Option<u64> {
+    static THROTTLES: LazyLock<Mutex<Throttles>> = LazyLock::new(Mutex::default);
     let throttle = Arc::clone(
         THROTTLES
             .lock()

@@ -15,14 +15,22 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// [`POLITE`], less with another signal; then the process ends wherever it stands: in a write that
 /// nobody reads, for one.
 ///
-/// When no signal can be received, none is handled, and the first one ends the process.
-pub(crate) async fn stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
+/// When no signal can be received, none is handled, and the first one ends the process. Signals are received from the
+/// call on, not from when it is waited for: what a command says before that may be what the user answers.
+pub(crate) fn stop() -> impl Future<Output = ()> {
+    let signals = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
+    );
+    async move {
+        match signals {
+            (Ok(interrupt), Ok(terminate)) => received(interrupt, terminate).await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+async fn received(mut interrupt: Signal, mut terminate: Signal) {
     // In a task of its own, so that a command which blocks its thread can be ended too.
     let (tell, told) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
