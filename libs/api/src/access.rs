@@ -125,11 +125,8 @@ impl Rules {
     }
 
     fn reads_body(&self) -> bool {
-        let request = self
-            .0
-            .as_ref()
-            .and_then(|governed| governed.set.request.as_ref());
-        request.is_some_and(|policy| policy.reads().body)
+        let governed = self.0.as_ref();
+        governed.is_some_and(|governed| reads_body(governed.set.request.as_ref()))
     }
 
     /// Has a call carried out by `handle`, if its policy permits it.
@@ -250,7 +247,7 @@ impl Governed {
     }
 }
 
-pub(crate) fn reads_body(policy: Option<&Policy>) -> bool {
+fn reads_body(policy: Option<&Policy>) -> bool {
     policy.is_some_and(|policy| policy.reads().body)
 }
 

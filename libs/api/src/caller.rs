@@ -1,6 +1,6 @@
 //! Who a call is of.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use stategate_model::{Claims, Value, Values, event::caller_key, value::Corrupt};
 use stategate_policy::Document;
@@ -16,7 +16,7 @@ const TREE: usize = 16;
 pub struct Caller {
     issuer: Box<str>,
     subject: Box<str>,
-    key: Box<str>,
+    key: Arc<str>,
     claims: Document,
     event_claims: Claims,
     expires: SystemTime,
@@ -43,7 +43,7 @@ impl Caller {
         Ok(Self {
             issuer: issuer.into(),
             subject: subject.into(),
-            key: caller_key(issuer, subject),
+            key: caller_key(issuer, subject).into(),
             claims: Document::from(&object),
             size: TREE * claims.size() + event_claims.values().size(),
             event_claims,
@@ -58,7 +58,7 @@ impl Caller {
     }
 
     /// The name as one text, different for any two callers.
-    pub fn key(&self) -> &str {
+    pub fn key(&self) -> &Arc<str> {
         &self.key
     }
 

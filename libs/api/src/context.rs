@@ -31,7 +31,7 @@ pub struct Context {
 /// What policies see of a call beside its caller and its message.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Its headers without those of the transport, where a policy looks at them: lower-case name → first value.
+    /// Its headers without those of the transport, lower-case name → first value; null where no policy looks at them.
     pub metadata: Document,
     /// The subject of the certificate that its connection was made with, as RFC 4514 writes it.
     pub certificate: Option<Arc<str>>,
@@ -70,7 +70,7 @@ impl Seen {
     /// Nothing.
     pub fn nothing() -> Self {
         Self {
-            metadata: Document::object::<Arc<str>>([]),
+            metadata: Document::null(),
             certificate: None,
         }
     }

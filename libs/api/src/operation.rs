@@ -21,7 +21,7 @@ pub trait Operation: Send + Sync + 'static {
     /// Whether it changes the log.
     const WRITES: bool;
 
-    /// The request as policies see it.
+    /// Which request it is, and what is in it: policies see its message, and the log names what it is about.
     fn subject(&self) -> Subject<'_>;
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn stands_for(action: &Action) -> (&'static str, Subject<'_>) {
     }
 }
 
-/// A request, as a policy sees it.
+/// A request of any RPC.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
     /// `EntityService/Set`.
@@ -113,7 +113,7 @@ fn kind(of: &KindRef) -> String {
     format!("{}/{}", of.domain, of.kind)
 }
 
-/// An answer, as a policy sees it.
+/// An answer of any RPC, to be shown to a policy.
 #[derive(Debug, Clone, Copy)]
 pub enum View<'a> {
     /// Nothing but that it is done.
@@ -132,9 +132,9 @@ pub enum View<'a> {
     Subscription,
 }
 
-/// What a policy is shown of an answer.
+/// An answer that a policy can be shown.
 pub trait Shown {
-    /// The answer as a policy sees it.
+    /// The answer as one of those there are.
     fn view(&self) -> View<'_>;
 }
 

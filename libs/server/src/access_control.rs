@@ -30,7 +30,7 @@ struct Control {
 
 #[derive(Debug)]
 struct Rates {
-    callers: Option<DefaultKeyedRateLimiter<Box<str>>>,
+    callers: Option<DefaultKeyedRateLimiter<Arc<str>>>,
     peers: Option<DefaultKeyedRateLimiter<IpAddr>>,
 }
 
@@ -122,7 +122,12 @@ impl AccessControl {
             Err(refused) => return Authenticated::Refused(problem(peer, method, refused)),
         };
         match control.authenticator.known(token) {
-            Some(Ok(caller)) => return control.at_its_rate(caller),
+            Some(Ok(caller)) => {
+                return match control.at_its_rate(caller) {
+                    Ok(caller) => Authenticated::Known(caller),
+                    Err(problem) => Authenticated::Refused(problem),
+                };
+            }
             Some(Err(refused)) => return Authenticated::Refused(problem(peer, method, refused)),
             None => {}
         }
@@ -133,23 +138,18 @@ impl AccessControl {
         let verifying = async move {
             let verified = control.authenticator.verify(&token).await;
             let caller = verified.map_err(|refused| problem(peer, method, refused))?;
-            match control.at_its_rate(caller) {
-                Authenticated::Refused(problem) => Err(problem),
-                Authenticated::Known(caller) => Ok(caller),
-                Authenticated::Open | Authenticated::Verifying(_) => {
-                    Err(Problem::unauthenticated("a bearer token is required"))
-                }
-            }
+            control.at_its_rate(caller)
         };
         Authenticated::Verifying(verifying.boxed())
     }
 }
 
 impl Control {
-    fn at_its_rate(&self, caller: Arc<Caller>) -> Authenticated {
+    /// The caller, unless it calls too often.
+    fn at_its_rate(&self, caller: Arc<Caller>) -> Result<Arc<Caller>, Problem> {
         match self.rates.refusal_of_caller(&caller) {
-            Some(problem) => Authenticated::Refused(problem),
-            None => Authenticated::Known(caller),
+            Some(problem) => Err(problem),
+            None => Ok(caller),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Control {
 impl Rates {
     fn refusal_of_caller(&self, caller: &Caller) -> Option<Problem> {
         let callers = self.callers.as_ref()?;
-        callers.check_key(&caller.key().into()).err()?;
+        callers.check_key(caller.key()).err()?;
         stategate_metrics::CALLS_OVER_RATE
             .with(["caller"])
             .increment(1);

@@ -56,12 +56,11 @@ impl Admission {
     }
 
     /// Counts a subscription in, or says which limit it would pass.
-    pub(crate) fn admit(self: &Arc<Self>, caller: Option<Box<str>>) -> Result<Permit, Problem> {
+    pub(crate) fn admit(self: &Arc<Self>, caller: Option<Arc<str>>) -> Result<Permit, Problem> {
         let mut counts = self.counts.lock();
         if counts.total >= self.limits.total {
             return Err(refused("process", "there are too many subscriptions"));
         }
-        let caller: Option<Arc<str>> = caller.map(Arc::from);
         if let Some(caller) = &caller {
             let of_caller = counts.callers.get(caller).copied().unwrap_or_default();
             if of_caller >= self.limits.per_caller {

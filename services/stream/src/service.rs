@@ -201,7 +201,8 @@ impl StreamApi for StreamService {
         let info = self.storage.info();
         let lanes = selection.lanes(info.lanes);
         let fresh = Freshness::of(&context, info.log_id, info.lanes)?;
-        let caller = context.caller.as_ref().map(|caller| caller.key().into());
+        let caller = context.caller.as_ref();
+        let caller = caller.map(|caller| Arc::clone(caller.key()));
         let permit = self.admission.admit(caller)?;
         let heads = self.heads(&fresh).await?;
         let start = self.start_of(&start, &lanes, &heads).await?;

@@ -1,6 +1,6 @@
 //! Who may do what, as it is configured.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf};
 
 use stategate_auth::{
     EventClaims, KeySettings, KeySource, TokenRules, authentication::AuthenticatorSettings,
@@ -201,10 +201,5 @@ impl Protected {
             KeySource::Address(_) | KeySource::File(_) => &variables::JWKS_URI,
         };
         Error::of(variable, format!("cannot be used: {error}"))
-    }
-
-    /// How long keys are believed while no others can be had.
-    pub fn longest_outage(&self) -> Duration {
-        self.tokens.keys.longest_outage
     }
 }

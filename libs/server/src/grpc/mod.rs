@@ -95,15 +95,15 @@ impl Grpc {
         let certificate = extensions
             .remove::<Peer>()
             .and_then(|peer| peer.certificate_subject);
-        let seen = Seen {
-            certificate,
-            ..match rules.read_metadata(lasts) {
-                true => Seen {
-                    metadata: metadata_of(&headers),
-                    ..Seen::nothing()
-                },
-                false => Seen::nothing(),
-            }
+        let seen = match rules.read_metadata(lasts) {
+            true => Seen {
+                metadata: metadata_of(&headers),
+                certificate,
+            },
+            false => Seen {
+                certificate,
+                ..Seen::nothing()
+            },
         };
         let context = context(&headers, reads, caller, seen, deadline);
         Ok(Opened {
